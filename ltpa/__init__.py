@@ -1,0 +1,21 @@
+"""ltpa: a reproducible benchmark of trainable attention in image classifiers.
+
+>>> import ltpa
+>>> model = ltpa.create_model("vgg-att2-concat-pc", num_classes=10)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["create_model", "list_models", "load"]
+
+if TYPE_CHECKING:
+    from ltpa.models import create_model, list_models, load
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from ltpa import models
+
+        return getattr(models, name)
+    raise AttributeError(f"module 'ltpa' has no attribute {name!r}")

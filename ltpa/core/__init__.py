@@ -1,0 +1,1 @@
+"""What everything else stands on: errors, files, hashes, records, provenance, seeds, paths and configuration."""

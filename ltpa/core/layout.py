@@ -1,0 +1,29 @@
+"""Where things lie below `results/<scale>/`; the one place that spells these paths."""
+
+from pathlib import Path
+
+RECORD = "result.json"
+MODEL = "model.safetensors"
+HISTORY = "history.csv"
+MANIFEST = "manifest.json"
+TABLE_SUFFIXES = ("csv", "md", "tex", "html")
+
+
+def data_dir(results: Path, dataset: str) -> Path:
+    """Folder of a prepared dataset: `manifest.json` and its arrays."""
+    return Path(results) / "data" / dataset
+
+
+def run_dir(results: Path, stage: str, dataset: str, variant: str, seed: int) -> Path:
+    """Folder of one stage's result for one trained network."""
+    return Path(results) / stage / dataset / variant / f"seed-{seed}"
+
+
+def state_dir(results: Path, stage: str, key: str) -> Path:
+    """Folder of resumable state, named by the hash of everything that affects the result."""
+    return Path(results) / "state" / stage / key
+
+
+def table_path(results: Path, table: str, suffix: str) -> Path:
+    """A table's file; `suffix` is one of `TABLE_SUFFIXES` or `tidy.csv`."""
+    return Path(results) / "tables" / f"{table}.{suffix}"

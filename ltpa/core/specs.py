@@ -1,0 +1,82 @@
+"""Specs: the plain data that fully determines one job's result, apart from its seed.
+
+They travel as JSON (a rule parameter, a command-line argument, a file carried to a bare GPU machine), and the hash of that
+JSON is the record's `config_hash`.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Self
+
+from ltpa.core.errors import ConfigError
+from ltpa.core.hashing import canonical_json, digest
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What every job knows: its scale, dataset, and the number of threads it computes with."""
+
+    scale: str
+    dataset: str
+    threads: int
+
+    def to_json(self) -> str:
+        """Canonical JSON text; `from_json` of it gives an equal spec."""
+        return canonical_json(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read a spec from JSON text, or from a file when `text` is `@path`.
+
+        Raises:
+            ConfigError: not JSON, or keys missing or unknown.
+        """
+        source = text
+        try:
+            if text.startswith("@"):
+                source = Path(text[1:]).read_text(encoding="utf-8")
+            values = json.loads(source)
+            return cls(**values)
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(f"not a {cls.__name__}: {error}; make one with `ltpa spec`") from error
+
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON."""
+        return digest(dataclasses.asdict(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareSpec(Spec):
+    """Prepare one dataset. `source` is its declaration: a generator with its settings, or archives and a reader."""
+
+    source: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSpec(Spec):
+    """Train one variant on one dataset.
+
+    `architecture` holds the family and every option of the network, `recipe` every setting of the routine.
+    """
+
+    variant: str
+    architecture: dict[str, Any]
+    num_classes: int
+    image_size: int
+    recipe: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSpec(Spec):
+    """Evaluate trained networks of one variant under one protocol.
+
+    `training` is the hash of the `TrainSpec` the networks come from. `targets` are the datasets evaluated on: each a
+    dict with `name` and, where the protocol needs them, more keys (`splits`, `class_map`, ...). `protocol` holds every
+    setting of the protocol.
+    """
+
+    variant: str
+    training: str
+    targets: list[dict[str, Any]]
+    protocol: dict[str, Any]

@@ -1,0 +1,86 @@
+"""What all evaluation stages share: one trained network after the other in, one record each out."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ltpa.core import layout
+from ltpa.core.errors import ModelError
+from ltpa.core.hashing import digest
+from ltpa.core.provenance import code_hash, code_version, library_versions, peak_memory_mb
+from ltpa.core.records import Metric, Record, read_record, write_record
+from ltpa.core.specs import EvaluationSpec
+from ltpa.data.arrays import PreparedDataset
+
+if TYPE_CHECKING:
+    from ltpa.models.base import AttentionClassifier
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What a protocol found for one network: its metrics, and small extra facts for the record."""
+
+    metrics: list[Metric]
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def evaluate_each(
+    module: str,
+    spec: EvaluationSpec,
+    results: Path,
+    seeds: Sequence[int],
+    measure: "Callable[[AttentionClassifier, list[PreparedDataset], Path], Measurement]",
+) -> None:
+    """Run `measure(model, targets, folder)` for the network of each seed and write its record into `folder`.
+
+    `module` is the stage's module name (`ltpa.stages.fgsm`); its last part is the stage's name. `targets` are opened in
+    the order of `spec.targets`. A network whose training failed gives a `failed` record that names the reason.
+
+    Raises:
+        ModelError: the model file is missing, or belongs to another variant or training spec.
+    """
+    import torch
+
+    from ltpa.models import load
+
+    torch.set_num_threads(spec.threads)
+    stage = module.rpartition(".")[2]
+    targets = [PreparedDataset.open(layout.data_dir(results, target["name"])) for target in spec.targets]
+    for seed in seeds:
+        started = time.perf_counter()
+        source = layout.run_dir(results, "train", spec.dataset, spec.variant, seed)
+        folder = layout.run_dir(results, stage, spec.dataset, spec.variant, seed)
+        trained = read_record(source / layout.RECORD)
+        if trained.config_hash != spec.training:
+            raise ModelError(
+                f"{source}: trained under another configuration than asked for; "
+                f"delete {source / layout.RECORD} and run again to retrain it"
+            )
+        status, reason, found = "ok", "", Measurement([])
+        if trained.status == "ok":
+            found = measure(load(source / layout.MODEL, expect_variant=spec.variant), targets, folder)
+        else:
+            status, reason = "failed", f"training failed: {trained.reason}"
+        record = Record(
+            stage=stage,
+            scale=spec.scale,
+            dataset=spec.dataset,
+            variant=spec.variant,
+            seed=seed,
+            metrics=found.metrics,
+            config_hash=spec.hash(),
+            data_hash=digest([target.data_hash for target in targets]),
+            code_hash=code_hash(module),
+            code_version=code_version(),
+            libraries=library_versions(),
+            device="cpu",
+            threads=spec.threads,
+            seconds=round(time.perf_counter() - started, 3),
+            peak_memory_mb=round(peak_memory_mb(), 1),
+            status=status,
+            reason=reason,
+            extra=found.extra,
+        )
+        write_record(folder / layout.RECORD, record)
