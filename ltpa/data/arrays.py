@@ -1,0 +1,217 @@
+"""Prepared datasets on disk: one `.npy` file per split and field, and a sealed manifest written last.
+
+A folder with a manifest is complete. The manifest holds size, SHA-256, shape and dtype of every file, the classes, and
+the number of images per split and class.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from ltpa.core import layout
+from ltpa.core.errors import DataError
+from ltpa.core.files import atomic_path, write_text
+from ltpa.core.hashing import digest, sha256_file
+
+FORMAT = 1
+HASHED_BELOW = 256 * 2**20  # bytes; larger datasets are checked by file size, shape and dtype alone when opened
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Images of one split, and what is known about each. All arrays have N rows.
+
+    Attributes:
+        images: (N, S, S, 3) uint8, RGB.
+        labels: (N,) int64, indices into the dataset's classes.
+        ids: (N,) fixed-width unicode; where each image comes from.
+        masks: (N, S, S) uint8, 1 on the object and 0 elsewhere; None where unknown.
+        boxes: (N, 4) float32, x0, y0, x1, y1 of the object in pixels, last edges exclusive; None where unknown.
+        parts: (N, 4) float32, box of the discriminative part, laid out like `boxes`; None where unknown.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    ids: np.ndarray
+    masks: np.ndarray | None = None
+    boxes: np.ndarray | None = None
+    parts: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The fields that are known, by name."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: array for name, array in fields.items() if array is not None}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PreparedDataset:
+    """A prepared dataset. Opened from disk its arrays are memory-mapped and read-only.
+
+    Attributes:
+        name: the dataset's name.
+        classes: class names; labels are indices into them.
+        splits: the splits by name, in the order they were written.
+        data_hash: SHA-256 over the classes and the hashes of all files.
+        facts: further small facts the preparation recorded.
+    """
+
+    name: str
+    classes: list[str]
+    splits: dict[str, Split]
+    data_hash: str
+    facts: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Open a folder written by `write_prepared`.
+
+        Every file's size, shape and dtype are checked, and its SHA-256 where the dataset is below `HASHED_BELOW` bytes.
+
+        Raises:
+            DataError: a file is missing, truncated or edited; the message names it and the remedy.
+        """
+        folder = Path(folder)
+        manifest = _read_manifest(folder)
+        entries = [entry for split in manifest["splits"].values() for entry in split["arrays"].values()]
+        hashed = sum(entry["bytes"] for entry in entries) < HASHED_BELOW
+        splits = {
+            name: Split(**{field: _open_array(folder, entry, hashed) for field, entry in split["arrays"].items()})
+            for name, split in manifest["splits"].items()
+        }
+        return cls(manifest["name"], manifest["classes"], splits, _data_hash(manifest), manifest["facts"])
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the images in pixels."""
+        return next(iter(self.splits.values())).images.shape[1]
+
+    def split(self, name: str) -> Split:
+        """The split called `name`.
+
+        Raises:
+            DataError: there is none; the message lists those there are.
+        """
+        if name not in self.splits:
+            raise DataError(f"dataset {self.name} has no split {name!r}; it has {', '.join(self.splits)}")
+        return self.splits[name]
+
+    def pooled(self) -> Split:
+        """All splits one after the other, in memory; fields that some split lacks are None."""
+        parts = [split.arrays() for split in self.splits.values()]
+        common = [field for field in parts[0] if all(field in part for part in parts)]
+        return Split(**{field: np.concatenate([part[field] for part in parts]) for field in common})
+
+
+def write_prepared(
+    folder: Path, name: str, classes: list[str], splits: Mapping[str, Split], facts: dict[str, Any]
+) -> None:
+    """Write a prepared dataset into `folder`: the arrays first, the manifest last. `facts` must be plain JSON.
+
+    An older manifest is removed first, so that no manifest ever describes a mixture of old and new arrays.
+
+    Raises:
+        DataError: arrays have the wrong shape, dtype or range, or splits differ in image size.
+    """
+    folder = Path(folder)
+    if not splits:
+        raise DataError(f"dataset {name}: no splits to write")
+    size = next(iter(splits.values())).images.shape[1]
+    for split_name, split in splits.items():
+        _check_split(f"dataset {name}, split {split_name}", split, len(classes), size)
+    (folder / layout.MANIFEST).unlink(missing_ok=True)
+    manifest: dict[str, Any] = {"format": FORMAT, "name": name, "classes": list(classes), "facts": facts, "splits": {}}
+    for split_name, split in splits.items():
+        entries = {
+            field: _write_array(folder / f"{split_name}.{field}.npy", array) for field, array in split.arrays().items()
+        }
+        per_class = np.bincount(split.labels, minlength=len(classes)).tolist()
+        manifest["splits"][split_name] = {"count": len(split), "per_class": per_class, "arrays": entries}
+    manifest["data_hash"] = _data_hash(manifest)
+    sealed = {**manifest, "sha256": digest(manifest)}
+    write_text(folder / layout.MANIFEST, json.dumps(sealed, indent=1, ensure_ascii=False) + "\n")
+
+
+def _check_split(where: str, split: Split, classes: int, size: int) -> None:
+    count = len(split)
+    expected = {
+        "images": ((count, size, size, 3), "u1"),
+        "labels": ((count,), "i8"),
+        "ids": ((count,), "U"),
+        "masks": ((count, size, size), "u1"),
+        "boxes": ((count, 4), "f4"),
+        "parts": ((count, 4), "f4"),
+    }
+    for field, array in split.arrays().items():
+        shape, kind = expected[field]
+        if array.shape != shape or not (array.dtype.kind == kind or array.dtype.str[1:] == kind):
+            raise DataError(f"{where}: {field} is {array.dtype} {array.shape}, expected {kind} {shape}")
+    if count == 0:
+        raise DataError(f"{where}: no images")
+    if split.labels.min() < 0 or split.labels.max() >= classes:
+        raise DataError(f"{where}: labels {split.labels.min()} to {split.labels.max()} with {classes} classes")
+    if split.masks is not None and split.masks.max() > 1:
+        raise DataError(f"{where}: masks hold values other than 0 and 1")
+
+
+def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
+    with atomic_path(path) as temporary:
+        np.save(temporary, np.ascontiguousarray(array), allow_pickle=False)
+    return {
+        "file": path.name,
+        "bytes": path.stat().st_size,
+        "sha256": sha256_file(path),
+        "shape": list(array.shape),
+        "dtype": array.dtype.str,
+    }
+
+
+def _data_hash(manifest: dict[str, Any]) -> str:
+    files = {
+        entry["file"]: entry["sha256"] for split in manifest["splits"].values() for entry in split["arrays"].values()
+    }
+    return digest({"classes": manifest["classes"], "files": files})
+
+
+def _remedy(folder: Path) -> str:
+    return f"delete {folder / layout.MANIFEST} and prepare the dataset again"
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / layout.MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; prepare the dataset first") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable ({error}); {_remedy(folder)}") from error
+    seal = content.pop("sha256", None) if isinstance(content, dict) else None
+    if seal is None or digest(content) != seal:
+        raise DataError(f"{path}: content does not match its SHA-256 (truncated or edited); {_remedy(folder)}")
+    if content["format"] != FORMAT:
+        raise DataError(f"{path}: written in another format; {_remedy(folder)}")
+    return content
+
+
+def _open_array(folder: Path, entry: dict[str, Any], hashed: bool) -> np.ndarray:
+    path = folder / entry["file"]
+    try:
+        size = path.stat().st_size
+        if size != entry["bytes"]:
+            raise DataError(f"{path}: {size} bytes, manifest says {entry['bytes']}; {_remedy(folder)}")
+        if hashed and sha256_file(path) != entry["sha256"]:
+            raise DataError(f"{path}: content does not match its SHA-256 in the manifest; {_remedy(folder)}")
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: missing; {_remedy(folder)}") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable ({error}); {_remedy(folder)}") from error
+    if list(array.shape) != entry["shape"] or array.dtype.str != entry["dtype"]:
+        raise DataError(f"{path}: {array.dtype} {array.shape}, manifest says otherwise; {_remedy(folder)}")
+    return array

@@ -1,0 +1,236 @@
+"""Preprocessing as modules: raw RGB in, network input out, differentiable, statistics kept as buffers.
+
+Every module takes float (N, 3, S, S) with values 0-255 and returns float of the same shape. Only fitted statistics are
+in the state dict. Computation is never autocast to a lower precision.
+
+Schemes: `none`, `meanstd`, `imagenet`, `yuv-lcn` (the cifar.torch provider, for the VGG family on CIFAR) and `gcn-zca`
+(the pylearn2 whitening, for the residual networks on CIFAR).
+"""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from ltpa.core.errors import ConfigError, ModelError
+
+_BATCH = 1024  # images held as float64 at a time while fitting
+
+
+class Normaliser(nn.Module):
+    """Base of all schemes. `scheme` is the name recipes and model files use."""
+
+    scheme: ClassVar[str]
+
+    def __init__(self, image_size: int) -> None:
+        super().__init__()
+        self.image_size = image_size
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map raw RGB (N, 3, S, S), float 0-255, to network input of the same shape and dtype.
+
+        Raises:
+            ModelError: the images have another shape.
+        """
+        expected = (3, self.image_size, self.image_size)
+        if images.shape[1:] != expected:
+            raise ModelError(f"preprocessing takes images {expected}, got {tuple(images.shape[1:])}; resize them first")
+        with torch.autocast(images.device.type, enabled=False):
+            return self._normalise(images)
+
+    def _normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """The scheme's formula, shapes as in `forward`."""
+        raise NotImplementedError
+
+    def _fit(self, images: np.ndarray) -> None:
+        """Set the statistics from training images (N, S, S, 3) uint8. A scheme without statistics ignores them."""
+
+
+class UnitRange(Normaliser):
+    """`none`: x / 255."""
+
+    scheme = "none"
+
+    def _normalise(self, images: torch.Tensor) -> torch.Tensor:
+        return images / 255
+
+
+class MeanStd(Normaliser):
+    """`meanstd`: per channel, minus the mean and divided by the (population) standard deviation of the train pixels."""
+
+    scheme = "meanstd"
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, image_size: int) -> None:
+        super().__init__(image_size)
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("std", torch.ones(3))
+
+    def _normalise(self, images: torch.Tensor) -> torch.Tensor:
+        return (images - self.mean.view(3, 1, 1)) / self.std.view(3, 1, 1)
+
+    def _fit(self, images: np.ndarray) -> None:
+        pixels = images.reshape(-1, 3)
+        _assign(self.mean, pixels.mean(axis=0, dtype=np.float64))
+        _assign(self.std, np.maximum(pixels.std(axis=0, dtype=np.float64), 1e-8))
+
+
+class ImageNet(Normaliser):
+    """`imagenet`: the constant mean and deviation of ImageNet, as its published networks expect."""
+
+    scheme = "imagenet"
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, image_size: int) -> None:
+        super().__init__(image_size)
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]), persistent=False)
+
+    def _normalise(self, images: torch.Tensor) -> torch.Tensor:
+        return (images / 255 - self.mean.view(3, 1, 1)) / self.std.view(3, 1, 1)
+
+
+class YuvContrast(Normaliser):
+    """`yuv-lcn`: the provider of cifar.torch, which the paper calls colour normalisation.
+
+    RGB to YUV. Y: Torch's `SpatialContrastiveNormalization(1, gaussian1D(7))`, per image. U and V: minus the mean of
+    all train pixels, divided by their (sample) standard deviation. Y is not standardised over the train set.
+    """
+
+    scheme = "yuv-lcn"
+    matrix: torch.Tensor
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, image_size: int) -> None:
+        super().__init__(image_size)
+        yuv = [[0.299, 0.587, 0.114], [-0.14713, -0.28886, 0.436], [0.615, -0.51499, -0.10001]]
+        self.register_buffer("matrix", torch.tensor(yuv), persistent=False)
+        self.register_buffer("mean", torch.zeros(2))
+        self.register_buffer("std", torch.ones(2))
+
+    def _normalise(self, images: torch.Tensor) -> torch.Tensor:
+        red, green, blue = images.unbind(1)
+        y, u, v = (row[0] * red + row[1] * green + row[2] * blue for row in self.matrix)
+        chroma = (torch.stack([u, v], dim=1) - self.mean.view(2, 1, 1)) / self.std.view(2, 1, 1)
+        return torch.cat([local_contrast(y).unsqueeze(1), chroma], dim=1)
+
+    def _fit(self, images: np.ndarray) -> None:
+        rows = self.matrix[1:].double().numpy()
+        values = np.concatenate([batch.reshape(-1, 3) @ rows.T for batch in _batches(images)])
+        _assign(self.mean, values.mean(axis=0))
+        _assign(self.std, np.maximum(values.std(axis=0, ddof=1), 1e-8))
+
+
+class GcnZca(Normaliser):
+    """`gcn-zca`: global contrast normalisation to length 55, then ZCA whitening with 0.1 added to the variances.
+
+    Per image x: x - mean(x), divided by its L2 norm / 55 (images without contrast are only centred); then
+    (x - train mean) P with P = V diag((lambda + 0.1)^-1/2) V^T of the train covariance (divisor N). Fitted in float64.
+    """
+
+    scheme = "gcn-zca"
+    scale = 55.0
+    bias = 0.1
+    min_divisor = 1e-8
+    mean: torch.Tensor
+    whitening: torch.Tensor
+
+    def __init__(self, image_size: int) -> None:
+        super().__init__(image_size)
+        size = 3 * image_size**2
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("whitening", torch.zeros(size, size))
+
+    def _normalise(self, images: torch.Tensor) -> torch.Tensor:
+        return ((self._contrast(images.flatten(1)) - self.mean) @ self.whitening).view_as(images)
+
+    def _fit(self, images: np.ndarray) -> None:
+        size = self.mean.numel()
+        total, products = np.zeros(size), np.zeros((size, size))
+        for batch in _batches(images):
+            flat = self._contrast(torch.from_numpy(batch.transpose(0, 3, 1, 2).reshape(len(batch), -1))).numpy()
+            total += flat.sum(axis=0)
+            products += flat.T @ flat
+        mean = total / len(images)
+        variances, vectors = np.linalg.eigh(products / len(images) - np.outer(mean, mean) + self.bias * np.eye(size))
+        _assign(self.mean, mean)
+        _assign(self.whitening, (vectors / np.sqrt(variances)) @ vectors.T)
+
+    def _contrast(self, flat: torch.Tensor) -> torch.Tensor:
+        centred = flat - flat.mean(dim=1, keepdim=True)
+        squares = centred.square().sum(dim=1, keepdim=True)
+        flat_image = squares < (self.min_divisor * self.scale) ** 2
+        # The square root of zero has no finite gradient, so it must not be taken even where its result is unused.
+        norms = torch.where(flat_image, self.scale**2, squares).sqrt() / self.scale
+        return centred / norms
+
+
+def local_contrast(y: torch.Tensor, threshold: float = 1e-4) -> torch.Tensor:
+    """Torch's contrastive normalisation of (N, S, S), 7 x 7 Gaussian window with a deviation of 1.75 pixels.
+
+    The local mean is subtracted, then the local deviation divided out, both over zero-padded windows corrected by the
+    window's own weight; as in Torch the deviation is corrected by the weight itself, not by its root. Deviations up to
+    `threshold` are replaced by it. Computed in float64: flat regions are divided by 1e-4, which would blow up rounding.
+    """
+    values = y.double()
+    weight = _smooth(torch.ones_like(values[:1]))
+    centred = values - _smooth(values) / weight
+    squares = _smooth(centred.square())
+    small = squares <= (threshold * weight).square()
+    deviation = torch.where(small, threshold, torch.where(small, 1.0, squares).sqrt() / weight)
+    return (centred / deviation).to(y.dtype)
+
+
+def _smooth(values: torch.Tensor) -> torch.Tensor:
+    """Separable Gaussian window over (N, S, S), zero-padded. Written as shifted sums, which no backend approximates."""
+    taps = np.exp(-0.5 * (np.arange(-3, 4) / 1.75) ** 2)
+    taps = taps / taps.sum()
+    for axis in (1, 2):
+        size = values.shape[axis]
+        padding = [0, 0, 3, 3] if axis == 1 else [3, 3, 0, 0]
+        padded = nn.functional.pad(values, padding)
+        shifted = [float(tap) * padded.narrow(axis, shift, size) for shift, tap in enumerate(taps)]
+        values = torch.stack(shifted).sum(dim=0)
+    return values
+
+
+_SCHEMES: dict[str, type[Normaliser]] = {
+    module.scheme: module for module in (UnitRange, MeanStd, ImageNet, YuvContrast, GcnZca)
+}
+SCHEMES = tuple(_SCHEMES)
+
+
+def build_normaliser(scheme: str, image_size: int) -> Normaliser:
+    """A module of the given scheme for square images, its statistics unset: fill them with `load_state_dict`.
+
+    Raises:
+        ConfigError: no such scheme.
+    """
+    if scheme not in _SCHEMES:
+        raise ConfigError(f"unknown normalisation {scheme!r}; choose one of {', '.join(SCHEMES)}")
+    return _SCHEMES[scheme](image_size)
+
+
+def fit_normaliser(scheme: str, images: np.ndarray) -> Normaliser:
+    """A module of the given scheme with statistics from training images (N, S, S, 3) uint8.
+
+    Raises:
+        ConfigError: no such scheme.
+    """
+    module = build_normaliser(scheme, images.shape[1])
+    module._fit(images)
+    return module
+
+
+def _batches(images: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(images), _BATCH):
+        yield images[start : start + _BATCH].astype(np.float64)
+
+
+def _assign(buffer: torch.Tensor, values: np.ndarray) -> None:
+    buffer.copy_(torch.from_numpy(values))
