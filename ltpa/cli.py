@@ -1,0 +1,248 @@
+"""The command line: one subcommand per stage, and commands that look at what is there.
+
+Each subcommand imports what it needs when it runs, so that starting any of them stays cheap.
+"""
+
+import argparse
+import importlib
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ltpa.core.errors import ConfigError, LtpaError
+
+if TYPE_CHECKING:
+    from ltpa.plan import Plan
+
+EVALUATIONS = {
+    "transfer": "features of every target set and a linear SVM in folds",
+    "fgsm": "fooling rate under the fast gradient sign attack",
+    "segmentation": "attention maps binarised and held against masks",
+    "query": "attention under another image's global vector",
+    "patches": "patch boxes from attention maps",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; expected errors print one line and nothing else."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except LtpaError as error:
+        print(f"ltpa: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("ltpa: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ltpa", description=__doc__.splitlines()[0] if __doc__ else None)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        added.set_defaults(run=run)
+        return added
+
+    prepare = command("prepare", _prepare, "make a dataset's verified arrays")
+    prepare.add_argument("dataset", nargs="?", help="a name from config/datasets.yaml")
+    _add_spec_options(prepare)
+
+    train = command("train", _train, "train a variant, one network per seed")
+    _add_run_options(train)
+    train.add_argument("--max-seconds", type=float, default=math.inf, help="stop with resumable state after this long")
+    train.add_argument("--tolerate-failure", action="store_true", help="record a diverged run instead of failing")
+
+    for name, text in EVALUATIONS.items():
+        _add_run_options(command(name, _evaluate, f"evaluate: {text}"))
+        commands.choices[name].set_defaults(stage=name)
+
+    for name, text in (
+        ("table", "build one table from result records"),
+        ("check", "assert that networks learned and attention attends"),
+        ("track", "write result records into the MLflow store"),
+        ("figures", "draw overlays and curves"),
+    ):
+        view = command(name, _view, text)
+        view.set_defaults(stage=name)
+        view.add_argument("--spec", required=True, help="the job's spec: JSON, or @FILE")
+        view.add_argument("--results", type=Path, required=True, help="folder of the scale, results/<scale>")
+        view.add_argument("--records", type=Path, nargs="*", default=[], help="result records to read")
+        if name == "track":
+            view.add_argument("--tables", type=Path, nargs="*", default=[], help="tidy tables to hold against MLflow")
+            view.add_argument("--rebuild", action="store_true", help="make the store anew from the records")
+
+    model = command("model", _model, "describe a network: parameters, MACs, feature dimension, map sizes")
+    model.add_argument("variant", help="a name from config/variants.yaml")
+    model.add_argument("--classes", type=int, default=10)
+    model.add_argument("--image-size", type=int, default=32)
+    model.add_argument("--width", type=float, default=1.0)
+    model.add_argument("--json", action="store_true", help="print JSON")
+
+    data = command("data", _data, "list the declared datasets, or draw a contact sheet of a prepared one")
+    data.add_argument("action", choices=["list", "show"])
+    data.add_argument("dataset", nargs="?")
+    data.add_argument("--out", type=Path, help="PNG to write (show)")
+    _add_config_option(data)
+
+    for name, run, text in (
+        ("plan", _plan, "count the jobs of a configuration"),
+        ("status", _status, "show which runs of a configuration are done"),
+    ):
+        _add_config_option(command(name, run, text))
+    show = command("show", _show, "print a finished table and say where its files are")
+    show.add_argument("table")
+    _add_config_option(show)
+    command("doctor", _doctor, "check this machine and say what will and will not work")
+    return parser
+
+
+def _add_config_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, help="configuration file (default: config/config.yaml)")
+
+
+def _add_spec_options(parser: argparse.ArgumentParser) -> None:
+    _add_config_option(parser)
+    parser.add_argument("--spec", help="the job's spec instead of names: JSON, or @FILE")
+    parser.add_argument("--results", type=Path, help="folder of the scale (default: results/<scale>)")
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("variant", nargs="?", help="a name from config/variants.yaml")
+    parser.add_argument("dataset", nargs="?", help="a name from config/datasets.yaml")
+    parser.add_argument("--seed", "--seeds", dest="seeds", type=int, nargs="+", default=[0])
+    _add_spec_options(parser)
+
+
+def _load_plan(options: argparse.Namespace) -> "Plan":
+    from ltpa.core.config import load_config
+    from ltpa.core.declared import config_dir
+    from ltpa.plan import Plan
+
+    path = options.config or config_dir() / "config.yaml"
+    return Plan(load_config(path), str(path))
+
+
+def _resolve(options: argparse.Namespace, kind: type, make: "Callable[[Plan], Any]") -> tuple[Any, Path]:
+    """The spec and results folder of a command: given by `--spec` and `--results`, or made from names."""
+    if options.spec:
+        if options.results is None:
+            raise ConfigError("--spec goes with --results DIR")
+        return kind.from_json(options.spec), options.results  # type: ignore[attr-defined]
+    plan = _load_plan(options)
+    for key, known in (("variant", plan.variants), ("dataset", plan.datasets)):
+        name = getattr(options, key, "")
+        if name is None:
+            raise ConfigError(f"name a {key}, or pass --spec; known: {', '.join(known)}")
+        if name and name not in known:
+            from ltpa.core.config import unknown_name
+
+            raise ConfigError(unknown_name(key, name, list(known)))
+    return make(plan), options.results or plan.results
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from ltpa.core.specs import PrepareSpec
+    from ltpa.stages import prepare
+
+    spec, results = _resolve(options, PrepareSpec, lambda plan: plan.prepare_spec(options.dataset))
+    prepare.run(spec, results)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from ltpa.core.specs import TrainSpec
+    from ltpa.report.progress import TrainingProgress
+
+    spec, results = _resolve(options, TrainSpec, lambda plan: plan.train_spec(options.dataset, options.variant))
+    train = importlib.import_module("ltpa.stages.train")
+    with TrainingProgress(f"{spec.variant} on {spec.dataset}", spec.recipe["epochs"]) as progress:
+        train.run(spec, results, options.seeds, options.max_seconds, options.tolerate_failure, progress.epoch)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from ltpa.core.specs import EvaluationSpec
+
+    spec, results = _resolve(
+        options, EvaluationSpec, lambda plan: plan.evaluation_spec(options.stage, options.dataset, options.variant)
+    )
+    importlib.import_module(f"ltpa.stages.{options.stage}").run(spec, results, options.seeds)
+
+
+def _view(options: argparse.Namespace) -> None:
+    stage = importlib.import_module(f"ltpa.stages.{options.stage}")
+    spec = stage.SPEC.from_json(options.spec)
+    extra = {"tables": options.tables, "rebuild": options.rebuild} if options.stage == "track" else {}
+    stage.run(spec, options.results, options.records, **extra)
+
+
+def _model(options: argparse.Namespace) -> None:
+    from ltpa.models.describe import describe
+
+    facts = describe(options.variant, options.classes, options.image_size, options.width)
+    if options.json:
+        print(json.dumps(facts, indent=1))
+        return
+    for key, value in facts.items():
+        print(f"{key:20} {value:,}" if isinstance(value, int) else f"{key:20} {value}")
+
+
+def _data(options: argparse.Namespace) -> None:
+    from ltpa.core import layout
+    from ltpa.data.registry import dataset_declaration, list_datasets
+
+    if options.action == "list":
+        for name in list_datasets():
+            declaration = dataset_declaration(name)
+            role = declaration.get("plays", name)
+            print(f"{name:20} plays {role:16} {len(declaration['classes']):4} classes  {declaration['title']}")
+        return
+    if options.dataset is None:
+        raise ConfigError("name a dataset: ltpa data show NAME")
+    dataset_declaration(options.dataset)
+    from ltpa.data.arrays import PreparedDataset
+    from ltpa.data.contact_sheet import contact_sheet
+
+    folder = layout.data_dir(_load_plan(options).results, options.dataset)
+    out = options.out or Path(f"{options.dataset}.png")
+    contact_sheet(PreparedDataset.open(folder), out)
+    print(f"wrote {out}")
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from ltpa.plan.summary import summarise
+
+    print(summarise(_load_plan(options)))
+
+
+def _status(options: argparse.Namespace) -> None:
+    from ltpa.plan.summary import status
+
+    print(status(_load_plan(options)))
+
+
+def _show(options: argparse.Namespace) -> None:
+    from ltpa.core import layout
+    from ltpa.core.config import unknown_name
+
+    plan = _load_plan(options)
+    if options.table not in plan.tables:
+        raise ConfigError(unknown_name("table", options.table, list(plan.tables)))
+    path = layout.table_path(plan.results, options.table, "md")
+    if not path.is_file():
+        raise ConfigError(f"{path} is not there yet; make it with: snakemake {options.table}")
+    print(path.read_text(encoding="utf-8"))
+    print(f"All tables (csv, md, tex, html): {path.parent}/")
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from ltpa.report.doctor import examine
+
+    if not examine(print):
+        raise LtpaError("something above needs attention before the pipeline can run")

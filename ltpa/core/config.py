@@ -1,0 +1,171 @@
+"""The run configuration: one YAML file, every key typed here, anything else refused."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ltpa.core.declared import near_matches
+from ltpa.core.errors import ConfigError
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Scale(_Section):
+    """How big the networks are, and whether the results may be held against the paper's."""
+
+    name: Name
+    comparable: bool = False
+    width: Annotated[float, Field(gt=0, le=1)] = 1.0
+    resnet_blocks: Annotated[int, Field(ge=1, le=18)] = 18
+
+
+class Jobs(_Section):
+    """How the work is cut into jobs."""
+
+    threads: Positive = 1
+    seeds_per_job: Positive = 1
+    mem_mb: Positive = 2000
+    track: bool = True
+    tolerate_failures: bool = False
+
+
+class Transfer(_Section):
+    """Cross-domain classification: features, then a linear SVM in stratified folds (paper section 5.3, appendix A.4)."""
+
+    folds: Annotated[int, Field(ge=2)] = 5
+    C: Annotated[float, Field(gt=0)] = 1.0
+    multiclass: Literal["ovr", "ovo"] = "ovr"
+    seed: int = 0
+    batch_size: Positive = 500
+
+
+class Fgsm(_Section):
+    """Fast gradient sign attack; epsilons on the 0-255 scale (paper section 5.2)."""
+
+    epsilons: Annotated[list[Annotated[float, Field(ge=0, le=255)]], Field(min_length=1)] = [1, 2, 4, 8, 16]
+    loss: Literal["predicted", "true", "score"] = "predicted"
+    clip: bool = True
+    round: bool = False
+    batch_size: Positive = 250
+
+
+class Segmentation(_Section):
+    """Binarised attention against object masks (paper section 5.4)."""
+
+    batch_size: Positive = 250
+
+
+class Query(_Section):
+    """Attention of one image under another image's global vector (paper appendix A.5)."""
+
+    variants: list[str] = ["vgg-att2-concat-dp", "vgg-att3-concat-pc"]
+    pairs: Positive = 200
+
+
+class Patches(_Section):
+    """Patch boxes from attention maps for the fine-grained set."""
+
+    variants: list[str] = ["vgg-att2-concat-pc"]
+    boxes: Positive = 3
+    box_fraction: Annotated[float, Field(gt=0, le=1)] = 0.4
+    percentile: Annotated[float, Field(gt=0, lt=100)] = 90.0
+    seed: int = 0
+
+
+class Checks(_Section):
+    """What the pipeline asserts about its own results."""
+
+    max_error_of_chance: Annotated[float, Field(gt=0, le=1)] = 0.5
+    min_pointing_over_chance: Annotated[float, Field(ge=1)] = 1.2
+    query_pc_max: Annotated[float, Field(ge=0)] = 1e-4
+
+
+class Protocols(_Section):
+    """Settings of every evaluation protocol; the defaults are the project's rulings (docs/choices.md)."""
+
+    transfer: Transfer = Transfer()
+    fgsm: Fgsm = Fgsm()
+    segmentation: Segmentation = Segmentation()
+    query: Query = Query()
+    patches: Patches = Patches()
+    checks: Checks = Checks()
+
+
+class Config(_Section):
+    """The whole run configuration. Names refer to declarations in `config/`; `ltpa.plan` checks that they exist."""
+
+    scale: Scale
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+    variants: Annotated[list[str], Field(min_length=1)]
+    datasets: Annotated[list[str], Field(min_length=1)]
+    tables: Annotated[list[str], Field(min_length=1)]
+    jobs: Jobs = Jobs()
+    recipes: dict[str, dict[str, str]]
+    protocols: Protocols = Protocols()
+
+    @field_validator("seeds", "variants", "datasets", "tables")
+    @classmethod
+    def _unique(cls, values: list[Any]) -> list[Any]:
+        for value in values:
+            if values.count(value) > 1:
+                raise ValueError(f"{value!r} stands twice; name each once")
+        return values
+
+
+def parse_config(values: Any, source: str) -> Config:
+    """Check plain data against the schema; `source` is how errors call it (a file name).
+
+    Raises:
+        ConfigError: one line with source, key, what is wrong, and the allowed keys for an unknown one.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source}: must be a mapping of {', '.join(Config.model_fields)}")
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        problems = error.errors()
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ConfigError(f"{source}: {_describe(problems[0])}{more}") from error
+
+
+def load_config(path: Path) -> Config:
+    """Read and check a configuration file.
+
+    Raises:
+        ConfigError: the file is missing, not YAML, or breaks the schema.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); name an existing file with --config") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    return parse_config(values, str(path))
+
+
+def unknown_name(kind: str, name: str, known: list[str]) -> str:
+    """The text for an unknown name: near matches, or all that exist."""
+    return f"unknown {kind} {name!r}; {near_matches(name, known)}"
+
+
+def _describe(problem: Any) -> str:
+    key = ".".join(map(str, problem["loc"])) or "(top level)"
+    if problem["type"] == "extra_forbidden":
+        section: Any = Config
+        for part in problem["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        return f"{unknown_name('key', str(problem['loc'][-1]), list(section.model_fields))} (at {key!r})"
+    if problem["type"] == "missing":
+        return f"key {key!r} is missing; add it"
+    text = problem["msg"].removeprefix("Value error, ")
+    hint = ""
+    if problem["type"] == "float_type" and isinstance(problem["input"], str):
+        hint = " (YAML reads 1e-4 as text; write 1.0e-4)"
+    return f"key {key!r} is {problem['input']!r}: {text[0].lower()}{text[1:]}{hint}"

@@ -1,0 +1,208 @@
+"""The plan of a configuration: everything the DAG, `ltpa plan` and `ltpa spec` ask."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ltpa.core import layout
+from ltpa.core.config import Config, unknown_name
+from ltpa.core.declared import load_declaration
+from ltpa.core.errors import ConfigError
+from ltpa.core.specs import EvaluationSpec, PrepareSpec, TrainSpec
+from ltpa.models.registry import resolve_architecture
+from ltpa.training.recipe import Recipe
+
+TRANSFER_ROLES = ("caltech101", "caltech256", "event8", "action40", "scene67")
+DIRECT_ROLE = "stl10"
+MASKED_ROLE = "objectdiscovery"
+FINE_ROLE = "cub200"
+SOURCE_ROLES = ("cifar10", "cifar100")
+EVALUATIONS = ("transfer", "fgsm", "segmentation", "query", "patches")
+
+
+class Run(NamedTuple):
+    """One stage on the networks of one variant trained on one dataset."""
+
+    stage: str
+    dataset: str
+    variant: str
+
+
+class Plan:
+    """What a configuration means in jobs.
+
+    Args:
+        config: a checked configuration.
+        source: how errors call it.
+        root: folder that holds `results/`.
+
+    Raises:
+        ConfigError: a name that is not declared, or two datasets for one role.
+    """
+
+    def __init__(self, config: Config, source: str = "config", root: Path = Path(".")) -> None:
+        self.config = config
+        self.source = source
+        self.results = Path(root) / "results" / config.scale.name
+        self.variants = load_declaration("variants")
+        self.datasets = load_declaration("datasets")
+        self.recipes = load_declaration("recipes")
+        self.tables = load_declaration("tables")
+        self._check_names()
+        self.roles = self._roles()
+
+    def _check_names(self) -> None:
+        protocols = self.config.protocols
+        for key, names, known in (
+            ("variants", self.config.variants, self.variants),
+            ("datasets", self.config.datasets, self.datasets),
+            ("tables", self.config.tables, self.tables),
+            ("protocols.query.variants", protocols.query.variants, self.variants),
+            ("protocols.patches.variants", protocols.patches.variants, self.variants),
+            ("recipes", [name for family in self.config.recipes.values() for name in family.values()], self.recipes),
+        ):
+            for name in names:
+                if name not in known:
+                    kind = "recipe" if key == "recipes" else key.rpartition(".")[2][:-1]
+                    raise ConfigError(f"{self.source}: key {key!r}: {unknown_name(kind, name, list(known))}")
+        for name in self.config.variants:
+            family = self.variants[name]["recipe"]
+            if "default" not in self.config.recipes.get(family, {}):
+                raise ConfigError(f"{self.source}: key 'recipes': add {family}: {{default: NAME}} for variant {name}")
+        for name, values in self.recipes.items():
+            Recipe.from_dict(values, f"config/recipes.yaml: {name}")
+
+    def _roles(self) -> dict[str, str]:
+        roles: dict[str, str] = {}
+        for name in self.config.datasets:
+            role = self.datasets[name].get("plays", name)
+            if role in roles:
+                raise ConfigError(f"{self.source}: key 'datasets': {roles[role]} and {name} both stand for {role}")
+            roles[role] = name
+        return roles
+
+    # --- blocks of seeds -------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def blocks(self) -> list[list[int]]:
+        """The seeds, cut into the groups that one job handles."""
+        size = self.config.jobs.seeds_per_job
+        return [self.config.seeds[i : i + size] for i in range(0, len(self.config.seeds), size)]
+
+    # --- specs -----------------------------------------------------------------------------------------------------
+
+    def prepare_spec(self, dataset: str) -> PrepareSpec:
+        """How `dataset` is prepared."""
+        return PrepareSpec(self.config.scale.name, dataset, self.config.jobs.threads, self.datasets[dataset])
+
+    def train_spec(self, dataset: str, variant: str) -> TrainSpec:
+        """How `variant` is trained on `dataset`."""
+        declaration = self.datasets[dataset]
+        return TrainSpec(
+            scale=self.config.scale.name,
+            dataset=dataset,
+            threads=self.config.jobs.threads,
+            variant=variant,
+            architecture=self._architecture(variant),
+            num_classes=len(declaration["classes"]),
+            image_size=declaration["image_size"],
+            recipe=self.recipes[self._recipe_name(dataset, variant)],
+        )
+
+    def _architecture(self, variant: str) -> dict[str, Any]:
+        options = {}
+        if self.variants[variant]["recipe"] == "resnet":
+            options["blocks_per_stage"] = self.config.scale.resnet_blocks
+        return resolve_architecture(variant, width=self.config.scale.width, **options)
+
+    def _recipe_name(self, dataset: str, variant: str) -> str:
+        choices = self.config.recipes[self.variants[variant]["recipe"]]
+        return choices.get(self.datasets[dataset].get("plays", dataset), choices["default"])
+
+    def evaluation_spec(self, stage: str, dataset: str, variant: str) -> EvaluationSpec:
+        """How `stage` evaluates the networks of `variant` trained on `dataset`."""
+        protocol = getattr(self.config.protocols, stage).model_dump()
+        for key in ("variants",):
+            protocol.pop(key, None)
+        if stage == "segmentation":
+            protocol["saliency"] = self.variants[variant]["saliency"]
+        return EvaluationSpec(
+            scale=self.config.scale.name,
+            dataset=dataset,
+            threads=self.config.jobs.threads,
+            variant=variant,
+            training=self.train_spec(dataset, variant).hash(),
+            targets=self.targets(stage, dataset),
+            protocol=protocol,
+        )
+
+    def targets(self, stage: str, dataset: str) -> list[dict[str, Any]]:
+        """The datasets a stage evaluates on, in the form its protocol reads."""
+        if stage == "transfer":
+            targets = [{"name": self.roles[r], "kind": "svm"} for r in TRANSFER_ROLES if r in self.roles]
+            return targets + self._direct_targets(dataset)
+        if stage == "segmentation":
+            return [{"name": dataset, "kind": "pointing", "split": "test"}, *self._masked_targets(dataset)]
+        return [{"name": dataset}]
+
+    def _direct_targets(self, dataset: str) -> list[dict[str, Any]]:
+        if self.roles.get(SOURCE_ROLES[0]) != dataset or DIRECT_ROLE not in self.roles:
+            return []
+        name = self.roles[DIRECT_ROLE]
+        declaration = self.datasets[name]
+        return [
+            {"name": name, "kind": "direct", "splits": ["train", "test"], "class_map": declaration.get("class_map")}
+        ]
+
+    def _masked_targets(self, dataset: str) -> list[dict[str, Any]]:
+        if MASKED_ROLE not in self.roles:
+            return []
+        name = self.roles[MASKED_ROLE]
+        class_ids = self.datasets[name]["class_ids"].get(self.datasets[dataset].get("plays", dataset))
+        return [{"name": name, "kind": "masks", "class_ids": class_ids}]
+
+    # --- what is needed --------------------------------------------------------------------------------------------
+
+    def records(self, run: Run, seeds: list[int] | None = None) -> list[str]:
+        """Paths of a run's records, one per seed."""
+        chosen = self.config.seeds if seeds is None else seeds
+        return [
+            str(layout.run_dir(self.results, run.stage, run.dataset, run.variant, seed) / layout.RECORD)
+            for seed in chosen
+        ]
+
+    def manifest(self, dataset: str) -> str:
+        """Path of a prepared dataset's manifest."""
+        return str(layout.data_dir(self.results, dataset) / layout.MANIFEST)
+
+    def evaluation_manifests(self, stage: str, dataset: str) -> list[str]:
+        """Manifests of the datasets a stage evaluates on."""
+        return [self.manifest(target["name"]) for target in self.targets(stage, dataset)]
+
+    @functools.cached_property
+    def extra_runs(self) -> list[Run]:
+        """Runs that no table asks for but the road includes: query swaps, patches, and what the checks look at."""
+        config, runs = self.config, []
+        for variant in config.protocols.query.variants:
+            runs += [Run("query", self.roles[r], variant) for r in SOURCE_ROLES[:1] if r in self.roles]
+        if FINE_ROLE in self.roles:
+            runs += [Run("patches", self.roles[FINE_ROLE], v) for v in config.protocols.patches.variants]
+        runs += self.check_runs
+        return [run for run in dict.fromkeys(runs) if run.variant in config.variants]
+
+    @functools.cached_property
+    def check_runs(self) -> list[Run]:
+        """Every variant on the first source set: trained, and its maps held against the masks where it has maps."""
+        if SOURCE_ROLES[0] not in self.roles:
+            return []
+        source = self.roles[SOURCE_ROLES[0]]
+        runs = [Run("train", source, variant) for variant in self.config.variants]
+        runs += [Run("segmentation", source, v) for v in self.config.variants if self.variants[v]["saliency"]]
+        runs += [Run("query", source, v) for v in self.config.protocols.query.variants if v in self.config.variants]
+        return runs
+
+
+def spec_parameters(spec: Any) -> dict[str, Any]:
+    """A spec as plain data, for printing."""
+    return dataclasses.asdict(spec)

@@ -1,0 +1,171 @@
+"""Train one variant on one dataset, one network per seed: model.safetensors, history.csv and result.json each."""
+
+import csv
+import dataclasses
+import io
+import math
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from ltpa.core import layout
+from ltpa.core.errors import LtpaError, TrainingError
+from ltpa.core.files import write_text
+from ltpa.core.hashing import digest, sha256_file
+from ltpa.core.provenance import code_hash, code_version, library_versions, peak_memory_mb
+from ltpa.core.records import Metric, Record, write_record
+from ltpa.core.seeds import derive
+from ltpa.core.specs import TrainSpec
+from ltpa.data.arrays import PreparedDataset
+from ltpa.data.normalise import fit_normaliser
+from ltpa.models import build_model, save_model
+from ltpa.training import checkpoint
+from ltpa.training.engine import Arrays, EpochRow, Interrupted, Trainer
+from ltpa.training.recipe import Recipe
+
+_STAGE = "train"
+
+
+class Stopped(LtpaError):
+    """Training was asked to stop and can be resumed; the exit code tells a scheduler to requeue (EX_TEMPFAIL)."""
+
+    exit_code = 75
+
+
+def run(
+    spec: TrainSpec,
+    results: Path,
+    seeds: Sequence[int],
+    max_seconds: float = math.inf,
+    tolerate_failure: bool = False,
+    on_epoch: Callable[[int, EpochRow], None] = lambda seed, row: None,
+) -> None:
+    """Train the spec's network for each seed and write its artefacts, the record last.
+
+    Args:
+        max_seconds: stop with resumable state after this long.
+        tolerate_failure: write a `failed` record (and the network as it ended) for a diverged run instead of raising,
+            so that tables can name it.
+        on_epoch: told the seed and row of each finished epoch.
+
+    Raises:
+        TrainingError: the loss stopped being finite, or another process trains the same network.
+        Stopped: SIGTERM, SIGUSR1 or `max_seconds`; state is saved.
+    """
+    torch.set_num_threads(spec.threads)
+    deadline = time.monotonic() + max_seconds
+    requested: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda received, frame: requested.append(received))
+    dataset = PreparedDataset.open(layout.data_dir(results, spec.dataset))
+    for seed in seeds:
+        _train_one(
+            spec,
+            results,
+            dataset,
+            seed,
+            should_stop=lambda: bool(requested) or time.monotonic() > deadline,
+            tolerate_failure=tolerate_failure,
+            on_epoch=on_epoch,
+        )
+
+
+def _train_one(
+    spec: TrainSpec,
+    results: Path,
+    dataset: PreparedDataset,
+    seed: int,
+    should_stop: Callable[[], bool],
+    tolerate_failure: bool,
+    on_epoch: Callable[[int, EpochRow], None],
+) -> None:
+    started = time.perf_counter()
+    name = f"{spec.variant} on {spec.dataset}, seed {seed}"
+    recipe = Recipe.from_dict(spec.recipe, f"recipe of {name}")
+    key = digest([spec.hash(), seed, dataset.data_hash, code_hash("ltpa.stages.train")])
+    state = layout.state_dir(results, _STAGE, key)
+    folder = layout.run_dir(results, _STAGE, spec.dataset, spec.variant, seed)
+
+    train, test = dataset.split("train"), dataset.split("test")
+    preprocessing = fit_normaliser(recipe.normalise, train.images)
+    torch.manual_seed(derive(seed, "init"))
+    model = build_model(spec.architecture, spec.num_classes, spec.image_size)
+    trainer = Trainer(
+        model,
+        Arrays.prepare(train.images, train.labels, preprocessing, "cpu"),
+        Arrays.prepare(test.images, test.labels, preprocessing, "cpu"),
+        recipe,
+        seed,
+        state,
+        should_stop,
+        lambda row: on_epoch(seed, row),
+        name,
+    )
+    reason, extra = "", {"recipe": spec.recipe, "architecture": spec.architecture}
+    try:
+        trainer.run()
+    except Interrupted as error:
+        raise Stopped(str(error)) from error
+    except TrainingError as error:
+        if not tolerate_failure:
+            raise
+        reason = str(error)
+    model.preprocessing = preprocessing
+    save_model(
+        folder / layout.MODEL,
+        model,
+        variant=spec.variant,
+        architecture=spec.architecture,
+        num_classes=spec.num_classes,
+        image_size=spec.image_size,
+        classes=dataset.classes,
+        extra={"dataset": spec.dataset, "seed": seed, "spec": spec.hash()},
+    )
+    extra["model_sha256"] = sha256_file(folder / layout.MODEL)
+    write_text(folder / layout.HISTORY, _history_csv(trainer.history))
+    record = Record(
+        stage=_STAGE,
+        scale=spec.scale,
+        dataset=spec.dataset,
+        variant=spec.variant,
+        seed=seed,
+        metrics=[] if reason else _metrics(spec, trainer.history[-1], len(test.labels), len(train.labels)),
+        config_hash=spec.hash(),
+        data_hash=dataset.data_hash,
+        code_hash=code_hash("ltpa.stages.train"),
+        code_version=code_version(),
+        libraries=library_versions(),
+        device="cpu",
+        threads=spec.threads,
+        seconds=round(time.perf_counter() - started, 3),
+        peak_memory_mb=round(peak_memory_mb(), 1),
+        status="failed" if reason else "ok",
+        reason=reason,
+        extra=extra,
+    )
+    write_record(folder / layout.RECORD, record)
+    checkpoint.clear(state)
+
+
+def _metrics(spec: TrainSpec, last: EpochRow, test_images: int, train_images: int) -> list[Metric]:
+    chance = 100 * (1 - 1 / spec.num_classes)
+    return [
+        Metric("test_error_pct", last.test_error_pct, test_images, spec.dataset),
+        Metric("chance_error_pct", chance, test_images, spec.dataset),
+        Metric("train_error_pct", last.train_error_pct, train_images, spec.dataset),
+        Metric("train_loss", last.train_loss, train_images, spec.dataset),
+    ]
+
+
+def _history_csv(history: list[EpochRow]) -> str:
+    """The history as CSV text; cells that were not measured are empty."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([field.name for field in dataclasses.fields(EpochRow)])
+    for row in history:
+        values = dataclasses.astuple(row)
+        writer.writerow(["" if isinstance(v, float) and math.isnan(v) else v for v in values])
+    return stream.getvalue()

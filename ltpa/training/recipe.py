@@ -1,0 +1,106 @@
+"""A training recipe: every setting of the routine, as plain data."""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+from ltpa.core.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How the learning rate moves with the epoch, epochs counted from 1.
+
+    `constant`; `every`: multiply by `factor` at each epoch divisible by `period`; `milestones`: multiply by `factors[k]`
+    from epoch `milestones[k]` on; `cosine`: from the base rate to zero over all epochs.
+    """
+
+    kind: Literal["constant", "every", "milestones", "cosine"] = "constant"
+    period: int = 25
+    factor: float = 0.5
+    milestones: tuple[int, ...] = ()
+    factors: tuple[float, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything the training engine needs to know besides network, data and seed.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images per step; the last short batch of an epoch is dropped.
+        lr, momentum, dampening, nesterov, weight_decay: as in `torch.optim.SGD`. Torch7's default dampening equals the
+            momentum, so the paper's rate 1.0 goes with dampening 0.9.
+        lr_decay: the rate is divided by (1 + lr_decay * step), step counted from 0 over the whole run.
+        reset_momentum: forget the momentum whenever the schedule changes the rate.
+        schedule: the rate's course over epochs.
+        flip: `half` mirrors exactly half of each batch, `none` nothing.
+        crop: pixels of reflection padding before a random crop, one offset per batch; 0 for none.
+        normalise: preprocessing scheme, see `ltpa.data.normalise`.
+        evaluate_every: epochs between test evaluations; the last epoch is always evaluated.
+        checkpoint_seconds: seconds between saved states.
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float = 0.9
+    dampening: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    lr_decay: float = 0.0
+    reset_momentum: bool = False
+    schedule: Schedule = dataclasses.field(default_factory=Schedule)
+    flip: Literal["half", "none"] = "half"
+    crop: int = 0
+    normalise: str = "meanstd"
+    evaluate_every: int = 1
+    checkpoint_seconds: float = 60.0
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], where: str = "recipe") -> "Recipe":
+        """Read a recipe from plain data.
+
+        Raises:
+            ConfigError: a key is unknown or missing, or a value is out of range; the message names `where` and the key.
+        """
+        schedule_values = dict(values.get("schedule", {}))
+        _refuse_unknown(schedule_values, Schedule, f"{where}.schedule")
+        _refuse_unknown(values, cls, where)
+        for key in ("milestones", "factors"):
+            schedule_values[key] = tuple(schedule_values.get(key, ()))
+        try:
+            recipe = cls(**{**values, "schedule": Schedule(**schedule_values)})
+        except TypeError as error:
+            raise ConfigError(f"{where}: {error}") from error
+        recipe._check(where)
+        return recipe
+
+    def _check(self, where: str) -> None:
+        for key in ("epochs", "batch_size", "evaluate_every"):
+            value = getattr(self, key)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigError(f"{where}: {key} is {value!r}; it must be a whole number of at least 1")
+        for key in ("lr", "momentum", "dampening", "weight_decay", "lr_decay", "checkpoint_seconds"):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ConfigError(f"{where}: {key} is {value!r}; it must be a number of at least 0")
+        if not isinstance(self.crop, int) or self.crop < 0:
+            raise ConfigError(f"{where}: crop is {self.crop!r}; it must be a whole number of at least 0")
+        if self.nesterov and self.dampening:
+            raise ConfigError(f"{where}: nesterov goes with dampening 0, not {self.dampening}")
+        for key, value, allowed in (
+            ("flip", self.flip, ("half", "none")),
+            ("schedule.kind", self.schedule.kind, ("constant", "every", "milestones", "cosine")),
+        ):
+            if value not in allowed:
+                raise ConfigError(f"{where}: {key} is {value!r}; allowed: {', '.join(allowed)}")
+        if len(self.schedule.milestones) != len(self.schedule.factors):
+            raise ConfigError(f"{where}: schedule.milestones and schedule.factors differ in length")
+
+
+def _refuse_unknown(values: dict[str, Any], cls: type, where: str) -> None:
+    allowed = [field.name for field in dataclasses.fields(cls)]
+    for key in values:
+        if key not in allowed:
+            raise ConfigError(f"{where}: unknown key {key!r}; allowed: {', '.join(allowed)}")

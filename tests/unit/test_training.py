@@ -1,0 +1,219 @@
+"""The engine, its schedules and augmentations, and resuming to the same bits."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from ltpa.core.errors import ConfigError, TrainingError
+from ltpa.training import checkpoint
+from ltpa.training.augment import crop_batch, flip_half
+from ltpa.training.engine import Arrays, Interrupted, Trainer, error_pct
+from ltpa.training.recipe import Recipe
+from ltpa.training.schedule import epoch_rate, step_rate
+
+
+class SmallNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3), nn.Flatten(), nn.Linear(256, 3)
+        )
+
+    def forward(self, x):
+        return self.body(x)
+
+    def loss_and_logits(self, x, targets):
+        logits = self(x)
+        return nn.functional.cross_entropy(logits, targets), logits
+
+
+def arrays(n=64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 3
+    inputs = torch.randn(n, 3, 8, 8, generator=generator)
+    inputs[:, 0] += labels.float().view(-1, 1, 1) - 1
+    return Arrays(inputs, labels)
+
+
+def recipe(**changes):
+    values = {"epochs": 3, "batch_size": 16, "lr": 0.05, "schedule": {"kind": "every", "period": 2}, "crop": 1}
+    return Recipe.from_dict({**values, **changes})
+
+
+def trainer(folder, stop_after=None, seed=0, **changes):
+    torch.manual_seed(seed)
+    steps = [0]
+
+    def should_stop():
+        steps[0] += 1
+        return steps[0] == stop_after
+
+    return Trainer(SmallNet(), arrays(), arrays(30, 1), recipe(**changes), seed, folder, should_stop)
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_same_seed_same_bits_other_seed_other_bits(tmp_path):
+    runs = {}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        t = trainer(tmp_path / name, seed=seed)
+        t.run()
+        runs[name] = weights(t.model)
+    assert equal(runs["a"], runs["b"])
+    assert not equal(runs["a"], runs["c"])
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4, 5, 11, 12])
+def test_interrupted_training_resumes_to_the_same_bits(tmp_path, stop_after):
+    whole = trainer(tmp_path / "whole")
+    history = whole.run()
+    with pytest.raises(Interrupted, match="resumes"):
+        trainer(tmp_path / "cut", stop_after).run()
+    torch.manual_seed(99)  # whatever happened to the process in between
+    resumed = trainer(tmp_path / "cut")
+    rows = resumed.run()
+    assert equal(weights(whole.model), weights(resumed.model))
+    assert [(r.epoch, r.lr, r.train_loss, r.test_error_pct) for r in rows] == [
+        (r.epoch, r.lr, r.train_loss, r.test_error_pct) for r in history
+    ]
+
+
+def test_training_learns(tmp_path):
+    t = trainer(tmp_path, epochs=8)
+    before = error_pct(t.model, t.test_arrays)
+    assert t.run()[-1].test_error_pct < before / 2
+
+
+def test_damaged_checkpoint_is_passed_over_for_the_previous_one(tmp_path, caplog):
+    first = checkpoint.save(tmp_path, 1, {"epoch": 1})
+    second = checkpoint.save(tmp_path, 2, {"epoch": 2})
+    data = bytearray(second.read_bytes())
+    data[len(data) // 2] ^= 1
+    second.write_bytes(data)
+    assert checkpoint.load_newest(tmp_path) == {"epoch": 1}
+    assert second.name in caplog.text
+    first.write_bytes(first.read_bytes()[:10])
+    assert checkpoint.load_newest(tmp_path) is None
+
+
+def test_only_two_checkpoints_are_kept(tmp_path):
+    for step in range(5):
+        checkpoint.save(tmp_path, step, {"epoch": step})
+    assert [p.name for p in sorted(tmp_path.glob("*.pt"))] == ["step-000000003.pt", "step-000000004.pt"]
+    assert len(list(tmp_path.glob("*.sha256"))) == 2
+
+
+def test_second_trainer_on_the_same_state_is_refused(tmp_path):
+    with checkpoint.exclusive(tmp_path), pytest.raises(TrainingError, match="another process"):
+        trainer(tmp_path).run()
+
+
+def test_diverging_loss_names_epoch_and_rate(tmp_path):
+    with pytest.raises(TrainingError, match=r"not finite in epoch \d at learning rate 1e\+30"):
+        trainer(tmp_path, lr=1e30, schedule={"kind": "constant"}).run()
+
+
+def test_too_few_images_for_a_batch(tmp_path):
+    with pytest.raises(TrainingError, match="64 training images do not fill one batch of 100"):
+        trainer(tmp_path, batch_size=100)
+
+
+def test_paper_schedule_halves_at_the_start_of_every_25th_epoch():
+    r = recipe(epochs=300, lr=1.0, schedule={"kind": "every", "period": 25, "factor": 0.5})
+    assert [epoch_rate(r, e) for e in (1, 24, 25, 49, 50, 300)] == [1, 1, 0.5, 0.5, 0.25, 0.5**12]
+
+
+def test_cub_schedule_rises_twice_then_halves():
+    from ltpa.core.declared import load_declaration
+
+    r = Recipe.from_dict(load_declaration("recipes")["vgg-cub"])
+    rates = [epoch_rate(r, e) for e in (1, 29, 30, 59, 60, 89, 90, 120, 150, 300, 320)]
+    assert rates == pytest.approx([0.1, 0.1, 0.2, 0.2, 0.4, 0.4, 0.2, 0.1, 0.05, 0.4 * 0.5**8, 0.4 * 0.5**8])
+
+
+@given(st.integers(1, 300), st.integers(0, 200_000), st.floats(0, 1e-3))
+def test_step_decay_is_torch7s(epoch, step, decay):
+    r = recipe(lr_decay=decay)
+    assert step_rate(r, epoch, step) == pytest.approx(epoch_rate(r, epoch) / (1 + step * decay))
+
+
+@given(st.integers(2, 60))
+def test_cosine_falls_from_the_base_rate_towards_zero(epochs):
+    r = recipe(epochs=epochs, schedule={"kind": "cosine"})
+    rates = [epoch_rate(r, e) for e in range(1, epochs + 1)]
+    assert rates[0] == r.lr
+    assert all(a > b > 0 for a, b in zip(rates, rates[1:], strict=False))
+
+
+@given(st.integers(1, 17), st.integers(0, 1000))
+def test_flip_mirrors_exactly_half(n, seed):
+    batch = torch.arange(n * 2 * 3 * 4, dtype=torch.float32).view(n, 2, 3, 4)
+    flipped = flip_half(batch.clone(), torch.Generator().manual_seed(seed))
+    mirrored = [torch.equal(f, b.flip(-1)) for f, b in zip(flipped, batch, strict=True)]
+    kept = [torch.equal(f, b) for f, b in zip(flipped, batch, strict=True)]
+    assert sum(mirrored) == n // 2 and sum(kept) == n - n // 2
+
+
+@given(st.integers(1, 4), st.integers(0, 1000))
+def test_crop_is_one_window_of_numpys_reflection(pad, seed):
+    batch = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    cut = crop_batch(batch, pad, torch.Generator().manual_seed(seed)).numpy()
+    padded = np.pad(batch.numpy(), ((0, 0), (0, 0), (pad, pad), (pad, pad)), mode="reflect")
+    windows = [padded[:, :, i : i + 8, j : j + 8] for i in range(2 * pad + 1) for j in range(2 * pad + 1)]
+    assert any(np.array_equal(cut, window) for window in windows)
+
+
+def test_dampened_rate_one_follows_torch7_over_500_steps():
+    """Torch7's `optim.sgd`: v <- 0.9 v + 0.1 d (first step v = d), d = grad + decay * w; w <- w - rate * v."""
+    generator = np.random.default_rng(0)
+    matrix = generator.normal(size=(6, 6)) / 10
+    w = generator.normal(size=6)
+    weight = nn.Parameter(torch.tensor(w))
+    optimizer = torch.optim.SGD([weight], lr=1.0, momentum=0.9, dampening=0.9, weight_decay=5e-4)
+    r = recipe(lr=1.0, lr_decay=1e-7, schedule={"kind": "constant"})
+    v = None
+    for step in range(500):
+        rate = step_rate(r, 1, step)
+        d = matrix.T @ (matrix @ w) + 5e-4 * w
+        v = d if v is None else 0.9 * v + 0.1 * d
+        w = w - rate * v
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        (0.5 * (torch.tensor(matrix) @ weight).square().sum()).backward()
+        optimizer.step()
+    assert np.abs(weight.detach().numpy() - w).max() < 1e-14
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epoch": 3}, "unknown key 'epoch'"),
+        ({"lr": -1.0}, "lr is -1.0"),
+        ({"lr": math.nan}, "lr is nan"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"epochs": 2.5}, "epochs is 2.5"),
+        ({"flip": "all"}, "allowed: half, none"),
+        ({"nesterov": True, "dampening": 0.9}, "nesterov goes with dampening 0"),
+        ({"schedule": {"kind": "milestones", "milestones": [3], "factors": []}}, "differ in length"),
+        ({"schedule": {"steps": 3}}, "unknown key 'steps'"),
+    ],
+)
+def test_bad_recipes_name_the_key(change, message):
+    with pytest.raises(ConfigError, match=message):
+        recipe(**change)
+
+
+def test_missing_recipe_key_is_named():
+    with pytest.raises(ConfigError, match="lr"):
+        Recipe.from_dict({"epochs": 1, "batch_size": 2})

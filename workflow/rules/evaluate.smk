@@ -1,0 +1,44 @@
+# Evaluation: one job per protocol, dataset, variant and block of seeds; each covers all targets, folds and epsilons.
+
+
+for stage in EVALUATIONS:
+    for block in PLAN.blocks:
+
+        rule:
+            name:
+                f"{stage}_seeds_{seeds_name(block)}"
+            input:
+                models=[
+                    f"{RESULTS}/train/{{dataset}}/{{variant}}/seed-{seed}/{name}"
+                    for seed in block
+                    for name in (layout.MODEL, layout.RECORD)
+                ],
+                manifests=lambda wildcards, stage=stage: PLAN.evaluation_manifests(
+                    stage, wildcards.dataset
+                ),
+                code=code(stage),
+            output:
+                [
+                    f"{RESULTS}/{stage}/{{dataset}}/{{variant}}/seed-{seed}/{layout.RECORD}"
+                    for seed in block
+                ],
+            params:
+                spec=lambda wildcards, stage=stage: PLAN.evaluation_spec(
+                    stage, wildcards.dataset, wildcards.variant
+                ).to_json(),
+                seeds=block,
+                stage=stage,
+            log:
+                f"{LOGS}/{stage}/{{dataset}}/{{variant}}/seeds-{seeds_name(block)}.log",
+            benchmark:
+                f"{BENCHMARKS}/{stage}/{{dataset}}/{{variant}}/seeds-{seeds_name(block)}.tsv"
+            threads: JOBS.threads
+            resources:
+                mem_mb=JOBS.mem_mb,
+            conda:
+                "../../envs/torch.yaml"
+            message:
+                "Evaluating {wildcards.variant} trained on {wildcards.dataset}: {params.stage}, seeds {params.seeds}"
+            shell:
+                f"{PYTHON} -m ltpa {{params.stage}} --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+                "--seeds {params.seeds} > {log:q} 2>&1"

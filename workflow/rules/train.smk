@@ -1,0 +1,38 @@
+# Training: one job per dataset, variant and block of seeds.
+
+
+for block in PLAN.blocks:
+
+    rule:
+        name:
+            f"train_seeds_{seeds_name(block)}"
+        input:
+            manifest=f"{RESULTS}/data/{{dataset}}/{layout.MANIFEST}",
+            code=code("train"),
+        output:
+            [
+                f"{RESULTS}/train/{{dataset}}/{{variant}}/seed-{seed}/{name}"
+                for seed in block
+                for name in (layout.MODEL, layout.HISTORY, layout.RECORD)
+            ],
+        params:
+            spec=lambda wildcards: PLAN.train_spec(
+                wildcards.dataset, wildcards.variant
+            ).to_json(),
+            seeds=block,
+            tolerate="--tolerate-failure" if JOBS.tolerate_failures else "",
+        log:
+            f"{LOGS}/train/{{dataset}}/{{variant}}/seeds-{seeds_name(block)}.log",
+        benchmark:
+            f"{BENCHMARKS}/train/{{dataset}}/{{variant}}/seeds-{seeds_name(block)}.tsv"
+        threads: JOBS.threads
+        resources:
+            gpu=1,
+            mem_mb=JOBS.mem_mb,
+        conda:
+            "../../envs/torch.yaml"
+        message:
+            "Training {wildcards.variant} on {wildcards.dataset}, seeds {params.seeds}"
+        shell:
+            f"{PYTHON} -m ltpa train --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+            "--seeds {params.seeds} {params.tolerate} > {log:q} 2>&1"

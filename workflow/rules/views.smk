@@ -1,0 +1,145 @@
+# Views of the records: tables, checks, figures, the MLflow store.
+
+
+rule table:
+    input:
+        records=lambda wildcards: PLAN.table_records(wildcards.table),
+        manifests=lambda wildcards: PLAN.table_manifests(wildcards.table),
+        code=code("table"),
+    output:
+        tidy=f"{RESULTS}/tables/{{table}}.tidy.csv",
+        csv=f"{RESULTS}/tables/{{table}}.csv",
+        md=f"{RESULTS}/tables/{{table}}.md",
+        tex=f"{RESULTS}/tables/{{table}}.tex",
+        html=report(
+            f"{RESULTS}/tables/{{table}}.html",
+            category="Tables",
+            labels={"table": "{table}"},
+            caption="../report/table.rst",
+        ),
+    params:
+        spec=lambda wildcards: PLAN.table_spec(wildcards.table).to_json(),
+    log:
+        f"{LOGS}/table/{{table}}.log",
+    benchmark:
+        f"{BENCHMARKS}/table/{{table}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=JOBS.mem_mb,
+    conda:
+        "../../envs/analysis.yaml"
+    message:
+        "Building {wildcards.table}"
+    shell:
+        f"{PYTHON} -m ltpa table --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+        "--records {input.records:q} > {log:q} 2>&1"
+
+
+rule check:
+    input:
+        records=PLAN.check_records,
+        patches=PLAN.extra_records,
+        code=code("check"),
+    output:
+        json=f"{RESULTS}/checks.json",
+        md=CHECKS,
+    params:
+        spec=PLAN.check_spec().to_json(),
+    log:
+        f"{LOGS}/check.log",
+    benchmark:
+        f"{BENCHMARKS}/check.tsv"
+    threads: 1
+    resources:
+        mem_mb=JOBS.mem_mb,
+    conda:
+        "../../envs/analysis.yaml"
+    message:
+        "Checking that networks learned and attention attends"
+    shell:
+        f"{PYTHON} -m ltpa check --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+        "--records {input.records:q} > {log:q} 2>&1"
+
+
+rule track:
+    input:
+        records=PLAN.all_records,
+        tables=[
+            str(layout.table_path(PLAN.results, table, "tidy.csv"))
+            for table in PLAN.config.tables
+        ],
+        figures=FIGURES,
+        code=code("track"),
+    output:
+        f"{RESULTS}/tracking.json",
+    params:
+        spec=PLAN.track_spec().to_json(),
+    log:
+        f"{LOGS}/track.log",
+    benchmark:
+        f"{BENCHMARKS}/track.tsv"
+    threads: 1
+    resources:
+        mem_mb=JOBS.mem_mb,
+    conda:
+        "../../envs/analysis.yaml"
+    message:
+        "Writing {PLAN.results}/mlflow.db and holding every table against it"
+    shell:
+        f"{PYTHON} -m ltpa track --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+        "--records {input.records:q} --tables {input.tables:q} > {log:q} 2>&1"
+
+
+rule figures:
+    input:
+        records=PLAN.check_records,
+        models=PLAN.figure_models,
+        fgsm=PLAN.figure_records,
+        code=code("figures"),
+    output:
+        index=FIGURES,
+        overlays=report(
+            f"{RESULTS}/figures/attention.png",
+            category="Figures",
+            labels={"figure": "Attention overlays"},
+            caption="../report/attention.rst",
+        ),
+        curves=report(
+            f"{RESULTS}/figures/learning-curves.png",
+            category="Figures",
+            labels={"figure": "Learning curves"},
+            caption="../report/curves.rst",
+        ),
+    params:
+        spec=PLAN.figures_spec().to_json(),
+    log:
+        f"{LOGS}/figures.log",
+    benchmark:
+        f"{BENCHMARKS}/figures.tsv"
+    threads: 1
+    resources:
+        mem_mb=JOBS.mem_mb,
+    conda:
+        "../../envs/torch.yaml"
+    message:
+        "Drawing attention overlays and learning curves"
+    shell:
+        f"{PYTHON} -m ltpa figures --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+        "--records {input.records:q} > {log:q} 2>&1"
+
+
+rule all_figures:
+    input:
+        FIGURES,
+
+
+for name in PLAN.tables:
+
+    rule:
+        name:
+            name
+        input:
+            [
+                str(layout.table_path(PLAN.results, name, suffix))
+                for suffix in layout.TABLE_SUFFIXES
+            ],
