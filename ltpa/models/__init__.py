@@ -1,0 +1,43 @@
+"""The networks of the benchmark: attention, VGG and ResNet families, their registry and their files.
+
+Names are imported on first use, so that reading the list of variants does not load torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ltpa.models.base import AttentionClassifier
+    from ltpa.models.registry import build_model, create_model
+    from ltpa.models.store import load, save_model
+    from ltpa.models.variants import Variant, get_variant, list_models, resolve_architecture
+
+__all__ = [
+    "AttentionClassifier",
+    "Variant",
+    "build_model",
+    "create_model",
+    "get_variant",
+    "list_models",
+    "load",
+    "resolve_architecture",
+    "save_model",
+]
+
+_HOME = {
+    "AttentionClassifier": "base",
+    "Variant": "variants",
+    "build_model": "registry",
+    "create_model": "registry",
+    "get_variant": "variants",
+    "list_models": "variants",
+    "load": "store",
+    "resolve_architecture": "variants",
+    "save_model": "store",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"ltpa.models.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'ltpa.models' has no attribute {name!r}")

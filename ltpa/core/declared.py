@@ -1,0 +1,49 @@
+"""Declarations: the YAML files of `config/` that say once what variants, datasets, recipes and tables exist."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import ltpa
+from ltpa.core.errors import ConfigError
+
+
+def config_dir() -> Path:
+    """Folder of the declarations: `config/` of the checkout, or the copy a wheel carries as `ltpa/_config`.
+
+    Raises:
+        ConfigError: neither folder exists.
+    """
+    package = Path(ltpa.__file__).resolve().parent
+    for folder in (package.parent / "config", package / "_config"):
+        if (folder / "variants.yaml").is_file():
+            return folder
+    raise ConfigError(f"no declarations beside {package}; reinstall ltpa, or run from a complete checkout")
+
+
+def load_declaration(name: str) -> dict[str, Any]:
+    """Content of `config/<name>.yaml`, a mapping.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or holds something else than a mapping.
+    """
+    import yaml
+
+    path = config_dir() / f"{name}.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read ({error.strerror}); restore it from the repository") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())}); correct it there") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: holds {type(content).__name__}, not a mapping of names to declarations")
+    return content
+
+
+def near_matches(name: str, known: Iterable[str]) -> str:
+    """End of an error message about an unknown `name`: the closest known names, or all of them."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"

@@ -1,0 +1,140 @@
+"""The attention module of "Learn to Pay Attention", section 3.
+
+Notation of the paper: l_i are the n feature vectors of a layer's map, g is the global feature vector, c_i the
+compatibility of the two, a_i the attention weights, g_a the vector that replaces g.
+
+A note on eq. 2: <u, l_i + g> = <u, l_i> + <u, g>, and the second term is the same for every i. The softmax of eq. 1
+does not change when a constant is added to all c_i, so under `pc` with softmax g has no effect on the network's output
+and everything that computes it receives a zero gradient. It is computed all the same, as the paper has it;
+`ltpa.models.prune.prune_dead_branch` removes it.
+"""
+
+from torch import Tensor, einsum, nn, tanh
+from torch.nn import functional as F
+
+from ltpa.models.blocks import normalised_vector
+
+
+class Parametrised(nn.Module):
+    """Eq. 2, `pc`: c_i = <u, l_i + g>, with a bias as in the published code.
+
+    Computed as <u, l_i> + <u, g>: the same number without writing the map l + g to memory.
+    """
+
+    uses_global = True
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.u = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, local: Tensor, g: Tensor) -> Tensor:
+        """Scores (N, h, w) of `local` (N, C, h, w) with `g` (N, C)."""
+        from_local = self.u(local).squeeze(1)
+        from_global = F.linear(g, self.u.weight.flatten(1))
+        return from_local + from_global.unsqueeze(2)
+
+
+class DotProduct(nn.Module):
+    """Eq. 3, `dp`: c_i = <l_i, g>; no scale, no bias, no parameters."""
+
+    uses_global = True
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, local: Tensor, g: Tensor) -> Tensor:
+        """Scores (N, h, w) of `local` (N, C, h, w) with `g` (N, C)."""
+        return einsum("nchw,nc->nhw", local, g)
+
+
+class Additive(nn.Module):
+    """`tanh`: c_i = <u, tanh(l_i + g)>, the additive attention that eq. 2 simplifies. Not in the paper."""
+
+    uses_global = True
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.u = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, local: Tensor, g: Tensor) -> Tensor:
+        """Scores (N, h, w) of `local` (N, C, h, w) with `g` (N, C)."""
+        return self.u(tanh(local + g[:, :, None, None])).squeeze(1)
+
+
+class LocalOnly(nn.Module):
+    """`local`: c_i = <u, l_i>. What remains of `pc` under a softmax; needs no g. Not in the paper."""
+
+    uses_global = False
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.u = nn.Conv2d(channels, 1, 1, bias=False)
+
+    def forward(self, local: Tensor, g: Tensor | None = None) -> Tensor:
+        """Scores (N, h, w) of `local` (N, C, h, w); `g` is ignored."""
+        return self.u(local).squeeze(1)
+
+
+COMPATIBILITIES: dict[str, type[Parametrised | DotProduct | Additive | LocalOnly]] = {
+    "pc": Parametrised,
+    "dp": DotProduct,
+    "tanh": Additive,
+    "local": LocalOnly,
+}
+
+
+def spatial_softmax(scores: Tensor) -> Tensor:
+    """Eq. 1: a_i = exp(c_i) / sum_j exp(c_j), over all positions of each image's map (N, h, w)."""
+    return scores.flatten(1).softmax(dim=1).view_as(scores)
+
+
+def spatial_sigmoid(scores: Tensor) -> Tensor:
+    """a_i = s(c_i) / sum_j s(c_j) with the logistic s, over all positions of each image's map. Not in the paper."""
+    # In log space, where a map whose scores are all very negative does not become 0 / 0.
+    return spatial_softmax(F.logsigmoid(scores))
+
+
+NORMALISATIONS = {"softmax": spatial_softmax, "sigmoid": spatial_sigmoid}
+
+
+class AttentionUnit(nn.Module):
+    """Attention over the map of one layer: (l, g) -> (g_a, a).
+
+    Where l has C and g has D channels and C != D, `project` says which of them is mapped to the other's dimension:
+    `global` (section 4): g, by BatchNorm, ReLU, Dropout 0.5, Linear D -> C;
+    `local` (section 3.1): l, by a 1x1 convolution C -> D; then the projected vectors are also those averaged.
+
+    Attributes:
+        channels: dimension of g_a.
+        uses_global: whether the compatibility looks at g.
+    """
+
+    def __init__(
+        self, channels: int, global_channels: int, compatibility: str, normalisation: str, project: str
+    ) -> None:
+        super().__init__()
+        kind = COMPATIBILITIES[compatibility]
+        self.uses_global = kind.uses_global
+        self.project_local: nn.Module = nn.Identity()
+        self.project_global: nn.Module = nn.Identity()
+        self.channels = channels
+        if channels != global_channels and project == "local":
+            self.project_local = nn.Conv2d(channels, global_channels, 1)
+            self.channels = global_channels
+        elif channels != global_channels and self.uses_global:
+            self.project_global = nn.Sequential(
+                *normalised_vector(global_channels, dropout=0.5), nn.Linear(global_channels, channels)
+            )
+        self.compatibility = kind(self.channels)
+        self.normalise = NORMALISATIONS[normalisation]
+
+    def forward(self, local: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Attend to `local` (N, C, h, w) under `g` (N, D), or None where g is not used.
+
+        Returns:
+            g_a = sum_i a_i l_i (N, C) and a (N, h, w), non-negative, summing to 1 over each map.
+        """
+        local = self.project_local(local)
+        scores = self.compatibility(local, None if g is None else self.project_global(g))
+        weights = self.normalise(scores)
+        return einsum("nchw,nhw->nc", local, weights), weights

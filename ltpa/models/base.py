@@ -1,0 +1,82 @@
+"""What every network of the benchmark offers."""
+
+from abc import abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ltpa.core.errors import ModelError
+from ltpa.models.init import initialise
+
+
+class AttentionClassifier(nn.Module):
+    """An image classifier that can show where it looks.
+
+    Images are float tensors (N, 3, S, S) in the network's own normalisation; `preprocessing` makes them from raw RGB.
+    Except where noted, methods run in the module's current mode: call `eval()` first for predictions.
+
+    Attributes:
+        architecture: every option of the network as plain data; `ltpa.models.registry.build_model` rebuilds it.
+        num_classes: length of a row of logits.
+        image_size: side S of the images in pixels.
+        feature_dim: length of a row of `features`.
+        attention_levels: keys of `attention`, from input to output; empty for networks without trained attention.
+        preprocessing: maps raw RGB (N, 3, S, S), floats 0-255, to network input; differentiable. Identity until set.
+        metadata: what `ltpa.models.store.load` read beside the weights; empty for a new network.
+    """
+
+    feature_dim: int
+    attention_levels: tuple[str, ...] = ()
+
+    def __init__(self, architecture: dict[str, Any], num_classes: int, image_size: int) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.num_classes = num_classes
+        self.image_size = image_size
+        self.preprocessing: nn.Module = nn.Identity()
+        self.metadata: dict[str, Any] = {}
+
+    def reset_parameters(self) -> None:
+        """Draw initial weights from torch's global random stream."""
+        initialise(self, self.architecture["bn_weight"])
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, classes); their softmax is the predicted distribution."""
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """Input (N, feature_dim) of the last linear layer."""
+
+    @abstractmethod
+    def local_features(self, x: Tensor) -> dict[str, Tensor]:
+        """Maps (N, C, h, w) of the layers that attention can read, from input to output."""
+
+    def loss(self, x: Tensor, targets: Tensor) -> Tensor:
+        """Scalar training loss on `targets` (N,), class indices: the mean cross-entropy."""
+        return F.cross_entropy(self(x), targets)
+
+    def attention(self, x: Tensor, query: Tensor | None = None) -> dict[str, Tensor]:
+        """Trained attention maps (N, h, w) by level; none for networks without trained attention.
+
+        With `query`, images of the same number as `x` or a single one, the local features come from `x` and the global
+        vector from `query` (appendix A.5 of the paper).
+        """
+        return {}
+
+    def global_descriptor(self, x: Tensor, level: str | None = None) -> Tensor:
+        """Global feature vector g (N, d) that `level` (default: the last) compares its local features with.
+
+        Raises:
+            ModelError: the network has no such vector.
+        """
+        raise ModelError(f"a {self.architecture['family']} network without attention has no global descriptor")
+
+    def check_input(self, x: Tensor) -> None:
+        """Raise `ModelError` unless `x` is a batch of RGB images of the size the network is built for."""
+        if x.ndim != 4 or x.shape[1] != 3 or x.shape[2] != self.image_size or x.shape[3] != self.image_size:
+            raise ModelError(
+                f"input of shape {tuple(x.shape)} does not fit: this network takes (N, 3, {self.image_size}, "
+                f"{self.image_size}); resize the images, or build the network with another image_size"
+            )

@@ -1,0 +1,32 @@
+"""Initial weights as the Torch7 networks had them."""
+
+import math
+
+from torch import nn
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+def initialise(module: nn.Module, bn_weight: str) -> None:
+    """Draw all weights of `module` anew from torch's global random stream.
+
+    Convolutions, u included: N(0, sqrt(2 / (k^2 C_out))), bias 0. Linear: weight and bias U(-1, 1) / sqrt(fan_in).
+    BatchNorm: weight U(0, 1) where `bn_weight` is `uniform`, else 1; bias 0.
+
+    For u, a 1x1 convolution to one channel, this is a standard deviation of sqrt 2: initial maps are nearly one-hot.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.Linear):
+            bound = 1 / math.sqrt(part.in_features)
+            nn.init.uniform_(part.weight, -bound, bound)
+            nn.init.uniform_(part.bias, -bound, bound)
+        elif isinstance(part, _NORMS):
+            if bn_weight == "uniform":
+                nn.init.uniform_(part.weight, 0, 1)
+            else:
+                nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)

@@ -1,0 +1,117 @@
+"""VGG-PAN: progressive attention (Seo et al. 2016) as the paper compares with it."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ltpa.core.errors import ModelError
+from ltpa.models.attention import AttentionUnit, Parametrised
+from ltpa.models.base import AttentionClassifier
+from ltpa.models.blocks import max_pool
+from ltpa.models.heads import ConcatHead
+from ltpa.models.options import PanOptions
+from ltpa.models.vgg import CHANNELS, GLOBAL_CHANNELS, GlobalBranch, VggTrunk
+
+
+class PanClassifier(AttentionClassifier):
+    """conv1-10 -> sigmoid gate on conv10's map -> conv11-13 -> softmax attention -> one linear layer.
+
+    Each of the two levels has a global branch of its own. The gate multiplies the map it reads (no sum over
+    positions), so its g matters; the last level's does not under `pc` (see `ltpa.models.attention`).
+    """
+
+    attention_levels = ("conv10", "conv13")
+
+    def __init__(
+        self,
+        architecture: dict[str, Any],
+        num_classes: int,
+        image_size: int,
+        trunk: VggTrunk,
+        gate_branch: nn.Module,
+        last_branch: nn.Module | None,
+        unit: AttentionUnit,
+    ) -> None:
+        super().__init__(architecture, num_classes, image_size)
+        self.trunk = trunk
+        self.gate_branch = gate_branch
+        self.last_branch = last_branch
+        self.gate = Parametrised(unit.channels)
+        self.unit = unit
+        self.head = ConcatHead([unit.channels], num_classes, dropout=0.5)
+        self.feature_dim = unit.channels
+
+    def _conv10(self, x: Tensor) -> dict[str, Tensor]:
+        self.check_input(x)
+        conv7 = self.trunk.local("conv7", x)
+        return {"conv7": conv7, "conv10": self.trunk.local("conv10", self.trunk.pool7(conv7))}
+
+    def _gate_and_conv13(self, conv10: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """The gate (N, h, w), values in (0, 1), and conv13's map from the gated map of conv10."""
+        gate = self.gate(conv10, g).sigmoid()
+        return gate, self.trunk.local("conv13", self.trunk.pool10(conv10 * gate.unsqueeze(1)))
+
+    def local_features(self, x: Tensor) -> dict[str, Tensor]:
+        """Maps (N, C, h, w) by layer name, from input to output; conv10's is the one before the gate."""
+        maps = self._conv10(x)
+        _, conv13 = self._gate_and_conv13(maps["conv10"], self.gate_branch(maps["conv10"]))
+        return {**maps, "conv13": conv13}
+
+    def _global_vectors(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """g of the gate and, where the last level looks at one, g of that level."""
+        maps = self.local_features(x)
+        last = None if self.last_branch is None else self.last_branch(maps["conv13"])
+        return self.gate_branch(maps["conv10"]), last
+
+    def _attend(self, x: Tensor, query: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """g_a (N, C) of the last level, and both maps; the global vectors from `query` where given."""
+        conv10 = self._conv10(x)["conv10"]
+        if query is None:
+            gate, conv13 = self._gate_and_conv13(conv10, self.gate_branch(conv10))
+            last = None if self.last_branch is None else self.last_branch(conv13)
+        else:
+            g, last = self._global_vectors(query)
+            gate, conv13 = self._gate_and_conv13(conv10, g)
+        vector, weights = self.unit(conv13, last)
+        return vector, {"conv10": gate, "conv13": weights}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, classes)."""
+        return self.head.linear(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Input (N, feature_dim) of the linear layer."""
+        return self.head.features([self._attend(x)[0]])
+
+    def attention(self, x: Tensor, query: Tensor | None = None) -> dict[str, Tensor]:
+        """conv10: the gate (N, h, w), each value in (0, 1); conv13: attention weights that sum to 1 over the map."""
+        return self._attend(x, query)[1]
+
+    def global_descriptor(self, x: Tensor, level: str | None = None) -> Tensor:
+        """Global feature vector g (N, d) of `level` (default: conv13).
+
+        Raises:
+            ModelError: no such level, or it has no g.
+        """
+        level = level or self.attention_levels[-1]
+        vector = dict(zip(self.attention_levels, self._global_vectors(x), strict=True)).get(level)
+        if vector is None:
+            raise ModelError(f"no global descriptor at {level!r}; conv10 has one, conv13 unless built with `local`")
+        return vector
+
+
+def build_pan(options: PanOptions, num_classes: int, image_size: int) -> PanClassifier:
+    """VGG-PAN: two global branches, from conv10's map and from conv13's."""
+    channels = options.channels(CHANNELS["conv13"])
+    pools: dict[int, nn.Module] = {7: max_pool(5 if options.pools == "cub" else 2), 10: max_pool(2)}
+    averaged = ("conv10", "conv13") if options.legacy_grad_avg else ()
+    unit = AttentionUnit(channels, options.channels(GLOBAL_CHANNELS), options.compatibility, "softmax", "global")
+    return PanClassifier(
+        options.model_dump(mode="json"),
+        num_classes,
+        image_size,
+        trunk=VggTrunk(options, pools, averaged=averaged),
+        gate_branch=GlobalBranch(options, options.channels(CHANNELS["conv10"]), first_pool=4),
+        last_branch=GlobalBranch(options, channels, first_pool=2) if unit.uses_global else None,
+        unit=unit,
+    )

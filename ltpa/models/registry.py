@@ -1,0 +1,56 @@
+"""From a name, or from a resolved architecture, to a network."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ltpa.core.errors import ModelError
+from ltpa.models.base import AttentionClassifier
+from ltpa.models.options import parse_options
+from ltpa.models.pan import build_pan
+from ltpa.models.resnet import build_resnet
+from ltpa.models.variants import resolve_architecture
+from ltpa.models.vgg import build_gap, build_vgg, build_vgg_attention
+
+_BUILDERS: dict[str, Callable[[Any, int, int], AttentionClassifier]] = {
+    "vgg": build_vgg,
+    "vgg-gap": build_gap,
+    "vgg-pan": build_pan,
+    "vgg-att": build_vgg_attention,
+    "resnet": build_resnet,
+}
+
+
+def build_model(architecture: Mapping[str, Any], num_classes: int, image_size: int) -> AttentionClassifier:
+    """A new network in training mode, weights drawn from torch's global random stream.
+
+    Reads no file: `architecture` is what `resolve_architecture` gave, and the same data gives the same network. Under
+    `with torch.device("meta")` it has shapes and no weights.
+
+    Raises:
+        ModelError: an option, the number of classes or the image size is not possible; the message says what is.
+    """
+    options = parse_options(architecture)
+    options.check_image_size(image_size)
+    if num_classes < 2:
+        raise ModelError(f"a classifier needs at least 2 classes, not {num_classes}")
+    model = _BUILDERS[options.family](options, num_classes, image_size)
+    model.reset_parameters()
+    return model
+
+
+def create_model(
+    variant: str, num_classes: int, image_size: int = 32, width: float = 1.0, **options: Any
+) -> AttentionClassifier:
+    """A new network of a named variant, in training mode; seed it with `torch.manual_seed`.
+
+    Args:
+        variant: a name of `list_models()`.
+        num_classes: number of classes T.
+        image_size: side of the square images in pixels, at least 16.
+        width: factor on every channel count.
+        options: further options of the variant's family, see `ltpa.models.options`.
+
+    Raises:
+        ModelError: unknown variant (near matches are listed), or options that are not possible.
+    """
+    return build_model(resolve_architecture(variant, width, **options), num_classes, image_size)

@@ -1,0 +1,74 @@
+"""The named variants of `config/variants.yaml` and their resolved architectures. Free of torch."""
+
+import dataclasses
+import functools
+from typing import Any
+
+from ltpa.core.declared import load_declaration, near_matches
+from ltpa.core.errors import ConfigError, ModelError
+from ltpa.models.options import parse_options
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One network as declared.
+
+    Attributes:
+        label: its name in tables.
+        recipe: family of its training routine, `vgg` or `resnet`.
+        architecture: its options, defaults not filled in.
+        saliency: how a class-agnostic map is made of it, or None.
+        extension: True where the paper has no such network.
+    """
+
+    label: str
+    recipe: str
+    architecture: dict[str, Any]
+    saliency: dict[str, Any] | None
+    extension: bool = False
+
+
+@functools.cache
+def declared_variants() -> dict[str, Variant]:
+    """All variants by name, in the order of `config/variants.yaml`.
+
+    Raises:
+        ConfigError: an entry lacks a key or has an unknown one.
+    """
+    variants = {}
+    for name, entry in load_declaration("variants").items():
+        try:
+            variants[name] = Variant(**entry)
+        except TypeError as error:
+            raise ConfigError(f"config/variants.yaml: {name}: {error}") from error
+    return variants
+
+
+def list_models(extensions: bool = True) -> list[str]:
+    """Names of all variants, those of the paper first; without `extensions` only those of the paper."""
+    return [name for name, variant in declared_variants().items() if extensions or not variant.extension]
+
+
+def get_variant(name: str) -> Variant:
+    """The declaration of one variant.
+
+    Raises:
+        ModelError: no variant has this name; the message lists near matches.
+    """
+    variants = declared_variants()
+    if name not in variants:
+        raise ModelError(f"unknown variant {name!r}: {near_matches(name, variants)}")
+    return variants[name]
+
+
+def resolve_architecture(variant: str, width: float = 1.0, **options: Any) -> dict[str, Any]:
+    """Every option of a variant's network as plain JSON data, with `width` and `options` laid over its declaration.
+
+    Raises:
+        ModelError: unknown variant or option, or a combination that is not possible.
+    """
+    declared = get_variant(variant).architecture
+    try:
+        return parse_options({**declared, "width": width, **options}).model_dump(mode="json")
+    except ModelError as error:
+        raise ModelError(f"variant {variant}: {error}") from error

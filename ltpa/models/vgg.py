@@ -1,0 +1,167 @@
+"""The VGG family: the 15-layer baseline, and the 17-layer networks with attention (section 4 of the paper)."""
+
+from collections.abc import Collection
+
+from torch import Tensor, nn
+
+from ltpa.models.attended import SHARED, AttendedClassifier
+from ltpa.models.attention import AttentionUnit
+from ltpa.models.blocks import ConvBlock, max_pool, scale_gradient
+from ltpa.models.options import GapOptions, NetworkOptions, VggAttentionOptions, VggOptions
+from ltpa.models.plain import GapClassifier, PlainClassifier
+
+# conv1 ... conv13 as (channels, dropout). The dropout of cifar.torch's vgg_bn_drop; all VGG networks share them.
+CONVS = (
+    (64, 0.3), (64, 0.0),
+    (128, 0.4), (128, 0.0),
+    (256, 0.4), (256, 0.4), (256, 0.0),
+    (512, 0.4), (512, 0.4), (512, 0.0),
+    (512, 0.4), (512, 0.4), (512, 0.0),
+)  # fmt: skip
+CHANNELS = {"conv7": 256, "conv10": 512, "conv13": 512}
+GLOBAL_CHANNELS = 512
+# Windows of the max-pools after a layer. The baseline has two more at its end, the others later or none at all.
+BASELINE_POOLS = {2: 2, 4: 2, 7: 2, 10: 2}
+
+
+def convolutions(options: NetworkOptions, first: int, last: int, pools: dict[int, nn.Module]) -> nn.Sequential:
+    """Layers conv`first` ... conv`last`, with `pools[i]` between conv i and conv i+1."""
+    layers = nn.Sequential()
+    for number in range(first, last + 1):
+        before = 3 if number == 1 else options.channels(CONVS[number - 2][0])
+        channels, dropout = CONVS[number - 1]
+        layers.add_module(f"conv{number}", ConvBlock(before, options.channels(channels), dropout))
+        if number in pools and number < last:
+            layers.add_module(f"pool{number}", pools[number])
+    return layers
+
+
+class VggTrunk(nn.Module):
+    """conv1-13 in three sections, whose outputs (after ReLU, before pooling) are the local features.
+
+    Maps images to {"conv7": (N, 256, ...), "conv10": (N, 512, ...), "conv13": (N, 512, ...)}. `pools` are the pools
+    after a layer; `before_attention` is one on conv7's map ahead of its use as local features. Gradients that leave
+    the maps named in `averaged` are halved.
+    """
+
+    def __init__(
+        self,
+        options: NetworkOptions,
+        pools: dict[int, nn.Module],
+        before_attention: nn.Module | None = None,
+        averaged: Collection[str] = (),
+    ) -> None:
+        super().__init__()
+        self.section1 = convolutions(options, 1, 7, pools)
+        if before_attention is not None:
+            self.section1.add_module("pool_local", before_attention)
+        self.pool7 = pools[7]
+        self.section2 = convolutions(options, 8, 10, pools)
+        self.pool10 = pools[10]
+        self.section3 = convolutions(options, 11, 13, pools)
+        self.averaged = frozenset(averaged)
+
+    def local(self, level: str, x: Tensor) -> Tensor:
+        """Map of `level` from the input of its section."""
+        section = {"conv7": self.section1, "conv10": self.section2, "conv13": self.section3}[level]
+        return scale_gradient(section(x), 0.5 if level in self.averaged else 1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Local features by level of images (N, 3, S, S)."""
+        conv7 = self.local("conv7", x)
+        conv10 = self.local("conv10", self.pool7(conv7))
+        conv13 = self.local("conv13", self.pool10(conv10))
+        return {"conv7": conv7, "conv10": conv10, "conv13": conv13}
+
+
+class GlobalBranch(nn.Sequential):
+    """Map (N, C, h, w) -> g (N, 512): pool, conv14, pool, conv15, pool, Dropout 0.5, linear fc16.
+
+    g is fc16's raw output, as in the published code. The last pool takes the maximum over all that is left of the map:
+    2 x 2 for 32 x 32 images, where it is the third pool of size 2.
+    """
+
+    def __init__(self, options: NetworkOptions, in_channels: int, first_pool: int) -> None:
+        channels = options.channels(GLOBAL_CHANNELS)
+        super().__init__()
+        self.add_module("pool13", max_pool(first_pool))
+        self.add_module("conv14", ConvBlock(in_channels, channels, 0.4))
+        self.add_module("pool14", max_pool(2))
+        self.add_module("conv15", ConvBlock(channels, channels))
+        self.add_module("pool15", nn.AdaptiveMaxPool2d(1))
+        self.add_module("flatten", nn.Flatten())
+        self.add_module("dropout", nn.Dropout(0.5))
+        self.add_module("fc16", nn.Linear(channels, channels))
+
+
+def _late_pools(cub: bool, attends_conv7: bool) -> dict[int, nn.Module]:
+    """Pools of the 17-layer networks. For birds a pool of 5 follows conv7, unless its map is already cut to 32 x 32."""
+    return {7: max_pool(5 if cub and not attends_conv7 else 2), 10: max_pool(2)}
+
+
+def build_vgg(options: VggOptions, num_classes: int, image_size: int) -> PlainClassifier:
+    """The baseline VGG: 13 convolutions and 2 linear layers. Each pool halves the map, 32 - 16 - 8 - 4 - 2 - 1.
+
+    The last pool takes the maximum over all that is left; with `pools: cub` a pool of 2 comes before conv13.
+    """
+    pools: dict[int, nn.Module] = {number: max_pool(size) for number, size in BASELINE_POOLS.items()}
+    if options.pools == "cub":
+        pools[12] = max_pool(2)
+    channels = options.channels(CHANNELS["conv13"])
+    neck = nn.Sequential(
+        nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(0.5),
+        nn.Linear(channels, channels),
+        nn.BatchNorm1d(channels),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.5),
+    )
+    trunk = VggTrunk(options, pools)
+    return PlainClassifier(options.model_dump(mode="json"), num_classes, image_size, trunk, neck, channels)
+
+
+def build_gap(options: GapOptions, num_classes: int, image_size: int) -> GapClassifier:
+    """VGG-GAP: conv1-13 pooled after conv7 and conv10 only, then the spatial mean and one linear layer."""
+    trunk = VggTrunk(options, _late_pools(options.pools == "cub", attends_conv7=False))
+    neck = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    channels = options.channels(CHANNELS["conv13"])
+    return GapClassifier(options.model_dump(mode="json"), num_classes, image_size, trunk, neck, channels)
+
+
+def _global_branches(options: VggAttentionOptions) -> dict[str, nn.Module]:
+    if options.compatibility == "local":
+        return {}
+    if options.global_branches == "shared":
+        return {SHARED: _branch_from(options, options.levels[-1])}
+    return {level: _branch_from(options, level) for level in options.levels}
+
+
+def _branch_from(options: VggAttentionOptions, level: str) -> GlobalBranch:
+    """A global branch whose first pool brings the level's map to a quarter of the 16 x 16 map of conv10."""
+    first_pool = {"conv7": 8, "conv10": 4, "conv13": 2}[level]
+    return GlobalBranch(options, options.channels(CHANNELS[level]), first_pool)
+
+
+def build_vgg_attention(options: VggAttentionOptions, num_classes: int, image_size: int) -> AttendedClassifier:
+    """VGG-att, att2, att3: the first two pools moved behind conv14 and conv15, attention at `options.levels`."""
+    cub, attends_conv7 = options.pools == "cub", "conv7" in options.levels
+    trunk = VggTrunk(
+        options,
+        _late_pools(cub, attends_conv7),
+        before_attention=nn.AdaptiveMaxPool2d(32) if cub and attends_conv7 else None,
+        averaged=options.levels if options.legacy_grad_avg else (),
+    )
+    units: dict[str, AttentionUnit] = {
+        level: AttentionUnit(
+            options.channels(CHANNELS[level]),
+            options.channels(GLOBAL_CHANNELS),
+            options.compatibility,
+            options.normalisation,
+            options.project,
+        )
+        for level in options.levels
+    }
+    architecture = options.model_dump(mode="json")
+    branches = _global_branches(options)
+    return AttendedClassifier(architecture, num_classes, image_size, trunk, branches, units, head_dropout=0.5)
