@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
+    from ltpa.models.prune import prune_dead_branch
     from ltpa.models.registry import build_model, create_model
     from ltpa.models.store import load, save_model
     from ltpa.models.variants import Variant, get_variant, list_models, resolve_architecture
+    from ltpa.models.starting import warm_start
 
 __all__ = [
     "AttentionClassifier",
@@ -20,8 +22,10 @@ __all__ = [
     "get_variant",
     "list_models",
     "load",
+    "prune_dead_branch",
     "resolve_architecture",
     "save_model",
+    "warm_start",
 ]
 
 _HOME = {
@@ -32,8 +36,10 @@ _HOME = {
     "get_variant": "variants",
     "list_models": "variants",
     "load": "store",
+    "prune_dead_branch": "prune",
     "resolve_architecture": "variants",
     "save_model": "store",
+    "warm_start": "starting",
 }
 
 

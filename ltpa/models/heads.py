@@ -1,5 +1,6 @@
 """From the attended vectors of all levels to class scores (section 3.1 of the paper)."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -54,7 +55,7 @@ def mean_log_probability(level_logits: Sequence[Tensor]) -> Tensor:
     if len(level_logits) == 1:
         return level_logits[0]
     log_probabilities = torch.stack([F.log_softmax(logits, dim=1) for logits in level_logits])
-    return torch.logsumexp(log_probabilities, dim=0) - torch.log(torch.tensor(float(len(level_logits))))
+    return torch.logsumexp(log_probabilities, dim=0) - math.log(len(level_logits))
 
 
 def summed_cross_entropy(level_logits: Sequence[Tensor], targets: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ class NetworkOptions(BaseModel):
     size_multiple: ClassVar[int] = 1
 
     family: str
-    width: float = Field(default=1.0, gt=0, le=4)
+    width: float = Field(default=1.0, gt=0)
     bn_weight: Literal["uniform", "one"] = "uniform"
 
     def channels(self, full: int) -> int:

@@ -17,6 +17,7 @@ from ltpa.core.errors import LtpaError, ModelError
 from ltpa.core.files import atomic_path
 from ltpa.core.hashing import canonical_json
 from ltpa.models.base import AttentionClassifier
+from ltpa.models.options import parse_options
 from ltpa.models.registry import build_model
 
 FORMAT = 1
@@ -63,7 +64,8 @@ def save_model(
     """
     from safetensors.torch import save_file
 
-    described = (dict(architecture), num_classes, image_size)
+    resolved = parse_options(architecture).model_dump(mode="json")
+    described = (resolved, num_classes, image_size)
     if described != (model.architecture, model.num_classes, model.image_size) or len(classes) != num_classes:
         raise ModelError(
             f"{path}: will not save a network of {model.num_classes} classes and {model.image_size} px as one of "
@@ -73,7 +75,7 @@ def save_model(
     description = {
         "format": FORMAT,
         "variant": variant,
-        "architecture": dict(architecture),
+        "architecture": resolved,
         "num_classes": num_classes,
         "image_size": image_size,
         "classes": list(classes),
