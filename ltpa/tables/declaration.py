@@ -1,0 +1,148 @@
+"""Declarations of tables: `config/tables.yaml`, checked. Tables speak of roles, never of concrete datasets."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ltpa.core.config import unknown_name
+from ltpa.core.errors import ConfigError
+from ltpa.tables.published import Published
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Selector(_Section):
+    """A column or panel: which published entries stand in it, and what is read from the records for them.
+
+    `model` (an entry's label), `source`, `target` and `condition` select; a key left out selects everything. `metric`
+    and `measure` override the table's metric name and record condition.
+    """
+
+    title: str
+    model: str | None = None
+    source: str | None = None
+    target: str | None = None
+    condition: str | None = None
+    metric: str | None = None
+    measure: str | None = None
+
+    def matches(self, entry: Published) -> bool:
+        """Whether `entry` stands in this column or panel."""
+        pairs = (
+            (self.model, entry.label),
+            (self.source, entry.source),
+            (self.target, entry.target),
+            (self.condition, entry.condition),
+        )
+        return all(wanted is None or wanted == found for wanted, found in pairs)
+
+
+class Panel(Selector):
+    """A block of rows with its own title. A `secondary` panel is another reading of the same values: no verdict."""
+
+    secondary: bool = False
+
+
+class Description(_Section):
+    """What the paper says of a dataset besides counts (its Table 4)."""
+
+    type: str
+    resolution: str
+    tasks: str
+
+
+class Declaration(_Section):
+    """One table.
+
+    Attributes:
+        paper: what the paper calls it (`Table 1`).
+        kind: `metrics` shows result records, `datasets` the manifests of prepared datasets.
+        layout: `wide` is one block, `long` one block per panel.
+        rows: the key of an entry that names its row.
+        row_labels: texts for row names; a name without one stands for itself.
+        stage, metric, measure: which records, which metric; `measure` is the record condition, by default the entry's.
+        direction: whether a `lower` or a `higher` number is better.
+        decimals: digits after the point in rendered tables (CSV files keep full precision).
+        tolerance: smallest difference from the paper that counts, in `unit`.
+        groups: titles of the groups of rows.
+        descriptions: role to description, for `kind: datasets`.
+    """
+
+    title: str
+    caption: str
+    paper: str
+    kind: Literal["metrics", "datasets"] = "metrics"
+    layout: Literal["wide", "long"]
+    rows: Literal["label", "condition"] = "label"
+    row_labels: dict[str, str] = {}
+    stage: Literal["train", "transfer", "fgsm", "segmentation", "query", "patches", "prepare"]
+    metric: str
+    measure: str | None = None
+    unit: str
+    direction: Literal["lower", "higher"]
+    decimals: Annotated[int, Field(ge=0, le=6)]
+    tolerance: Annotated[float, Field(ge=0)]
+    groups: dict[str, str] = {}
+    columns: Annotated[list[Selector], Field(min_length=1)]
+    panels: list[Panel] = []
+    descriptions: dict[str, Description] = {}
+    notes: list[str] = []
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.layout == "long") != bool(self.panels):
+            raise ValueError("layout 'long' needs panels, and 'wide' must have none")
+        if (self.kind == "datasets") != (self.stage == "prepare"):
+            raise ValueError("kind 'datasets' goes with stage 'prepare', and only with it")
+        return self
+
+    def blocks(self) -> list[Panel]:
+        """The panels; for a wide table the single block that takes every entry."""
+        return self.panels or [Panel(title="")]
+
+
+def parse_declaration(values: Any, name: str, source: str = "table spec") -> Declaration:
+    """Check plain data as the declaration of table `name`; `source` is how errors call its origin.
+
+    Raises:
+        ConfigError: one line with source, key and what is wrong with it.
+    """
+    try:
+        return Declaration.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join([name, *map(str, problem["loc"])])
+        text = problem["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{source}: {key}: {text[0].lower()}{text[1:]}; correct the table's declaration") from error
+
+
+def load_declarations(path: Path) -> dict[str, Declaration]:
+    """All tables declared in a YAML file, by name, in the order of the file.
+
+    Raises:
+        ConfigError: the file is missing, not YAML, or a declaration is wrong.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); restore the file") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must map table names to declarations")
+    return {name: parse_declaration(declared, name, str(path)) for name, declared in values.items()}
+
+
+def find_declaration(declarations: dict[str, Declaration], name: str) -> Declaration:
+    """The declaration of table `name`.
+
+    Raises:
+        ConfigError: there is none; the message lists near matches and all tables.
+    """
+    if name not in declarations:
+        raise ConfigError(unknown_name("table", name, list(declarations)))
+    return declarations[name]

@@ -1,0 +1,71 @@
+"""The table model: what a table says, before it is written as CSV, Markdown, LaTeX or HTML."""
+
+import dataclasses
+
+from ltpa.tables.frame import TidyRow
+from ltpa.tables.published import Published
+from ltpa.tables.statistics import Estimate
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One published value and what stands against it.
+
+    `estimate` is None where there is no number; `missing` then says why. `expected` is the number of seeds asked for.
+    """
+
+    entry: Published
+    rows: tuple[TidyRow, ...]
+    estimate: Estimate | None = None
+    expected: int = 0
+    delta: float | None = None
+    verdict: str = ""
+    missing: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row: its group's title, its label, leading texts (one per `Table.lead`), and one cell or None per column."""
+
+    group: str
+    label: str
+    cells: tuple[Cell | None, ...]
+    lead: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """A block of rows under its own title and column titles."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A whole table.
+
+    Attributes:
+        head: paragraphs above the table, the scale note first.
+        fields: what each column shows, of `published`, `ours`, `prepared`, `delta`, `verdict`.
+        lead: titles of the leading text columns after the row label.
+        notes: paragraphs below the table.
+    """
+
+    name: str
+    title: str
+    caption: str
+    paper: str
+    unit: str
+    decimals: int
+    head: tuple[str, ...]
+    fields: tuple[str, ...]
+    lead: tuple[str, ...]
+    panels: tuple[Panel, ...]
+    notes: tuple[str, ...]
+
+    def tidy(self) -> list[TidyRow]:
+        """The tidy rows behind all cells, in the table's order."""
+        cells = (cell for panel in self.panels for row in panel.rows for cell in row.cells if cell is not None)
+        return [tidy for cell in cells for tidy in cell.rows]

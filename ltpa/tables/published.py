@@ -1,0 +1,118 @@
+"""Published values: one tidy CSV file per table of the paper, in one long form.
+
+Columns: `table, group, variant, label, source, target, condition, value, sd, quoted, where`. `source` and `target` are
+roles (a dataset's name in the paper); `target` may carry a split (`stl10/test`) and is empty where a network is
+measured on its own dataset. `variant` is empty for rows that no network here produces. An empty `value` is a dash in
+the paper. `quoted` is 1 for values that the paper itself quotes from other publications.
+"""
+
+import csv
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ltpa.core.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """One published value, or a dash (`value` is None). `value` and `sd` are in the unit of the table."""
+
+    table: str
+    group: str
+    variant: str
+    label: str
+    source: str
+    target: str
+    condition: str
+    value: float | None
+    sd: float | None
+    quoted: bool
+    where: str
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(Published))
+
+
+def load_published(path: Path) -> list[Published]:
+    """Read and check `<table>.csv`; rows keep the order of the file.
+
+    Raises:
+        ConfigError: the file is missing or malformed; the message names file, line and remedy.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot read the published values ({error}); restore the file") from error
+    rows = csv.reader(text.splitlines())
+    header = next(rows, [])
+    if header != list(COLUMNS):
+        raise ConfigError(f"{path}: its columns are {','.join(header)}; they must be {','.join(COLUMNS)}")
+    entries = list(_parse(rows, path))
+    if not entries:
+        raise ConfigError(f"{path}: holds no values; restore the file")
+    return entries
+
+
+def from_dicts(rows: list[dict[str, Any]]) -> list[Published]:
+    """Published values from the plain form that a spec carries (`dataclasses.asdict` of each).
+
+    Raises:
+        ConfigError: a row has other keys.
+    """
+    try:
+        return [Published(**row) for row in rows]
+    except TypeError as error:
+        raise ConfigError(f"published values of a table spec: {error}; make the spec with `ltpa spec`") from error
+
+
+def _parse(rows: Iterator[list[str]], path: Path) -> Iterator[Published]:
+    seen: dict[tuple[str, ...], int] = {}
+    for line, row in enumerate(rows, start=2):
+        where = f"{path}, line {line}"
+        if len(row) != len(COLUMNS):
+            raise ConfigError(f"{where}: {len(row)} fields; there must be {len(COLUMNS)} (quote those with commas)")
+        fields = dict(zip(COLUMNS, row, strict=True))
+        entry = Published(
+            **{name: fields[name] for name in ("table", "group", "variant", "label", "source", "target", "condition")},
+            value=_number(fields["value"], f"{where}: value"),
+            sd=_number(fields["sd"], f"{where}: sd"),
+            quoted=_flag(fields["quoted"], f"{where}: quoted"),
+            where=fields["where"],
+        )
+        _check(entry, where, path.stem)
+        key = (entry.label, entry.source, entry.target, entry.condition)
+        if key in seen:
+            raise ConfigError(f"{where}: the same cell as line {seen[key]} ({', '.join(filter(None, key))}); keep one")
+        seen[key] = line
+        yield entry
+
+
+def _check(entry: Published, where: str, table: str) -> None:
+    if entry.table != table:
+        raise ConfigError(f"{where}: table is {entry.table!r}; in this file it must be {table!r}")
+    if not entry.label or not entry.where:
+        raise ConfigError(f"{where}: label and where must not be empty; say which row this is and where it stands")
+    if entry.sd is not None and (entry.value is None or entry.sd < 0):
+        raise ConfigError(f"{where}: sd is {entry.sd}; it must be 0 or more and stand beside a value")
+
+
+def _number(text: str, where: str) -> float | None:
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise ConfigError(f"{where} is {text!r}; write a number, or nothing for a dash") from error
+    if not math.isfinite(value):
+        raise ConfigError(f"{where} is {text!r}; write a finite number, or nothing for a dash")
+    return value
+
+
+def _flag(text: str, where: str) -> bool:
+    if text not in ("0", "1"):
+        raise ConfigError(f"{where} is {text!r}; write 0 (the paper's own value) or 1 (quoted from elsewhere)")
+    return text == "1"

@@ -1,0 +1,190 @@
+"""Write a table model as CSV (full precision), Markdown, LaTeX (booktabs) or HTML (a complete page)."""
+
+import csv
+import html
+import io
+from collections.abc import Iterator
+
+from ltpa.tables import latex
+from ltpa.tables.model import Cell, Panel, Row, Table
+
+_CSV_COLUMNS = (
+    *("table", "panel", "group", "row", "column", "variant", "stage", "dataset", "target", "condition", "metric"),
+    *("published", "published_sd", "quoted", "mean", "sd", "n", "expected", "ci95_low", "ci95_high"),
+    *("delta", "verdict", "missing", "where"),
+)
+_DASH = "–"
+_CSS = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1c1c1c; }
+table { border-collapse: collapse; margin: 1rem 0 2rem; font-variant-numeric: tabular-nums; }
+caption { text-align: left; font-weight: 600; padding: .4rem 0; }
+th, td { padding: .25rem .6rem; text-align: left; white-space: nowrap; }
+thead { border-top: 2px solid; border-bottom: 1px solid; }
+tbody { border-bottom: 2px solid; }
+tr.group th { font-style: italic; font-weight: 400; border-top: 1px solid #ccc; }
+.head { background: #fff4d6; border-left: 4px solid #d99a00; padding: .6rem 1rem; }
+.notes { font-size: .85rem; color: #444; }
+.scroll { overflow-x: auto; }
+"""
+
+
+def cell_texts(table: Table, cell: Cell | None) -> list[str]:
+    """The rounded texts of a cell, one per field of the table."""
+    if cell is None:
+        return [_DASH] * len(table.fields)
+    delta = _DASH if cell.delta is None else f"{_round(cell.delta, table.decimals):+.{table.decimals}f}"
+    texts = {
+        "published": _published(table, cell),
+        "ours": _ours(table, cell),
+        "prepared": _prepared(table, cell),
+        "delta": delta,
+        "verdict": cell.verdict or _DASH,
+    }
+    return [texts[field] for field in table.fields]
+
+
+def to_csv(table: Table) -> str:
+    """One line per cell, floats in full precision (`repr`), absent values empty."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(_CSV_COLUMNS)
+    for panel in table.panels:
+        for row in panel.rows:
+            for column, cell in zip(panel.columns, row.cells, strict=True):
+                if cell is not None:
+                    writer.writerow(_csv_values(table, panel, row, column, cell))
+    return stream.getvalue()
+
+
+def to_markdown(table: Table) -> str:
+    """Markdown with one pipe table per panel."""
+    from tabulate import tabulate
+
+    blocks = [f"# {_md(table.paper)}: {_md(table.title)}", _md(f"{table.caption} Unit: {table.unit}.")]
+    blocks += [f"> **{_md(paragraph)}**" for paragraph in table.head]
+    for panel in table.panels:
+        if panel.title:
+            blocks.append(f"## {_md(panel.title)}")
+        spanned = [f"{column}: {field}" for column in panel.columns for field in table.fields]
+        titles = ["", *table.lead, *spanned]
+        body: list[list[str]] = []
+        for group, texts in _lines(table, panel):
+            body.append([f"*{_md(group)}*", *[""] * (len(titles) - 1)] if group else [_md(text) for text in texts])
+        blocks.append(tabulate(body, [_md(title) for title in titles], tablefmt="pipe", disable_numparse=True))
+    blocks.append("\n".join(f"- {_md(note)}" for note in table.notes))
+    return "\n\n".join(blocks) + "\n"
+
+
+def to_latex(table: Table) -> str:
+    """LaTeX: one `table` environment per panel, booktabs rules, everything escaped. Needs `\\usepackage{booktabs}`."""
+    parts = [f"% {table.name}: needs \\usepackage{{booktabs}}"]
+    for number, panel in enumerate(table.panels, start=1):
+        title = f"{table.title}: {panel.title}" if panel.title else table.title
+        many = len(table.panels) > 1
+        parts.append(
+            latex.environment(
+                caption=" ".join([f"{title}.", *table.head, table.caption, f"Unit: {table.unit}."]),
+                label=f"tab:{table.name}-{number}" if many else f"tab:{table.name}",
+                lead=["", *table.lead],
+                columns=list(panel.columns),
+                fields=table.fields,
+                lines=list(_lines(table, panel)),
+            )
+        )
+    parts.append("\\par\\footnotesize\n" + "\\\\\n".join(latex.escape(note) for note in table.notes))
+    return "\n".join(parts) + "\n"
+
+
+def to_html(table: Table) -> str:
+    """A complete HTML page that needs nothing else."""
+    title = html.escape(f"{table.paper}: {table.title}")
+    parts = [
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>',
+        f"<style>{_CSS}</style>\n</head>\n<body>\n<h1>{title}</h1>",
+        *(f'<p class="head">{html.escape(paragraph)}</p>' for paragraph in table.head),
+        f"<p>{html.escape(table.caption)} Unit: {html.escape(table.unit)}.</p>",
+        *(_html_panel(table, panel) for panel in table.panels),
+        '<ul class="notes">',
+        *(f"<li>{html.escape(note)}</li>" for note in table.notes),
+        "</ul>\n</body>\n</html>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _lines(table: Table, panel: Panel) -> Iterator[tuple[str, list[str]]]:
+    """The panel's body: (group title, []) before each new group, ("", texts) for each row."""
+    current = ""
+    for row in panel.rows:
+        if row.group != current:
+            current = row.group
+            yield current, []
+        yield "", [row.label, *row.lead, *(text for cell in row.cells for text in cell_texts(table, cell))]
+
+
+def _published(table: Table, cell: Cell) -> str:
+    entry = cell.entry
+    if entry.value is None:
+        return _DASH
+    spread = "" if entry.sd is None else f" ({entry.sd:.{table.decimals}f})"
+    return f"{entry.value:.{table.decimals}f}{spread}" + (" (quoted)" if entry.quoted else "")
+
+
+def _ours(table: Table, cell: Cell) -> str:
+    found = cell.estimate
+    if found is None:
+        return cell.missing
+    spread = _DASH if found.sd is None else f"{found.sd:.{table.decimals}f}"
+    return f"{_mean(table, found.mean)} ({spread}), n={found.n}/{cell.expected}"
+
+
+def _prepared(table: Table, cell: Cell) -> str:
+    return cell.missing if cell.estimate is None else _mean(table, cell.estimate.mean)
+
+
+def _mean(table: Table, value: float) -> str:
+    return f"{_round(value, table.decimals):.{table.decimals}f}"
+
+
+def _round(value: float, decimals: int) -> float:
+    """`value` rounded, with a plain zero instead of a negative one."""
+    return round(value, decimals) + 0.0
+
+
+def _csv_values(table: Table, panel: Panel, row: Row, column: str, cell: Cell) -> list[object]:
+    tidy, found, entry = cell.rows[0], cell.estimate, cell.entry
+    numbers = [None] * 6 if found is None else [found.mean, found.sd, found.n, cell.expected, found.low, found.high]
+    return [
+        *(table.name, panel.title, row.group, row.label, column),
+        *(tidy.variant, tidy.stage, tidy.dataset, tidy.target, tidy.condition, tidy.metric),
+        *(entry.value, entry.sd, int(entry.quoted)),
+        *numbers,
+        *(cell.delta, cell.verdict, cell.missing, entry.where),
+    ]
+
+
+def _md(text: str) -> str:
+    """Escape what Markdown or a pipe table would read as markup."""
+    for character in "\\`*_|<>[]":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
+def _html_panel(table: Table, panel: Panel) -> str:
+    width = len(table.fields)
+    first = "".join(f'<th rowspan="2">{html.escape(title)}</th>' for title in ("", *table.lead))
+    first += "".join(f'<th colspan="{width}" scope="colgroup">{html.escape(title)}</th>' for title in panel.columns)
+    second = "".join(f"<th>{field}</th>" for _ in panel.columns for field in table.fields)
+    total = 1 + len(table.lead) + width * len(panel.columns)
+    body = []
+    for group, texts in _lines(table, panel):
+        if group:
+            body.append(f'<tr class="group"><th colspan="{total}">{html.escape(group)}</th></tr>')
+        else:
+            cells = "".join(f"<td>{html.escape(text)}</td>" for text in texts[1:])
+            body.append(f'<tr><th scope="row">{html.escape(texts[0])}</th>{cells}</tr>')
+    caption = f"<caption>{html.escape(panel.title)}</caption>\n" if panel.title else ""
+    rows = "\n".join(body)
+    return (
+        f'<div class="scroll">\n<table>\n{caption}<thead>\n<tr>{first}</tr>\n<tr>{second}</tr>\n</thead>\n'
+        f"<tbody>\n{rows}\n</tbody>\n</table>\n</div>"
+    )

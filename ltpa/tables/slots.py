@@ -1,0 +1,111 @@
+"""Slots: which published entry stands where in a table, and which result it is compared with."""
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+
+from ltpa.core.errors import ConfigError
+from ltpa.tables.declaration import Declaration
+from ltpa.tables.published import Published
+
+NOT_OURS = "no network of ours"
+QUOTED = "quoted"
+DASH = "not in the paper"
+NOT_IN_SCALE = "not in this scale"
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """A published entry at its place: panel and column by position, the metric and record condition read for it."""
+
+    panel: int
+    column: int
+    entry: Published
+    metric: str
+    measure: str
+    secondary: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Address:
+    """Where a slot's numbers are: the runs (stage, dataset, variant) and the metric inside their records."""
+
+    stage: str
+    dataset: str
+    variant: str
+    metric: str
+    target: str
+    condition: str
+
+    @property
+    def run(self) -> tuple[str, str, str]:
+        """Stage, dataset and variant; with a seed it names one record."""
+        return self.stage, self.dataset, self.variant
+
+
+def place(declaration: Declaration, published: Sequence[Published]) -> list[Slot]:
+    """Every published entry at its place or places (a secondary panel repeats entries), in panel and file order.
+
+    Raises:
+        ConfigError: an entry fits no panel, no column of its panel, or several.
+    """
+    slots = []
+    placed: set[Published] = set()
+    for number, panel in enumerate(declaration.blocks()):
+        for entry in filter(panel.matches, published):
+            fits = [position for position, column in enumerate(declaration.columns) if column.matches(entry)]
+            if len(fits) != 1:
+                raise ConfigError(f"{_describe(entry)} fits {len(fits)} columns; correct the columns in tables.yaml")
+            column = declaration.columns[fits[0]]
+            slots.append(
+                Slot(
+                    panel=number,
+                    column=fits[0],
+                    entry=entry,
+                    metric=column.metric or panel.metric or declaration.metric,
+                    measure=_first(column.measure, panel.measure, declaration.measure, entry.condition),
+                    secondary=panel.secondary,
+                )
+            )
+            placed.add(entry)
+    for entry in published:
+        if entry not in placed:
+            raise ConfigError(f"{_describe(entry)} fits no panel; correct the panels in tables.yaml")
+    return slots
+
+
+def resolve(
+    slot: Slot,
+    stage: str,
+    roles: Mapping[str, str],
+    variants: Collection[str],
+    conditions: Mapping[str, Mapping[str, str]],
+) -> Address | str:
+    """The address of a slot's numbers at this scale, or the reason why there is none."""
+    entry = slot.entry
+    if entry.quoted:
+        return QUOTED
+    if not entry.variant:
+        return NOT_OURS
+    if entry.value is None:
+        return DASH
+    role, _, split = entry.target.partition("/")
+    if entry.variant not in variants or entry.source not in roles or (role and role not in roles):
+        return NOT_IN_SCALE
+    measured_on = roles[role] if role else roles[entry.source]
+    return Address(
+        stage=stage,
+        dataset=roles[entry.source],
+        variant=entry.variant,
+        metric=slot.metric,
+        target=f"{measured_on}/{split}" if split else measured_on,
+        condition=conditions.get(role or entry.source, {}).get(slot.measure, slot.measure),
+    )
+
+
+def _first(*texts: str | None) -> str:
+    return next((text for text in texts if text is not None), "")
+
+
+def _describe(entry: Published) -> str:
+    cell = ", ".join(filter(None, (entry.label, entry.source, entry.target, entry.condition)))
+    return f"published value {entry.table} ({cell})"

@@ -1,0 +1,43 @@
+"""The spec of one table: everything besides the records that its files depend on."""
+
+import dataclasses
+from typing import Any
+
+from ltpa.core.specs import Spec
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViewSpec(Spec):
+    """A job that only reads results: it has no dataset of its own and computes with one thread."""
+
+    dataset: str = ""
+    threads: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TableSpec(ViewSpec):
+    """Make one table.
+
+    Attributes:
+        table: its name, `table1`.
+        comparable: whether this scale's numbers may be held against the paper's; otherwise verdicts are withheld.
+        scale_note: what the head of the table says about the scale; may be empty.
+        seeds: the seeds every network is trained with.
+        variants: the variants of this scale.
+        roles: role to concrete dataset, for the roles that this scale fills.
+        standins: concrete dataset to title, for those that play a role instead of being the paper's dataset.
+        declaration: the table's declaration as plain data.
+        published: its published values as plain data (`dataclasses.asdict` of each `Published`).
+        conditions: role to a map from the paper's conditions to the dataset's own, where they differ.
+    """
+
+    table: str
+    comparable: bool
+    scale_note: str
+    seeds: list[int]
+    variants: list[str]
+    roles: dict[str, str]
+    standins: dict[str, str]
+    declaration: dict[str, Any]
+    published: list[dict[str, Any]]
+    conditions: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)

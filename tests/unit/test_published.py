@@ -1,0 +1,123 @@
+"""The published values: our files against facts of the paper, and bad files against clear errors."""
+
+from pathlib import Path
+
+import pytest
+from tables_support import DECLARATIONS, PUBLISHED_DIR
+
+from ltpa.core.errors import ConfigError
+from ltpa.tables.declaration import find_declaration, load_declarations
+from ltpa.tables.published import COLUMNS, load_published
+from ltpa.tables.slots import place
+
+HEADER = ",".join(COLUMNS)
+GOOD = "small,existing,vgg,VGG,cifar10,,,7.77,0.08,0,Table 0"
+
+
+def cells(table: str) -> dict[tuple[str, str, str, str], float | None]:
+    rows = load_published(PUBLISHED_DIR / f"{table}.csv")
+    return {(row.label, row.source, row.target, row.condition): row.value for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("table", "numbers", "quoted", "dashes"),
+    [
+        ("table1", 11 * 2, 0, 0),
+        ("table2", 11, 2, 1),
+        ("table3", 7 * (2 + 5 * 2), 0, 0),
+        ("table4", 5 + 3 * 2 + 4 + 3 + 5 * 2 + 3, 0, 24),
+        ("figure6", 5 * 2, 0, 0),
+        ("figure9", 7 * 3 + 9 * 3, 21, 3),
+    ],
+)
+def test_counts_of_published_values(table, numbers, quoted, dashes):
+    rows = load_published(PUBLISHED_DIR / f"{table}.csv")
+    assert sum(row.value is not None for row in rows) == numbers
+    assert sum(row.quoted for row in rows) == quoted
+    assert sum(row.value is None for row in rows) == dashes
+
+
+def test_improvements_stated_in_the_text_follow_from_the_tables():
+    """Section 5.1: 2.5 and 7.4 points on CIFAR, 7.8 and 0.5 on CUB and SVHN over VGG; 4.5 over PAN on CUB."""
+    table1, table2 = cells("table1"), cells("table2")
+    best = "(VGG-att2)-concat-pc"
+    gains = [table1["VGG", role, "", ""] - table1[best, role, "", ""] for role in ("cifar10", "cifar100")]
+    assert [round(gain, 1) for gain in gains] == [2.5, 7.4]
+    gains = [table2["VGG", role, "", ""] - table2[best, role, "", ""] for role in ("cub200", "svhn")]
+    assert gains == pytest.approx([7.8, 0.5], abs=0.051)
+    assert table2["VGG-PAN", "cub200", "", ""] - table2[best, "cub200", "", ""] == pytest.approx(4.5, abs=0.2)
+
+
+def test_fooling_rates_stated_in_the_text_follow_from_figure_6():
+    """Section 5.2: about 5 points lower at norm 1, about one point higher at norm 16."""
+    rates = cells("figure6")
+    difference = {
+        n: rates["VGG-att2", "cub200", "", f"eps={n}"] - rates["VGG", "cub200", "", f"eps={n}"] for n in (1, 16)
+    }
+    assert difference[1] == pytest.approx(-4.8)
+    assert difference[16] == pytest.approx(1.14)
+
+
+def test_segmentation_margins_stated_in_the_text_follow_from_figure_9():
+    """Section 5.4: at least 11 points over existing attention methods and 3 over MCG (best of our two sources)."""
+    scores = cells("figure9")
+    for subset in ("airplane", "car", "horse"):
+        ours = scores["VGG-att3", "cifar10", "objectdiscovery", subset]
+        others = [
+            value
+            for (label, source, _, what), value in scores.items()
+            if label in ("VGG-GAP", "VGG-PAN") and what == subset and value is not None
+        ]
+        assert ours - max(others) >= 11
+        assert ours - scores["MCG (Arbeláez et al. 2014)", "", "objectdiscovery", subset] >= 3
+
+
+def test_every_declared_table_places_every_published_value():
+    declarations = load_declarations(DECLARATIONS)
+    assert sorted(declarations) == sorted(path.stem for path in PUBLISHED_DIR.glob("*.csv"))
+    for name, declaration in declarations.items():
+        published = load_published(PUBLISHED_DIR / f"{name}.csv")
+        slots = [slot for slot in place(declaration, published) if not slot.secondary]
+        assert [slot.entry for slot in slots if slot.panel == 0]
+        assert sorted(map(repr, (slot.entry for slot in slots))) == sorted(map(repr, published))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (GOOD.replace("7.77", "7,77"), "line 3: 12 fields"),
+        (GOOD.replace("7.77", "seven"), "line 3: value is 'seven'"),
+        (GOOD.replace("7.77", "nan"), "line 3: value is 'nan'"),
+        (GOOD.replace("7.77", ""), "line 3: sd is 0.08"),
+        (GOOD.replace("0.08", "-1"), "line 3: sd is -1"),
+        (GOOD.replace(",0,Table", ",yes,Table"), "line 3: quoted is 'yes'"),
+        (GOOD.replace("small", "large"), "line 3: table is 'large'"),
+        (GOOD.replace("Table 0", ""), "line 3: label and where"),
+        (GOOD.replace("cifar10", "svhn"), "the same cell as line 2"),
+    ],
+)
+def test_bad_line_is_named(tmp_path, line, message):
+    path = tmp_path / "small.csv"
+    path.write_text(f"{HEADER}\n{GOOD.replace('cifar10', 'svhn')}\n{line}\n")
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_published(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "message"), [("a,b\n", "its columns are a,b"), (HEADER, "holds no values")])
+def test_bad_file_is_named(tmp_path, text, message):
+    path = tmp_path / "small.csv"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_published(path)
+
+
+def test_missing_file_is_named():
+    with pytest.raises(ConfigError, match=r"nowhere\.csv: cannot read"):
+        load_published(Path("nowhere.csv"))
+
+
+def test_unknown_table_is_answered_with_near_matches():
+    with pytest.raises(ConfigError, match="unknown table 'tabel1'; did you mean table1"):
+        find_declaration(load_declarations(DECLARATIONS), "tabel1")

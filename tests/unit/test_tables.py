@@ -1,0 +1,294 @@
+"""Building tables: cells, reasons, heads, needs; and the table stage on real files."""
+
+import csv
+import dataclasses
+import json
+
+import pytest
+import tables_support as support
+from tables_support import put, record, small_records, trained
+
+from ltpa.core import layout
+from ltpa.core.errors import ConfigError, DataError, RecordError
+from ltpa.core.hashing import digest
+from ltpa.core.records import Metric
+from ltpa.stages import table as stage
+from ltpa.tables.build import build_table
+from ltpa.tables.declaration import load_declarations, parse_declaration
+from ltpa.tables.frame import index_records
+from ltpa.tables.needs import needed
+from ltpa.tables.published import load_published
+
+
+@pytest.fixture
+def model(tmp_path):
+    return build(tmp_path, support.spec())
+
+
+def build(results, spec, paths=None):
+    index = index_records(small_records(results) if paths is None else paths, results, spec)
+    return build_table(spec, support.declaration(), support.PUBLISHED, index)
+
+
+def cell(model, label, column):
+    (row,) = [row for row in model.panels[0].rows if row.label == label]
+    return row.cells[column]
+
+
+def declared(name):
+    return load_declarations(support.DECLARATIONS)[name], load_published(support.PUBLISHED_DIR / f"{name}.csv")
+
+
+def test_cell_with_all_seeds(model):
+    found = cell(model, "VGG", 0)
+    assert (found.estimate.mean, found.estimate.n, found.expected) == (7.5, 2, 2)
+    assert found.delta == pytest.approx(-0.27)
+
+
+@pytest.mark.parametrize(
+    ("label", "column", "missing"),
+    [
+        ("VGG-GAP", 0, "not run: training failed: the loss of epoch 3 is not …"),
+        ("VGG-GAP", 1, "quoted"),
+        ("RN-34", 0, "quoted"),
+        ("RN-34", 1, "no network of ours"),
+        ("RN-164", 0, "not in this scale"),
+        ("VGG-att", 0, "no such target"),
+        ("VGG-att", 1, "not run: no record"),
+    ],
+)
+def test_missing_cells_say_why(model, label, column, missing):
+    found = cell(model, label, column)
+    assert (found.estimate, found.delta, found.verdict, found.missing) == (None, None, "", missing)
+
+
+def test_a_missing_seed_is_counted_and_named(model):
+    found = cell(model, "VGG", 1)
+    assert (found.estimate.n, found.expected, found.estimate.sd) == (1, 2, None)
+    assert "Missing: train svhn vgg seed 1: no record" in model.notes
+
+
+def test_failed_runs_are_named_in_full_below_the_table(model):
+    reason = "training failed: the loss of epoch 3 is not finite; lower the rate"
+    assert [note for note in model.notes if "Failed" in note] == [
+        f"Failed: train digits10 vgg-gap seed {seed}: {reason}" for seed in (0, 1)
+    ]
+
+
+def test_a_metric_that_only_some_seeds_have_is_named(tmp_path):
+    paths = [
+        put(tmp_path, trained("digits10", "vgg", 0, 7.0)),
+        put(tmp_path, record("train", "digits10", "vgg", 1, [])),
+    ]
+    model = build(tmp_path, support.spec(), paths)
+    assert "Incomplete: train digits10 vgg seed 1: the record has no test_error_pct for digits10" in model.notes
+    assert cell(model, "VGG", 0).estimate.n == 1
+
+
+def test_verdicts_are_withheld_where_the_scale_is_not_comparable(model):
+    assert {cell(model, "VGG", column).verdict for column in (0, 1)} == {"withheld (demo scale)"}
+
+
+def test_verdicts_where_the_scale_is_comparable(tmp_path):
+    """|7.5 - 7.77| is below the tolerance; |4.0 - 4.27| too; 3.0 against 3.52 is better by more than 0.5."""
+    paths = [*small_records(tmp_path), *(put(tmp_path, trained("svhn", "vgg-att", seed, 3.0)) for seed in (0, 1))]
+    model = build(tmp_path, support.spec(comparable=True), paths)
+    assert [cell(model, "VGG", 0).verdict, cell(model, "VGG", 1).verdict] == ["reproduced", "reproduced"]
+    assert cell(model, "VGG-att", 1).verdict == "better"
+
+
+def test_head_warns_and_names_the_stand_ins(model):
+    assert model.head == (
+        "These numbers come from stand-in data at the demo scale and are not comparable with the paper.",
+        "Stand-ins: digits10 (Digits on textures) plays cifar10.",
+        "Networks at 0.1 of the paper's width.",
+    )
+    assert model.panels[0].columns == ("CIFAR-10 [digits10]", "SVHN")
+
+
+def test_a_comparable_scale_on_the_papers_data_needs_no_head(tmp_path):
+    assert build(tmp_path, support.spec(comparable=True, standins={}, scale_note="")).head == ()
+
+
+def test_secondary_panels_give_no_verdict_and_read_another_condition(tmp_path):
+    columns = [{"title": "all", "source": "cifar10"}]
+    panels = [
+        {"title": "main", "measure": "raw"},
+        {"title": "scaled", "measure": "l2", "secondary": True},
+    ]
+    shown = support.declaration(layout="long", columns=columns, panels=panels)
+    published = [support.entry("VGG", "cifar10", 5.0)]
+    metrics = [Metric("test_error_pct", 1.0, 5, "digits10", "raw"), Metric("test_error_pct", 2.0, 5, "digits10", "l2")]
+    spec = support.spec(comparable=True, seeds=[0])
+    index = index_records([put(tmp_path, record("train", "digits10", "vgg", 0, metrics))], tmp_path, spec)
+    main, scaled = build_table(spec, shown, published, index).panels
+    assert (main.rows[0].cells[0].estimate.mean, main.rows[0].cells[0].verdict) == (1.0, "better")
+    assert (scaled.rows[0].cells[0].estimate.mean, scaled.rows[0].cells[0].verdict) == (2.0, "other reading")
+
+
+def test_a_stand_ins_own_condition_is_read(tmp_path):
+    declaration, published = declared("figure9")
+    subsets = {"airplane": "digit 0", "car": "digit 1", "horse": "digit 7"}
+    metrics = [Metric("jaccard_pct", float(i), 9, "masked", name) for i, name in enumerate(subsets.values())]
+    roles = {"cifar10": "digits10", "objectdiscovery": "masked"}
+    spec = support.spec(roles=roles, seeds=[0], conditions={"objectdiscovery": subsets})
+    index = index_records([put(tmp_path, record("segmentation", "digits10", "vgg-gap", 0, metrics))], tmp_path, spec)
+    row = build_table(spec, declaration, published, index).panels[0].rows[0]
+    assert [cell.estimate.mean for cell in row.cells] == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scale": "paper"}, "of scale 'demo', the table is of 'paper'"),
+        ({"seeds": [0]}, "seed 1 is not among the table's seeds"),
+    ],
+)
+def test_records_of_another_scale_or_seed_are_refused(tmp_path, changes, message):
+    with pytest.raises(RecordError, match=message):
+        build(tmp_path, support.spec(**changes))
+
+
+def test_the_same_run_twice_is_refused(tmp_path):
+    path = put(tmp_path, trained("digits10", "vgg", 0, 7.0))
+    with pytest.raises(RecordError, match="the same run as train/digits10/vgg/seed-0"):
+        build(tmp_path, support.spec(), [path, path])
+
+
+def test_a_metric_twice_in_a_record_is_refused(tmp_path):
+    metrics = [Metric("test_error_pct", 1.0, 5, target) for target in ("", "digits10")]
+    path = put(tmp_path, record("train", "digits10", "vgg", 0, metrics))
+    with pytest.raises(RecordError, match="twice"):
+        build(tmp_path, support.spec(), [path])
+
+
+def test_a_value_that_fits_no_column_is_refused():
+    with pytest.raises(ConfigError, match=r"small \(VGG, cub200\) fits 0 columns"):
+        needed(support.declaration(), [support.entry("VGG", "cub200", 1.0)], support.ROLES, support.VARIANTS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"decimal": 2}, "small.decimal: extra inputs"),
+        ({"direction": "up"}, "small.direction: input should be"),
+        ({"layout": "long"}, "layout 'long' needs panels"),
+        ({"kind": "datasets"}, "goes with stage 'prepare'"),
+        ({"columns": [{"title": "x", "sauce": "cifar10"}]}, r"small.columns.0.sauce"),
+    ],
+)
+def test_bad_declarations_are_one_line(change, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        parse_declaration(support.DECLARATION | change, "small")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "runs", "first"),
+    [
+        ("table1", 11 * 2, ("train", "cifar10", "vgg")),
+        ("table2", 4 + 5, ("train", "cub200", "vgg")),
+        ("table3", 7 * 2, ("transfer", "cifar10", "vgg")),
+        ("table4", 11, ("prepare", "cifar10", "")),
+        ("figure6", 2, ("fgsm", "cub200", "vgg")),
+        ("figure9", 5 + 4, ("segmentation", "cifar10", "vgg-gap")),
+    ],
+)
+def test_needs_of_the_whole_paper(table, runs, first):
+    """All roles and variants present. Of the 12 cells of table 2 two are quoted and one is a dash: 9 trainings."""
+    declaration, published = declared(table)
+    names = {name.partition("/")[0] for entry in published for name in (entry.source, entry.target)}
+    variants = {entry.variant for entry in published}
+    found = needed(declaration, published, {name: name for name in names}, variants)
+    assert len(found) == len(set(found)) == runs
+    assert first in found
+
+
+def test_needs_are_only_what_the_scale_has():
+    declaration, published = declared("table1")
+    assert needed(declaration, published, {"cifar10": "digits10"}, ["vgg", "rn164"]) == [
+        ("train", "digits10", "vgg"),
+        ("train", "digits10", "rn164"),
+    ]
+
+
+def test_stage_writes_all_files_the_same_twice(tmp_path):
+    records = small_records(tmp_path)
+    spec = support.spec()
+    suffixes = (*layout.TABLE_SUFFIXES, "tidy.csv")
+    written = []
+    for order in (records, records[::-1]):
+        stage.run(stage.SPEC.from_json(spec.to_json()), tmp_path, order)
+        written.append([layout.table_path(tmp_path, "small", suffix).read_bytes() for suffix in suffixes])
+    assert written[0] == written[1]
+    assert all(written[0])
+
+
+def test_csv_files_keep_every_digit(tmp_path):
+    values = [0.1 + 0.2, 1 / 3]
+    paths = [put(tmp_path, trained("digits10", "vgg", seed, value)) for seed, value in enumerate(values)]
+    stage.run(support.spec(), tmp_path, paths)
+    with open(layout.table_path(tmp_path, "small", "tidy.csv")) as stream:
+        tidy = [float(row["value"]) for row in csv.DictReader(stream) if row["value"]]
+    with open(layout.table_path(tmp_path, "small", "csv")) as stream:
+        first = next(csv.DictReader(stream))
+    assert tidy == values
+    assert float(first["mean"]) == sum(values) / 2
+
+
+def test_edited_record_stops_the_stage(tmp_path):
+    paths = small_records(tmp_path)
+    paths[0].write_text(paths[0].read_text().replace("7.25", "1.25"))
+    with pytest.raises(RecordError, match="does not match its SHA-256"):
+        stage.run(support.spec(), tmp_path, paths)
+    assert not layout.table_path(tmp_path, "small", "csv").exists()
+
+
+def manifest(results, name, counts, classes):
+    content = {"format": 1, "name": name, "classes": classes, "splits": {k: {"count": n} for k, n in counts.items()}}
+    path = layout.data_dir(results, name) / layout.MANIFEST
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({**content, "sha256": digest(content)}))
+    return path
+
+
+def datasets_spec():
+    declaration, published = declared("table4")
+    return support.spec(
+        table="table4",
+        declaration=declaration.model_dump(mode="json"),
+        published=[dataclasses.asdict(entry) for entry in published],
+        roles={"cifar10": "digits10", "svhn": "svhn"},
+    )
+
+
+def test_table_of_datasets(tmp_path):
+    paths = [
+        manifest(tmp_path, "digits10", {"train": 2000, "test": 500}, list("0123456789")),
+        manifest(tmp_path, "svhn", {"train": 73257, "test": 26032, "extra": 531131}, list("0123456789")),
+    ]
+    stage.run(datasets_spec(), tmp_path, paths)
+    lines = layout.table_path(tmp_path, "table4", "md").read_text().splitlines()
+    split = [[part.strip() for part in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    rows = {label: texts for label, *texts in split}
+    assert rows["CIFAR-10"][:2] == ["digits10: Digits on textures", "stand-in"]
+    assert rows["CIFAR-10"][5:] == ["60000", "2500", "50000", "2000", "10000", "500", "–", "–", "10", "10"]
+    assert rows["SVHN"][:2] == ["svhn", "as published"]
+    assert rows["SVHN"][9:13] == ["26032", "26032", "531131", "531131"]
+    assert rows["STL"][0] == "not in this scale"
+
+
+def test_counts_that_differ_are_said_to_differ(tmp_path):
+    stage.run(datasets_spec(), tmp_path, [manifest(tmp_path, "svhn", {"train": 73257, "test": 26031}, ["0"] * 10)])
+    text = layout.table_path(tmp_path, "table4", "md").read_text()
+    assert "differ" in next(line for line in text.splitlines() if line.startswith("| SVHN"))
+    assert "not prepared" in next(line for line in text.splitlines() if line.startswith("| CIFAR-10 "))
+
+
+def test_edited_manifest_is_refused(tmp_path):
+    path = manifest(tmp_path, "svhn", {"train": 73257}, ["0"])
+    path.write_text(path.read_text().replace("73257", "73258"))
+    with pytest.raises(DataError, match="does not match its SHA-256"):
+        stage.run(datasets_spec(), tmp_path, [path])
+    with pytest.raises(DataError, match="no such file"):
+        stage.run(datasets_spec(), tmp_path, [tmp_path / "none.json"])
