@@ -4,10 +4,10 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ltpa.core import layout
-from ltpa.core.errors import ModelError
+from ltpa.core.errors import ConfigError, ModelError
 from ltpa.core.hashing import digest
 from ltpa.core.provenance import code_hash, code_version, library_versions, peak_memory_mb
 from ltpa.core.records import Metric, Record, read_record, write_record
@@ -16,6 +16,20 @@ from ltpa.data.arrays import PreparedDataset
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
+
+Settings = TypeVar("Settings")
+
+
+def read_settings(kind: type[Settings], stage: str, values: dict[str, Any]) -> Settings:
+    """A protocol's settings, a dataclass that checks its own values, from the plain data of a spec.
+
+    Raises:
+        ConfigError: a key is missing or unknown, or a value is not allowed.
+    """
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ConfigError(f"{stage}: protocol settings {sorted(values)}: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)

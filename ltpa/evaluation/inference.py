@@ -1,0 +1,111 @@
+"""Trained networks on stored images, in batches: predictions, features, attention maps, global vectors.
+
+Images are (N, H, W, 3) uint8 RGB and may be memory-mapped. Where they differ from the network's input size they are
+resized; then they go through the network's own preprocessing, so every target is normalised as the network's training
+set was (paper appendix A.4). Rows of every result are in the order of the images. No gradients are kept.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from ltpa.core.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    from ltpa.models.base import AttentionClassifier
+
+
+def pixel_batches(model: "AttentionClassifier", images: np.ndarray, batch_size: int) -> Iterator[torch.Tensor]:
+    """Yield the images as raw pixels: (B, 3, S, S) float32, 0-255, on the network's device; S is its input size.
+
+    Another size is brought to S x S by antialiased bilinear interpolation, without keeping the aspect.
+
+    Raises:
+        ModelError: the network is in training mode, where dropout and batch statistics would blur every result.
+        DataError: there are no images, or they are not (N, H, W, 3) uint8.
+    """
+    if model.training:
+        raise ModelError("network is in training mode; call eval() before evaluating it")
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or len(images) == 0:
+        raise DataError(f"images to evaluate are {images.dtype} {images.shape}, expected uint8 (N, H, W, 3) with N > 0")
+    device = next(model.parameters()).device
+    size = model.image_size
+    for start in range(0, len(images), batch_size):
+        block = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
+        pixels = block.permute(0, 3, 1, 2).float()
+        if pixels.shape[-2:] != (size, size):
+            pixels = functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+        yield pixels.contiguous()
+
+
+def _collect(
+    model: "AttentionClassifier", images: np.ndarray, batch_size: int, measure: Callable[[torch.Tensor], torch.Tensor]
+) -> np.ndarray:
+    """`measure` of every batch of network inputs, joined along the first axis."""
+    with torch.inference_mode():
+        parts = [
+            measure(model.preprocessing(pixels)).cpu().numpy() for pixels in pixel_batches(model, images, batch_size)
+        ]
+    return np.concatenate(parts)
+
+
+def predict(model: "AttentionClassifier", images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Predicted classes, (N,) int64."""
+    return _collect(model, images, batch_size, lambda inputs: model(inputs).argmax(dim=1))
+
+
+def extract_features(model: "AttentionClassifier", images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Inputs of the last linear layer, (N, d) float32 (paper section 5.3)."""
+    return _collect(model, images, batch_size, lambda inputs: model.features(inputs).float())
+
+
+def global_descriptors(model: "AttentionClassifier", images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Global vectors g, (N, d) float32."""
+    return _collect(model, images, batch_size, lambda inputs: model.global_descriptor(inputs).float())
+
+
+def class_activation_maps(
+    model: "AttentionClassifier", images: np.ndarray, batch_size: int, class_id: int | None = None
+) -> np.ndarray:
+    """Class activation maps, (N, h, w) float32, of one class, or of each image's predicted class for None.
+
+    Raises:
+        ModelError: the network is not one that classifies by the mean of its last map.
+    """
+    from ltpa.models.plain import GapClassifier
+
+    if not isinstance(model, GapClassifier):
+        raise ModelError(f"a {type(model).__name__} has no class activation map; only VGG-GAP networks do")
+
+    def measure(inputs: torch.Tensor) -> torch.Tensor:
+        classes = None
+        if class_id is not None:
+            classes = torch.full((len(inputs),), class_id, dtype=torch.int64, device=inputs.device)
+        return model.class_activation_map(inputs, classes).float()
+
+    return _collect(model, images, batch_size, measure)
+
+
+def attention_maps(
+    model: "AttentionClassifier", images: np.ndarray, batch_size: int, queries: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Attention maps by level, each (N, h, w) float32, levels in the order of depth.
+
+    With `queries` (N, H, W, 3) uint8, image i is attended under the global vector of query i (paper appendix A.5).
+
+    Raises:
+        ModelError: the network has no trained attention.
+    """
+    if not model.attention_levels:
+        raise ModelError(f"a {type(model).__name__} has no attention maps; leave its variant out of this stage")
+    parts: dict[str, list[np.ndarray]] = {}
+    with torch.inference_mode():
+        asking = iter(()) if queries is None else pixel_batches(model, queries, batch_size)
+        for pixels in pixel_batches(model, images, batch_size):
+            query = None if queries is None else model.preprocessing(next(asking))
+            for level, maps in model.attention(model.preprocessing(pixels), query).items():
+                parts.setdefault(level, []).append(maps.float().cpu().numpy())
+    return {level: np.concatenate(maps) for level, maps in parts.items()}

@@ -1,0 +1,110 @@
+"""Attention under another image's global vector (paper appendix A.5, figure 10), as numbers.
+
+With pc scores the global vector adds the same amount to every cell of a level, which a softmax cancels: the paper's A.5
+finds it redundant, and every change measured here must be rounding alone. With dp scores it must not be.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from ltpa.core.errors import ConfigError, DataError
+
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+@dataclasses.dataclass(frozen=True)
+class QuerySettings:
+    """Settings of the protocol: the number of pairs (at most one per image), and images per forward pass."""
+
+    pairs: int = 200
+    batch_size: int = 250
+
+    def __post_init__(self) -> None:
+        if self.pairs < 1 or self.batch_size < 1:
+            raise ConfigError("query: needs pairs >= 1 and batch_size >= 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """How far maps move when the query does, averaged over images.
+
+    Attributes:
+        relative_change: mean over cells of |a2 - a1| / a1 (as in figure 10).
+        kl_divergence: of the queried map from the own one, in nats; maps are scaled to sum 1 first.
+        max_abs_change: largest |a2 - a1| of any cell of any image.
+        moved_mass_pct: half the sum of |a2 - a1| over maps scaled to sum 1, which no single small cell can dominate.
+    """
+
+    relative_change: float
+    kl_divergence: float
+    max_abs_change: float
+    moved_mass_pct: float
+
+
+def choose_pairs(labels: np.ndarray, pairs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of target and query images, (K,) each with K = min(pairs, N).
+
+    Targets are spread evenly over the images. The query of image i is image i + N // 2 (cyclic), or the first after it
+    that is of another class than i.
+
+    Raises:
+        DataError: all images are of one class.
+    """
+    count = len(labels)
+    if len(np.unique(labels)) < 2:
+        raise DataError("images of one class cannot query each other; use a dataset with at least two classes")
+    chosen = min(pairs, count)
+    targets = np.arange(chosen) * count // chosen
+    queries = (targets + count // 2) % count
+    while (same := labels[targets] == labels[queries]).any():
+        queries = np.where(same, (queries + 1) % count, queries)
+    return targets, queries
+
+
+def compare_maps(own: np.ndarray, queried: np.ndarray) -> Change:
+    """Compare maps (N, h, w) under the own and under the query's global vector.
+
+    Divisors and arguments of the logarithm are kept at or above the smallest normal float32, below which softmax
+    weights vanish.
+
+    Raises:
+        DataError: shapes differ, or a map is negative or not finite.
+    """
+    if own.shape != queried.shape:
+        raise DataError(f"maps {own.shape} and {queried.shape} differ in shape; compare maps of the same images")
+    first, second = (maps.reshape(len(maps), -1).astype(np.float64) for maps in (own, queried))
+    for maps in (first, second):
+        if not np.isfinite(maps).all() or (maps < 0).any():
+            raise DataError("attention maps are negative or not finite; retrain the network")
+    change = np.abs(second - first)
+    p, q = (np.maximum(maps, _TINY) for maps in (first, second))
+    p, q = p / p.sum(axis=1, keepdims=True), q / q.sum(axis=1, keepdims=True)
+    return Change(
+        float((change / np.maximum(first, _TINY)).mean()),
+        float((p * np.log(p / q)).sum(axis=1).mean()),
+        float(change.max()),
+        50 * float(np.abs(p - q).sum(axis=1).mean()),
+    )
+
+
+def effective_rank(descriptors: np.ndarray) -> float:
+    """Exponential of the entropy of the normalised singular values of centred vectors (N, d); 1 to min(N, d).
+
+    Close to 1 means that the vectors differ along one direction only. Singular values that float32 rounding alone
+    explains count as zero; 0 where nothing is left, that is where all vectors are equal.
+
+    Raises:
+        DataError: a vector is not finite.
+    """
+    if not np.isfinite(descriptors).all():
+        raise DataError("global vectors are not finite; retrain the network")
+    points = descriptors.astype(np.float64)
+    centred = points - points.mean(axis=0)
+    values = np.linalg.svd(centred, compute_uv=False)
+    rounding = np.finfo(np.float32).eps * np.linalg.norm(points)
+    values = values[values > rounding]
+    if len(values) == 0:
+        return 0.0
+    shares = values / values.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))

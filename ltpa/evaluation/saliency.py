@@ -1,0 +1,93 @@
+"""From a network's maps to one saliency map per image (paper section 5.4 and appendix A.4).
+
+How a variant's maps combine is declared with it (`saliency` in `config/variants.yaml`): the product of the maps of some
+attention levels, then the square root for the paper's networks and none for PAN; or the class activation map of GAP.
+Maps are first brought to one size by bilinear interpolation; the paper does not name its method.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from ltpa.core.errors import ConfigError, DataError, ModelError
+from ltpa.evaluation.inference import attention_maps, class_activation_maps
+
+if TYPE_CHECKING:
+    from ltpa.models.base import AttentionClassifier
+
+CAM = "cam"
+
+
+@dataclasses.dataclass(frozen=True)
+class Saliency:
+    """How one map per image is made.
+
+    Attributes:
+        source: `attention`, or `cam` for the class activation map, whose only level is called `cam`.
+        levels: the attention levels multiplied.
+        sqrt: take the square root of the product.
+    """
+
+    source: str
+    levels: Sequence[str] = ()
+    sqrt: bool = False
+
+    @classmethod
+    def from_declaration(cls, declared: dict[str, Any] | None, stage: str) -> Self:
+        """Read a variant's `saliency`.
+
+        Raises:
+            ConfigError: the variant declares none, an unknown source or key, or attention without levels.
+        """
+        if declared is None:
+            raise ConfigError(f"{stage}: this variant declares no saliency map; leave it out of this stage")
+        try:
+            saliency = cls(**declared)
+        except TypeError as error:
+            raise ConfigError(f"{stage}: saliency {declared!r} is not {{source, levels, sqrt}}: {error}") from error
+        if saliency.source not in ("attention", CAM):
+            raise ConfigError(f"{stage}: saliency source is {saliency.source!r}; use attention or {CAM}")
+        if (saliency.source == CAM) == bool(saliency.levels):
+            raise ConfigError(f"{stage}: saliency source {saliency.source} with levels {list(saliency.levels)}")
+        return saliency
+
+    def maps(
+        self, model: "AttentionClassifier", images: np.ndarray, batch_size: int, class_id: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """All maps of the network by level, each (N, h, w) float32.
+
+        `class_id` chooses the class of a class activation map, None each image's predicted class; attention needs none.
+        """
+        if self.source == CAM:
+            return {CAM: class_activation_maps(model, images, batch_size, class_id)}
+        return attention_maps(model, images, batch_size)
+
+    def combine(self, levels: dict[str, np.ndarray]) -> np.ndarray:
+        """One map per image, (N, H, W) float64, from maps by level that all have this size.
+
+        Raises:
+            ModelError: the network lacks a level.
+        """
+        used = (CAM,) if self.source == CAM else self.levels
+        missing = [name for name in used if name not in levels]
+        if missing:
+            raise ModelError(f"saliency needs level {missing[0]}; the network has {', '.join(levels)}")
+        product = np.prod(np.stack([levels[name] for name in used]), axis=0, dtype=np.float64)
+        return np.sqrt(product) if self.sqrt else product
+
+
+def upsample(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Maps (N, h, w) brought to (N, H, W) float64 by bilinear interpolation between cell centres.
+
+    Raises:
+        DataError: a map is not finite.
+    """
+    if not np.isfinite(maps).all():
+        bad = int((~np.isfinite(maps)).any(axis=(1, 2)).sum())
+        raise DataError(f"maps of {bad} of {len(maps)} images are not finite; retrain the network")
+    stack = torch.from_numpy(np.asarray(maps, dtype=np.float64))[:, None]
+    return functional.interpolate(stack, size, mode="bilinear", align_corners=False)[:, 0].numpy()

@@ -1,0 +1,117 @@
+"""Maps against object masks: Otsu masks and Jaccard (paper section 5.4, figure 9), pointing game and mass.
+
+All functions take maps (N, H, W) and masks of the same shape, non-zero on the object.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from ltpa.core.errors import DataError
+from ltpa.evaluation.saliency import Saliency, upsample
+
+COMBINED = "combined"
+_BLOCK = 64  # images upsampled at a time, to bound memory
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scores:
+    """Scores of N images.
+
+    Attributes:
+        jaccard: (N,) of the Otsu mask, 0-1.
+        pointing: by level and for `combined`, (N,) share of the highest pixels that lie on the object: 0 or 1
+            but for ties.
+        mass: by level and for `combined`, (N,) share of the map's sum on the object.
+        area: (N,) share of the image the object covers, which is what chance gives for `pointing` and `mass`.
+        constant: (N,) bool, saliency maps without any contrast.
+    """
+
+    jaccard: np.ndarray
+    pointing: dict[str, np.ndarray]
+    mass: dict[str, np.ndarray]
+    area: np.ndarray
+    constant: np.ndarray
+
+
+def min_max(maps: np.ndarray) -> np.ndarray:
+    """Each map stretched to 0-1, float64; a constant map becomes 0."""
+    low = maps.min(axis=(1, 2), keepdims=True)
+    span = maps.max(axis=(1, 2), keepdims=True) - low
+    return (maps - low) / np.where(span > 0, span, 1)
+
+
+def otsu_masks(maps: np.ndarray) -> np.ndarray:
+    """Pixels above each map's Otsu threshold after min-max stretching, bool. A constant map marks nothing."""
+    from skimage.filters import threshold_otsu
+
+    stretched = min_max(maps)
+    thresholds = np.array([threshold_otsu(each) if each.any() else 1.0 for each in stretched])
+    return stretched > thresholds[:, None, None]
+
+
+def jaccard(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Intersection over union of each pair of bool masks, (N,) 0-1; two empty masks agree fully (1)."""
+    union = (predicted | truth).sum(axis=(1, 2))
+    both = (predicted & truth).sum(axis=(1, 2))
+    return np.where(union > 0, both / np.maximum(union, 1), 1.0)
+
+
+def pointing_hits(maps: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Share of each map's highest pixels that lie on the object, (N,).
+
+    For a single peak this is the pointing game's hit or miss; ties count in proportion, so that a map without contrast
+    scores what chance does.
+    """
+    peaks = maps == maps.max(axis=(1, 2), keepdims=True)
+    return (peaks & truth).sum(axis=(1, 2)) / peaks.sum(axis=(1, 2))
+
+
+def mass_inside(maps: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Share of each map's sum that lies on the object, (N,). Maps with negative values are lifted to a minimum of 0.
+
+    A map that is zero everywhere counts as uniform.
+    """
+    lifted = maps - np.minimum(maps.min(axis=(1, 2), keepdims=True), 0)
+    lifted = np.where(lifted.any(axis=(1, 2), keepdims=True), lifted, 1)
+    return (lifted * truth).sum(axis=(1, 2)) / lifted.sum(axis=(1, 2))
+
+
+def score_maps(levels: dict[str, np.ndarray], masks: np.ndarray, saliency: Saliency) -> Scores:
+    """Score a network's maps (N, h, w), by level in the order of depth, against masks (N, H, W).
+
+    Maps are upsampled to the masks' size; every level is scored, and `combined` as the variant declares.
+
+    Raises:
+        DataError: no maps or masks, their numbers differ, or a map is not finite.
+        ModelError: the saliency needs a level that is not there.
+    """
+    counts = {len(maps) for maps in levels.values()}
+    if counts != {len(masks)} or len(masks) == 0:
+        raise DataError(f"maps of {sorted(counts)} images for {len(masks)} masks; both must be of the same images")
+    blocks = [
+        _score_block({name: maps[i : i + _BLOCK] for name, maps in levels.items()}, masks[i : i + _BLOCK] > 0, saliency)
+        for i in range(0, len(masks), _BLOCK)
+    ]
+    names = blocks[0].pointing
+    return Scores(
+        np.concatenate([block.jaccard for block in blocks]),
+        {name: np.concatenate([block.pointing[name] for block in blocks]) for name in names},
+        {name: np.concatenate([block.mass[name] for block in blocks]) for name in names},
+        np.concatenate([block.area for block in blocks]),
+        np.concatenate([block.constant for block in blocks]),
+    )
+
+
+def _score_block(levels: dict[str, np.ndarray], truth: np.ndarray, saliency: Saliency) -> Scores:
+    height, width = truth.shape[1:]
+    grown = {name: upsample(maps, (height, width)) for name, maps in levels.items()}
+    combined = saliency.combine(grown)
+    scored = {**grown, COMBINED: combined}
+    return Scores(
+        jaccard(otsu_masks(combined), truth),
+        {name: pointing_hits(maps, truth) for name, maps in scored.items()},
+        {name: mass_inside(maps, truth) for name, maps in scored.items()},
+        truth.mean(axis=(1, 2)),
+        np.ptp(combined, axis=(1, 2)) == 0,
+    )

@@ -1,0 +1,159 @@
+"""Attention maps against object masks (paper section 5.4, figure 9), and the pointing game.
+
+Targets are `{"name", "kind": "masks", "class_ids": [...] or null}`, a dataset whose classes are the subsets and all of
+whose images are scored, and `{"name", "kind": "pointing", "split"}`, whose split is scored in the pointing game alone
+and passed over where it has no masks. `class_ids` gives for each subset the network's class, null where it has none;
+only class activation maps need it. Protocol keys: `saliency` (the variant's declaration) and `batch_size`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ltpa.core.errors import ConfigError, DataError
+from ltpa.core.records import Metric
+from ltpa.core.specs import EvaluationSpec
+from ltpa.data.arrays import PreparedDataset
+from ltpa.evaluation.saliency import CAM, Saliency
+from ltpa.evaluation.segmentation import Scores, score_maps
+from ltpa.stages.common import Measurement, evaluate_each, read_settings
+
+if TYPE_CHECKING:
+    from ltpa.models.base import AttentionClassifier
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationSettings:
+    """The protocol's settings: the variant's saliency declaration, and images per forward pass."""
+
+    saliency: dict[str, Any] | None
+    batch_size: int = 250
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError("segmentation: needs batch_size >= 1")
+
+
+def run(spec: EvaluationSpec, results: Path, seeds: Sequence[int]) -> None:
+    """Score the maps of the network of each seed and write its record.
+
+    Raises:
+        ConfigError: the variant declares no saliency map, or a target or setting is wrong.
+        DataError: a target lacks masks, or a map is not finite.
+    """
+    evaluate_each(__name__, spec, results, seeds, functools.partial(measure, spec))
+
+
+def measure(
+    spec: EvaluationSpec, model: "AttentionClassifier", datasets: list[PreparedDataset], folder: Path
+) -> Measurement:
+    """Jaccard by subset and pointing by level for each target."""
+    settings = read_settings(SegmentationSettings, "segmentation", spec.protocol)
+    saliency = Saliency.from_declaration(settings.saliency, "segmentation")
+    metrics: list[Metric] = []
+    facts: dict[str, Any] = {}
+    for target, dataset in zip(spec.targets, datasets, strict=True):
+        if target.get("kind") == "pointing":
+            found, facts[dataset.name] = _pointing(model, saliency, target, dataset, settings.batch_size)
+        elif target.get("kind") == "masks":
+            found, facts[dataset.name] = _masks(model, saliency, target, dataset, settings.batch_size)
+        else:
+            kind = target.get("kind")
+            raise ConfigError(f"segmentation: target {dataset.name} is of kind {kind!r}; use masks or pointing")
+        metrics += found
+    return Measurement(metrics, facts)
+
+
+def _pointing(
+    model: "AttentionClassifier", saliency: Saliency, target: dict[str, Any], dataset: PreparedDataset, batch_size: int
+) -> tuple[list[Metric], dict[str, Any]]:
+    split = dataset.split(target["split"])
+    if split.masks is None:
+        return [], {"skipped": "no masks"}
+    scores = score_maps(saliency.maps(model, split.images, batch_size), split.masks, saliency)
+    return pointing_metrics([scores], dataset.name), _facts([scores])
+
+
+def _masks(
+    model: "AttentionClassifier", saliency: Saliency, target: dict[str, Any], dataset: PreparedDataset, batch_size: int
+) -> tuple[list[Metric], dict[str, Any]]:
+    pooled = dataset.pooled()
+    if pooled.masks is None:
+        raise DataError(f"dataset {dataset.name} has no masks; segmentation needs one per image")
+    metrics, scored, left_out = [], [], []
+    for subset in np.unique(pooled.labels).tolist():
+        class_id = None
+        if saliency.source == CAM:
+            class_id = _class_id(target, subset, dataset)
+            if class_id is None:
+                left_out.append(dataset.classes[subset])
+                continue
+        members = np.flatnonzero(pooled.labels == subset)
+        maps = saliency.maps(model, pooled.images[members], batch_size, class_id)
+        scores = score_maps(maps, pooled.masks[members], saliency)
+        metrics += subset_metrics(scores, dataset.name, dataset.classes[subset])
+        scored.append(scores)
+    if scored:
+        metrics += pointing_metrics(scored, dataset.name)
+    return metrics, {**_facts(scored), "subsets_without_class": left_out}
+
+
+def _class_id(target: dict[str, Any], subset: int, dataset: PreparedDataset) -> int | None:
+    class_ids = target.get("class_ids")
+    if class_ids is None:
+        return None
+    if len(class_ids) != len(dataset.classes):
+        raise ConfigError(
+            f"segmentation: target {dataset.name}: class_ids has {len(class_ids)} entries for "
+            f"{len(dataset.classes)} classes; give one per class, null where the network has none"
+        )
+    return class_ids[subset]
+
+
+def subset_metrics(scores: Scores, dataset: str, subset: str) -> list[Metric]:
+    """Mean Jaccard x 100 of one subset: over images with an object, and over all (an empty mask wants an empty one).
+
+    Raises:
+        DataError: no image of the subset has an object.
+    """
+    seen = scores.area > 0
+    if not seen.any():
+        raise DataError(f"dataset {dataset}: no image of {subset} has a mask with an object; prepare the dataset again")
+    return [
+        Metric("jaccard_pct", 100 * float(scores.jaccard[seen].mean()), int(seen.sum()), dataset, subset),
+        Metric("jaccard_all_pct", 100 * float(scores.jaccard.mean()), len(seen), dataset, subset),
+    ]
+
+
+def pointing_metrics(parts: list[Scores], dataset: str) -> list[Metric]:
+    """Pointing game and mass over all images with an object, for each level and `combined`, beside what chance gives.
+
+    Raises:
+        DataError: no image has an object.
+    """
+    seen = np.concatenate([scores.area for scores in parts]) > 0
+    count = int(seen.sum())
+    if count == 0:
+        raise DataError(f"dataset {dataset}: no mask holds an object; prepare the dataset again")
+    chance = 100 * float(np.concatenate([scores.area for scores in parts])[seen].mean())
+    metrics = []
+    for level in parts[0].pointing:
+        pointing = np.concatenate([scores.pointing[level] for scores in parts])[seen]
+        mass = np.concatenate([scores.mass[level] for scores in parts])[seen]
+        metrics += [
+            Metric("pointing_pct", 100 * float(pointing.mean()), count, dataset, level),
+            Metric("pointing_chance_pct", chance, count, dataset, level),
+            Metric("mass_in_mask_pct", 100 * float(mass.mean()), count, dataset, level),
+        ]
+    return metrics
+
+
+def _facts(parts: list[Scores]) -> dict[str, Any]:
+    return {
+        "empty_masks": sum(int((scores.area == 0).sum()) for scores in parts),
+        "constant_maps": sum(int(scores.constant.sum()) for scores in parts),
+    }

@@ -1,0 +1,248 @@
+"""The evaluation stages on a small prepared dataset and untrained networks: what they write, and what they refuse."""
+
+import dataclasses
+import importlib
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from ltpa.core import layout
+from ltpa.core.errors import ConfigError, DataError, ModelError, RecordError
+from ltpa.core.hashing import sha256_file
+from ltpa.core.records import Record, read_record, write_record
+from ltpa.core.specs import EvaluationSpec
+from ltpa.data.arrays import Split, write_prepared
+from ltpa.models import create_model, get_variant, save_model
+
+SIZE, CLASSES = 16, ["ant", "bee", "cat"]
+TRAINING = "0" * 64
+
+
+def make_split(count, size, seed, known=True):
+    generator = np.random.default_rng(seed)
+    masks = np.zeros((count, size, size), dtype=np.uint8)
+    masks[:, size // 4 : size // 2, size // 4 : size // 2] = 1
+    box = np.array([size // 4, size // 4, size // 2, size // 2], dtype=np.float32)
+    extra = {"masks": masks, "boxes": np.tile(box, (count, 1)), "parts": np.tile(box, (count, 1))} if known else {}
+    return Split(
+        generator.integers(0, 256, (count, size, size, 3), dtype=np.uint8),
+        np.arange(count) % len(CLASSES),
+        np.array([f"toy/{seed}/{index}" for index in range(count)]),
+        **extra,
+    )
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Two datasets (`toy` with masks, `plain` without and of another size) and three networks trained on nothing."""
+    folder = tmp_path_factory.mktemp("results")
+    for name, size, known in (("toy", SIZE, True), ("plain", 24, False)):
+        splits = {"train": make_split(18, size, 1, known), "test": make_split(12, size, 2, known)}
+        write_prepared(layout.data_dir(folder, name), name, CLASSES, splits, {})
+    for variant in ("vgg-att2-concat-dp", "vgg-att2-concat-pc", "vgg-gap"):
+        torch.manual_seed(0)
+        model = create_model(variant, 3, image_size=SIZE, width=1 / 16)
+        if variant.endswith("dp"):  # without training, global vectors are too small to tell from rounding
+            model.branches["shared"].fc16.weight.data.mul_(1e4)
+        run = layout.run_dir(folder, "train", "toy", variant, 0)
+        save_model(
+            run / layout.MODEL,
+            model,
+            variant=variant,
+            architecture=model.architecture,
+            num_classes=3,
+            image_size=SIZE,
+            classes=CLASSES,
+        )
+        write_record(run / layout.RECORD, trained_record(variant))
+    return folder
+
+
+def trained_record(variant, seed=0, **changes):
+    values = {
+        "stage": "train", "scale": "toy", "dataset": "toy", "variant": variant, "seed": seed, "metrics": [],
+        "config_hash": TRAINING, "data_hash": "", "code_hash": "", "code_version": "", "libraries": {}, "device": "cpu",
+        "threads": 1, "seconds": 0.0, "peak_memory_mb": 0.0,
+    }  # fmt: skip
+    return Record(**{**values, **changes})
+
+
+def run_stage(results, stage, variant, targets, protocol, seeds=(0,)):
+    """Run a stage and give back its last record."""
+    spec = EvaluationSpec("toy", "toy", 1, variant, TRAINING, targets, protocol)
+    importlib.import_module(f"ltpa.stages.{stage}").run(spec, results, seeds)
+    return read_record(layout.run_dir(results, stage, "toy", variant, seeds[-1]) / layout.RECORD)
+
+
+def by_key(record):
+    return {(metric.name, metric.target, metric.condition): metric for metric in record.metrics}
+
+
+def test_transfer(results):
+    targets = [
+        {"name": "plain", "kind": "svm"},
+        {"name": "toy", "kind": "direct", "splits": ["train", "test"], "class_map": [1, None, 2]},
+    ]
+    record = run_stage(results, "transfer", "vgg-att2-concat-pc", targets, {"folds": 3, "batch_size": 7})
+    metrics = by_key(record)
+    assert set(metrics) == {("svm_accuracy_pct", "plain", condition) for condition in ("raw", "l2")} | {
+        ("direct_accuracy_pct", f"toy/{split}", condition)
+        for split in ("train", "test")
+        for condition in ("mapped", "mapped-all", "identity")
+    }
+    assert metrics["svm_accuracy_pct", "plain", "raw"].n == 30
+    assert metrics["direct_accuracy_pct", "toy/test", "mapped"].n == 8
+    assert len(record.extra["fold_accuracies_pct"]["plain/l2"]) == 3
+    assert metrics["svm_accuracy_pct", "plain", "l2"].value == pytest.approx(
+        np.mean(record.extra["fold_accuracies_pct"]["plain/l2"])
+    )
+    assert record.status == "ok" and record.stage == "transfer"
+
+
+def test_fgsm(results):
+    record = run_stage(results, "fgsm", "vgg-att2-concat-pc", [{"name": "toy"}], {"epsilons": [0, 0.5, 8.0]})
+    metrics = by_key(record)
+    assert {condition for _, _, condition in metrics} == {"eps=0", "eps=0.5", "eps=8"}
+    assert metrics["fooling_rate_pct", "toy", "eps=0"].value == 0
+    clean = record.extra["clean_accuracy_pct"]["toy"]
+    assert metrics["adversarial_accuracy_pct", "toy", "eps=0"].value == clean
+    assert {metric.n for metric in record.metrics} == {12}
+
+
+def segmentation_protocol(variant):
+    return {"saliency": get_variant(variant).saliency, "batch_size": 5}
+
+
+def test_segmentation_of_attention(results):
+    variant = "vgg-att2-concat-pc"
+    targets = [
+        {"name": "toy", "kind": "masks", "class_ids": None},
+        {"name": "plain", "kind": "pointing", "split": "test"},
+    ]
+    record = run_stage(results, "segmentation", variant, targets, segmentation_protocol(variant))
+    metrics = by_key(record)
+    assert {target for _, target, _ in metrics} == {"toy"}
+    assert record.extra["plain"] == {"skipped": "no masks"}
+    for subset in CLASSES:
+        assert metrics["jaccard_pct", "toy", subset].n == 10
+        assert metrics["jaccard_all_pct", "toy", subset].value == metrics["jaccard_pct", "toy", subset].value
+    for level in ("conv10", "conv13", "combined"):
+        assert metrics["pointing_pct", "toy", level].n == 30
+        assert metrics["pointing_chance_pct", "toy", level].value == pytest.approx(100 / 16)
+        assert 0 < metrics["mass_in_mask_pct", "toy", level].value < 100
+
+
+def test_segmentation_of_class_activation_maps_leaves_out_unknown_classes(results):
+    targets = [{"name": "toy", "kind": "masks", "class_ids": [1, None, 2]}]
+    record = run_stage(results, "segmentation", "vgg-gap", targets, segmentation_protocol("vgg-gap"))
+    metrics = by_key(record)
+    assert {condition for name, _, condition in metrics if name == "jaccard_pct"} == {"ant", "cat"}
+    assert metrics["pointing_pct", "toy", "cam"].n == metrics["pointing_pct", "toy", "combined"].n == 20
+    assert record.extra["toy"]["subsets_without_class"] == ["bee"]
+    none = run_stage(
+        results, "segmentation", "vgg-gap", [{**targets[0], "class_ids": None}], segmentation_protocol("vgg-gap")
+    )
+    assert none.metrics == [] and none.extra["toy"]["subsets_without_class"] == CLASSES
+    target = [{"name": "toy", "kind": "pointing", "split": "test"}]
+    predicted = run_stage(results, "segmentation", "vgg-gap", target, segmentation_protocol("vgg-gap"))
+    assert by_key(predicted)["pointing_pct", "toy", "cam"].n == 12
+
+
+@pytest.mark.parametrize(("variant", "moves"), [("vgg-att2-concat-dp", True), ("vgg-att2-concat-pc", False)])
+def test_query(results, variant, moves):
+    record = run_stage(results, "query", variant, [{"name": "toy"}], {"pairs": 7})
+    metrics = by_key(record)
+    assert len(metrics) == 2 * 4 + 1
+    assert metrics["effective_rank", "toy", ""].n == 12
+    assert 1 <= metrics["effective_rank", "toy", ""].value <= 12
+    for level in ("conv10", "conv13"):
+        assert metrics["relative_change", "toy", level].n == 7
+        assert (metrics["relative_change", "toy", level].value > 1e-4) is moves
+
+
+def test_patches(results):
+    variant = "vgg-att2-concat-pc"
+    protocol = {"boxes": 2, "box_fraction": 0.5, "saliency": get_variant(variant).saliency}
+    record = run_stage(results, "patches", variant, [{"name": "toy"}], protocol)
+    metrics = by_key(record)
+    assert metrics["boxes", "toy", "attention"].value == 60 and metrics["boxes", "toy", "attention"].n == 30
+    assert metrics["inside_object_pct", "toy", "center"].value == 25  # 8 x 8 in the middle, 4 x 4 object in its corner
+    assert metrics["part_coverage_pct", "toy", "center"].value == 100
+    assert {condition for name, _, condition in metrics if name == "inside_object_pct"} == {
+        "attention", "center", "random",
+    }  # fmt: skip
+    path = layout.run_dir(results, "patches", "toy", variant, 0) / "boxes.parquet"
+    assert record.extra["sha256"] == sha256_file(path)
+    table = pq.read_table(path)
+    assert table.column_names == ["index", "id", "split", "rank", "x0", "y0", "x1", "y1", "score"]
+    rows = table.to_pylist()
+    assert len(rows) == 60
+    assert rows[3] == {**rows[3], "index": 1, "id": "toy/1/1", "split": "train", "rank": 1}
+    assert rows[36] == {**rows[36], "index": 0, "id": "toy/2/0", "split": "test", "rank": 0}
+    assert all(row["x1"] - row["x0"] == row["y1"] - row["y0"] == 8 for row in rows)
+
+
+def test_the_same_spec_gives_the_same_bytes(results):
+    variant = "vgg-att2-concat-dp"
+    protocol = {"saliency": get_variant(variant).saliency}
+    first = run_stage(results, "patches", variant, [{"name": "toy"}], protocol)
+    again = run_stage(results, "patches", variant, [{"name": "toy"}], protocol)
+    assert (first.metrics, first.extra) == (again.metrics, again.extra)
+
+
+def test_labels_do_not_move_boxes(results, tmp_path):
+    for name, shift in (("toy", 0), ("shifted", 1)):
+        split = make_split(12, SIZE, 2)
+        split = dataclasses.replace(split, labels=(split.labels + shift) % 3)
+        write_prepared(layout.data_dir(results / "labels", name), name, CLASSES, {"test": split}, {})
+    variant = "vgg-att2-concat-pc"
+    (results / "labels" / "train").symlink_to(results / "train")
+    hashes = [
+        run_stage(results / "labels", "patches", variant, [{"name": name}],
+                  {"saliency": get_variant(variant).saliency}).extra["sha256"]
+        for name in ("toy", "shifted")
+    ]  # fmt: skip
+    assert hashes[0] == hashes[1]
+
+
+def test_a_failed_training_gives_a_failed_record(results):
+    run = layout.run_dir(results, "train", "toy", "vgg-gap", 5)
+    write_record(run / layout.RECORD, trained_record("vgg-gap", 5, status="failed", reason="loss is nan"))
+    record = run_stage(results, "fgsm", "vgg-gap", [{"name": "toy"}], {}, seeds=[5])
+    assert record.status == "failed" and "loss is nan" in record.reason and record.metrics == []
+
+
+def test_a_network_trained_otherwise_is_refused(results):
+    run = layout.run_dir(results, "train", "toy", "vgg-gap", 6)
+    write_record(run / layout.RECORD, trained_record("vgg-gap", 6, config_hash="1" * 64))
+    with pytest.raises(ModelError, match="another configuration"):
+        run_stage(results, "fgsm", "vgg-gap", [{"name": "toy"}], {}, seeds=[6])
+    with pytest.raises(RecordError, match="no such result record"):
+        run_stage(results, "fgsm", "vgg-gap", [{"name": "toy"}], {}, seeds=[7])
+
+
+@pytest.mark.parametrize(
+    ("stage", "variant", "targets", "protocol", "error", "message"),
+    [
+        ("transfer", "vgg-gap", [{"name": "toy", "kind": "knn"}], {}, ConfigError, "kind 'knn'"),
+        ("transfer", "vgg-gap", [], {"kernel": "rbf"}, ConfigError, "transfer: .*kernel"),
+        ("transfer", "vgg-gap", [{"name": "toy", "kind": "svm"}], {"folds": 20}, DataError, "toy: .* 20 folds"),
+        ("segmentation", "vgg-gap", [], {}, ConfigError, "saliency"),
+        ("segmentation", "vgg-gap", [], {"saliency": None}, ConfigError, "declares no saliency"),
+        ("segmentation", "vgg-gap", [{"name": "toy", "kind": "svm"}], {"saliency": {"source": "cam"}}, ConfigError,
+         "kind 'svm'"),
+        ("segmentation", "vgg-gap", [{"name": "plain", "kind": "masks"}], {"saliency": {"source": "cam"}}, DataError,
+         "plain has no masks"),
+        ("segmentation", "vgg-gap", [{"name": "toy", "kind": "masks", "class_ids": [1]}],
+         {"saliency": {"source": "cam"}}, ConfigError, "1 entries for 3 classes"),
+        ("query", "vgg-gap", [{"name": "toy"}], {}, ModelError, "no attention maps"),
+        ("patches", "vgg-gap", [{"name": "toy"}], {}, ConfigError, "declares no saliency"),
+        ("patches", "vgg-gap", [], {"saliency": {"source": "cam"}}, ConfigError, "0 targets"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused(results, stage, variant, targets, protocol, error, message):
+    with pytest.raises(error, match=message) as caught:
+        run_stage(results, stage, variant, targets, protocol)
+    assert "\n" not in str(caught.value)

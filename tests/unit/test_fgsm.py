@@ -1,0 +1,136 @@
+"""Fast gradient sign attack, against the gradient of a linear softmax network written out in NumPy."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_networks import LinearNetwork, linear_network, random_images
+from torch.nn.functional import cross_entropy
+
+from ltpa.core.errors import ConfigError
+from ltpa.evaluation.fgsm import FgsmSettings, ascent_signs, attack, perturb
+from ltpa.evaluation.inference import pixel_batches
+from ltpa.models import create_model
+
+SIZE = 4
+
+
+def numpy_attack(network, images, labels, epsilon, loss, clip=True, rounded=False):
+    """Fooling rate and accuracy in percent, in float64: grad of CE is W^T (softmax - onehot), of minus a logit -W_y."""
+    weight, bias = network.weight.detach().numpy(), network.bias.detach().numpy()
+    pixels = images.transpose(0, 3, 1, 2).reshape(len(images), -1).astype(np.float64)
+    logits = pixels @ weight.T + bias
+    before = logits.argmax(axis=1)
+    if loss == "score":
+        gradient = -weight[before]
+    else:
+        softmax = np.exp(logits - logits.max(axis=1, keepdims=True))
+        softmax /= softmax.sum(axis=1, keepdims=True)
+        gradient = (softmax - np.eye(len(weight))[before if loss == "predicted" else labels]) @ weight
+    moved = pixels + epsilon * np.sign(gradient)
+    moved = np.round(moved) if rounded else moved
+    moved = np.clip(moved, 0, 255) if clip else moved
+    after = (moved @ weight.T + bias).argmax(axis=1)
+    return 100 * np.mean(after != before), 100 * np.mean(after == labels)
+
+
+@pytest.mark.parametrize("loss", ["predicted", "true", "score"])
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("rounded", [True, False])
+def test_rates_are_those_of_the_formula(loss, clip, rounded):
+    network, images = linear_network(SIZE, scale=0.001), random_images(60, SIZE)
+    labels = np.random.default_rng(5).integers(0, 4, 60)
+    settings = FgsmSettings([0.5, 2, 16, 60], loss, clip, rounded, batch_size=17)
+    found = attack(network, images, labels, settings)
+    for epsilon in settings.epsilons:
+        fooled, correct = numpy_attack(network, images, labels, epsilon, loss, clip, rounded)
+        assert found.fooling_rate_pct[epsilon] == pytest.approx(fooled)
+        assert found.accuracy_pct[epsilon] == pytest.approx(correct)
+    assert found.fooling_rate_pct[60] > 0
+
+
+def test_epsilon_zero_changes_nothing_and_more_fools_more():
+    network, images = linear_network(SIZE, scale=0.001), random_images(80, SIZE)
+    labels = np.zeros(80, dtype=np.int64)
+    rates = attack(network, images, labels, FgsmSettings([0, 1, 4, 16, 64])).fooling_rate_pct
+    assert rates[0] == 0
+    assert list(rates.values()) == sorted(rates.values())
+    assert rates[64] > rates[1]
+
+
+@pytest.mark.parametrize("variant", ["vgg", "vgg-att2-concat-pc", "vgg-att2-indep-dp"])
+def test_the_step_climbs_the_loss_of_real_networks(variant):
+    torch.manual_seed(0)
+    network = create_model(variant, 5, image_size=16, width=1 / 16).eval()
+    images, labels = random_images(12, 16), np.arange(12) % 5
+    (pixels,) = pixel_batches(network, images, 12)
+    truth = torch.from_numpy(labels)
+    signs, _ = ascent_signs(network, pixels, truth, "true")
+    with torch.no_grad():
+        losses = [cross_entropy(network(pixels + step * signs), truth).item() for step in (-0.5, 0, 0.5)]
+    assert losses[0] < losses[1] < losses[2]
+    assert attack(network, images, labels, FgsmSettings([0], batch_size=5)).fooling_rate_pct[0] == 0
+
+
+def test_fooling_counts_every_image_right_or_wrong():
+    weight = np.zeros((2, 3 * SIZE * SIZE))
+    weight[0], weight[1] = 1e-4, -1e-4
+    network = LinearNetwork(weight, np.array([0.0, 2.0]), SIZE)  # grey level 208.3 is the border between the classes
+    images = np.stack([np.full((SIZE, SIZE, 3), value, dtype=np.uint8) for value in (200, 206, 211, 220)])
+    labels = np.array([0, 0, 0, 0])  # the first two are wrong from the start
+    found = attack(network, images, labels, FgsmSettings([4]))
+    assert found.clean_accuracy_pct == 50
+    assert found.fooling_rate_pct[4] == 50  # 206 and 211 cross the border
+    assert found.accuracy_pct[4] == 50  # 206 became right, 211 wrong
+
+
+def test_preprocessing_is_inside_the_graph():
+    class Invert(torch.nn.Module):
+        def forward(self, images):
+            return 255 - images
+
+    plain, inverted = linear_network(SIZE), linear_network(SIZE)
+    inverted.preprocessing = Invert()
+    pixels = torch.rand(3, 3, SIZE, SIZE) * 255
+    truth = torch.zeros(3, dtype=torch.int64)
+    signs, predicted = ascent_signs(plain, 255 - pixels, truth, "true")
+    flipped, same = ascent_signs(inverted, pixels, truth, "true")
+    assert torch.equal(predicted, same)
+    assert torch.equal(flipped, -signs)
+
+
+def test_perturbed_pixels_stay_near_and_within_range():
+    pixels = torch.tensor([0.0, 3.0, 254.0, 100.0])
+    signs = torch.tensor([-1.0, 1.0, 1.0, 0.0])
+    settings = FgsmSettings()
+    assert perturb(pixels, signs, 2.5, settings).tolist() == [0.0, 5.5, 255.0, 100.0]
+    assert perturb(pixels, signs, 2.5, FgsmSettings(clip=False)).tolist() == [-2.5, 5.5, 256.5, 100.0]
+    assert perturb(pixels, signs, 2.4, FgsmSettings(round=True)).tolist() == [0.0, 5.0, 255.0, 100.0]
+
+
+def test_images_without_a_gradient_are_counted():
+    network = LinearNetwork(np.zeros((2, 3 * SIZE * SIZE)), np.array([1.0, 0.0]), SIZE)
+    found = attack(network, random_images(7, SIZE), np.zeros(7, dtype=np.int64), FgsmSettings([16], batch_size=3))
+    assert found.zero_gradients == 7 and found.fooling_rate_pct[16] == 0
+
+
+def test_the_attack_leaves_no_gradients_behind():
+    network = linear_network(SIZE)
+    attack(network, random_images(3, SIZE), np.zeros(3, dtype=np.int64), FgsmSettings([1]))
+    assert network.weight.grad is None
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"epsilons": []}, "epsilons"),
+        ({"epsilons": [1, -1]}, "epsilons"),
+        ({"epsilons": [float("nan")]}, "epsilons"),
+        ({"epsilons": [float("inf")]}, "epsilons"),
+        ({"epsilons": [2, 2.0]}, "once"),
+        ({"loss": "logit"}, "loss"),
+        ({"batch_size": 0}, "batch_size"),
+    ],
+)
+def test_bad_settings_are_refused(values, named):
+    with pytest.raises(ConfigError, match=named):
+        FgsmSettings(**values)

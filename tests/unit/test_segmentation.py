@@ -1,0 +1,189 @@
+"""Saliency maps, Otsu masks, Jaccard, pointing game and mass: by hand and against scikit-image and scikit-learn."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from skimage.filters import threshold_otsu
+from skimage.transform import resize
+from sklearn.metrics import jaccard_score
+from tiny_networks import linear_network, random_images
+
+from ltpa.core.errors import ConfigError, DataError, ModelError
+from ltpa.evaluation.saliency import Saliency, upsample
+from ltpa.evaluation.segmentation import jaccard, mass_inside, min_max, otsu_masks, pointing_hits, score_maps
+from ltpa.stages.segmentation import pointing_metrics, subset_metrics
+
+BOTH = Saliency("attention", ("low", "high"), sqrt=True)
+
+
+def random_maps(count=6, size=8, seed=0):
+    return np.random.default_rng(seed).gamma(0.5, size=(count, size, size))
+
+
+def random_masks(count=6, size=8, seed=1):
+    return (np.random.default_rng(seed).random((count, size, size)) < 0.3).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (12, 20), (31, 17)])
+def test_upsampling_agrees_with_scikit_image(size):
+    maps = random_maps(size=4)
+    expected = np.stack([resize(each, size, order=1, mode="edge", anti_aliasing=False) for each in maps])
+    np.testing.assert_allclose(upsample(maps, size), expected, atol=1e-12)
+
+
+def test_product_and_root_by_hand():
+    levels = {"first": np.full((1, 2, 2), 9.0), "low": np.array([[[4.0, 1], [0, 9]]]), "high": np.full((1, 2, 2), 4.0)}
+    np.testing.assert_allclose(BOTH.combine(levels), [[[4, 2], [0, 6]]])
+    np.testing.assert_allclose(Saliency("attention", ("low", "high")).combine(levels), [[[16, 4], [0, 36]]])
+    np.testing.assert_allclose(Saliency("attention", ("low",)).combine(levels), levels["low"])
+    np.testing.assert_allclose(Saliency("cam").combine({"cam": levels["low"]}), levels["low"])
+
+
+def test_a_product_of_tiny_weights_does_not_vanish():
+    tiny = np.full((1, 2, 2), 1e-30, dtype=np.float32)
+    np.testing.assert_allclose(BOTH.combine({"low": tiny, "high": tiny}), 1e-30, rtol=1e-6)
+
+
+def test_maps_come_from_the_networks_attention():
+    network, images = linear_network(4), random_images(5, 4)
+    maps = Saliency("attention", ("red", "green")).maps(network, images, 2)
+    np.testing.assert_array_equal(maps["red"], images[..., 0])
+    np.testing.assert_array_equal(maps["green"], images[..., 1])
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        (None, "declares no saliency"),
+        ({"source": "gradient"}, "source is 'gradient'"),
+        ({"source": "attention"}, "with levels \\[\\]"),
+        ({"source": "cam", "levels": ["conv13"]}, "cam with levels"),
+        ({"source": "cam", "root": True}, "root"),
+        ({"levels": ["conv13"]}, "source"),
+    ],
+)
+def test_bad_declarations_are_refused(declared, message):
+    with pytest.raises(ConfigError, match=message):
+        Saliency.from_declaration(declared, "segmentation")
+
+
+def test_every_declared_variant_reads():
+    from ltpa.models.variants import get_variant, list_models
+
+    declared = [get_variant(name).saliency for name in list_models()]
+    read = [Saliency.from_declaration(each, "segmentation") for each in declared if each is not None]
+    assert {each.source for each in read} == {"attention", "cam"}
+
+
+def test_a_missing_level_is_named():
+    with pytest.raises(ModelError, match="needs level high; the network has low"):
+        BOTH.combine({"low": random_maps()})
+
+
+def test_otsu_masks_agree_with_scikit_image():
+    maps = random_maps(20)
+    np.testing.assert_array_equal(otsu_masks(maps), np.stack([each > threshold_otsu(each) for each in maps]))
+
+
+@given(st.sampled_from([2.0**-9, 0.5, 2.0, 1024.0]), st.integers(-100, 100))
+def test_scale_and_shift_leave_otsu_masks_alone(scale, shift):
+    maps = np.round(random_maps(3) * 64) / 64  # so that scaling and shifting are exact
+    np.testing.assert_array_equal(otsu_masks(maps * scale + shift), otsu_masks(maps))
+
+
+def test_a_constant_map_marks_nothing():
+    maps = np.stack([np.zeros((4, 4)), np.full((4, 4), 0.3), np.eye(4)])
+    np.testing.assert_array_equal(otsu_masks(maps), np.stack([np.zeros((4, 4)), np.zeros((4, 4)), np.eye(4)]) > 0)
+    np.testing.assert_array_equal(min_max(maps)[:2], 0)
+
+
+def test_jaccard_agrees_with_scikit_learn_and_empty_matches_empty():
+    predicted, truth = random_masks(seed=3) > 0, random_masks(seed=4) > 0
+    expected = [jaccard_score(t.ravel(), p.ravel()) for t, p in zip(truth, predicted, strict=True)]
+    np.testing.assert_allclose(jaccard(predicted, truth), expected)
+    empty = np.zeros((1, 8, 8), dtype=bool)
+    assert jaccard(empty, empty) == [1.0]
+    assert jaccard(empty, truth[:1]) == [0.0]
+    assert jaccard(predicted[:1], empty) == [0.0]
+
+
+def test_pointing_by_hand():
+    truth = np.zeros((3, 2, 2), dtype=bool)
+    truth[:, 0, 0] = True
+    maps = np.array([[[3.0, 1], [0, 0]], [[0, 1], [0, 0]], [[2, 2], [2, 2]]])
+    np.testing.assert_allclose(pointing_hits(maps, truth), [1, 0, 0.25])
+
+
+def test_mass_by_hand_with_negative_and_zero_maps():
+    truth = np.zeros((3, 2, 2), dtype=bool)
+    truth[:, 0] = True
+    maps = np.array([[[0.1, 0.2], [0.3, 0.4]], [[3.0, -1], [-1, -1]], [[0, 0], [0, 0]]])
+    np.testing.assert_allclose(mass_inside(maps, truth), [0.3, 1, 0.5])
+
+
+def test_scores_of_a_perfect_and_a_constant_map():
+    masks = np.zeros((2, 8, 8), dtype=np.uint8)
+    masks[:, 2:5, 1:4] = 1
+    maps = masks.astype(np.float32)
+    maps[1] = 0.5
+    scores = score_maps({"low": maps, "high": maps}, masks, BOTH)
+    np.testing.assert_allclose(scores.jaccard, [1, 0])
+    np.testing.assert_allclose(scores.pointing["combined"], [1, 9 / 64])
+    np.testing.assert_allclose(scores.mass["high"], [1, 9 / 64])
+    np.testing.assert_array_equal(scores.constant, [False, True])
+    np.testing.assert_allclose(scores.area, 9 / 64)
+
+
+def test_scores_do_not_depend_on_how_images_are_grouped():
+    levels, masks = {"low": random_maps(150), "high": random_maps(150, 4, 2)}, random_masks(150, 16)
+    whole = score_maps(levels, masks, BOTH)
+    for index in (0, 63, 64, 149):
+        one = score_maps({name: maps[[index]] for name, maps in levels.items()}, masks[[index]], BOTH)
+        assert one.jaccard[0] == whole.jaccard[index]
+        assert one.mass["combined"][0] == whole.mass["combined"][index]
+    assert list(whole.pointing) == ["low", "high", "combined"]
+
+
+def test_random_maps_point_as_often_as_chance():
+    masks = random_masks(3000, 6)
+    scores = score_maps({"only": random_maps(3000, 6)}, masks, Saliency("attention", ("only",)))
+    assert scores.pointing["only"].mean() == pytest.approx(scores.area.mean(), abs=0.03)
+
+
+def test_maps_that_are_not_finite_are_refused():
+    for bad in (np.nan, np.inf):
+        maps = random_maps()
+        maps[2, 1, 1] = bad
+        with pytest.raises(DataError, match="maps of 1 of 6 images are not finite"):
+            score_maps({"low": maps, "high": random_maps()}, random_masks(), BOTH)
+
+
+def test_maps_and_masks_of_different_images_are_refused():
+    with pytest.raises(DataError, match="5 masks"):
+        score_maps({"low": random_maps(), "high": random_maps()}, random_masks(5), BOTH)
+    with pytest.raises(DataError, match="0 masks"):
+        score_maps({"low": random_maps(0)}, random_masks(0), BOTH)
+
+
+def test_empty_masks_count_in_the_second_jaccard_only_and_never_in_pointing():
+    masks = np.zeros((3, 4, 4), dtype=np.uint8)
+    masks[0, :2] = 1
+    maps = np.stack([masks[0], np.zeros((4, 4)), np.eye(4)]).astype(np.float32)
+    scores = score_maps({"only": maps}, masks, Saliency("attention", ("only",)))
+    headline, everything = subset_metrics(scores, "toy", "cat")
+    assert (headline.name, headline.value, headline.n) == ("jaccard_pct", 100, 1)
+    assert everything.name == "jaccard_all_pct" and everything.n == 3
+    assert everything.value == pytest.approx(200 / 3)  # right, rightly empty, wrongly marked
+    found = {(metric.name, metric.condition): metric for metric in pointing_metrics([scores], "toy")}
+    assert found["pointing_pct", "only"].value == found["mass_in_mask_pct", "combined"].value == 100
+    assert found["pointing_chance_pct", "only"].value == 50
+    assert {metric.n for metric in found.values()} == {1}
+
+
+def test_a_subset_without_any_object_is_refused():
+    scores = score_maps({"only": random_maps()}, np.zeros((6, 8, 8)), Saliency("attention", ("only",)))
+    with pytest.raises(DataError, match="toy: no image of cat"):
+        subset_metrics(scores, "toy", "cat")
+    with pytest.raises(DataError, match="toy: no mask"):
+        pointing_metrics([scores], "toy")

@@ -1,0 +1,105 @@
+"""Cross-validated linear SVM, against scikit-learn used by hand."""
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.preprocessing import normalize
+from sklearn.svm import SVC, LinearSVC
+
+from ltpa.core.errors import ConfigError, DataError
+from ltpa.evaluation.svm import SvmSettings, cross_validate, l2_normalise
+
+
+def blobs(count=90, classes=3, spread=1.0, seed=0):
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    centres = generator.normal(0, 1, (classes, 6))
+    return (centres[labels] + generator.normal(0, spread, (count, 6))).astype(np.float32), labels
+
+
+@pytest.mark.parametrize(
+    ("multiclass", "classifier"), [("ovr", LinearSVC(random_state=7)), ("ovo", SVC(kernel="linear"))]
+)
+def test_fold_accuracies_are_those_of_scikit_learn(multiclass, classifier):
+    features, labels = blobs()
+    found = cross_validate(features, labels, SvmSettings(multiclass=multiclass, seed=7), "raw", "toy")
+    folds = StratifiedKFold(5, shuffle=True, random_state=7)
+    expected = 100 * cross_val_score(classifier, features.astype(np.float64), labels, cv=folds)
+    np.testing.assert_allclose(found.fold_accuracies_pct, expected)
+    assert found.accuracy_pct == pytest.approx(expected.mean())
+    assert 34 < found.accuracy_pct < 100  # neither chance nor trivial, so that agreement means something
+
+
+def test_separable_classes_are_all_found_and_two_classes_work():
+    features, labels = blobs(classes=2, spread=0.01)
+    assert cross_validate(features, labels, SvmSettings(), "raw", "toy").accuracy_pct == 100
+
+
+def test_same_seed_same_folds_and_another_seed_others():
+    features, labels = blobs(spread=2)
+    first, again, other = (
+        cross_validate(features, labels, SvmSettings(seed=seed), "raw", "toy").fold_accuracies_pct for seed in (1, 1, 2)
+    )
+    assert first == again != other
+
+
+def test_l2_normalisation_matches_scikit_learn_and_keeps_zero_rows():
+    features, _ = blobs()
+    features[3] = 0
+    np.testing.assert_allclose(l2_normalise(features), normalize(features), rtol=1e-6)
+
+
+def test_normalised_accuracy_ignores_the_length_of_rows_and_raw_does_not():
+    features, labels = blobs(spread=1.5)
+    lengths = np.random.default_rng(3).uniform(0.01, 100, (len(features), 1))
+    settings = SvmSettings()
+    same = [cross_validate(each, labels, settings, "l2", "toy").accuracy_pct for each in (features, features * lengths)]
+    assert same[0] == pytest.approx(same[1])
+    raw = [cross_validate(each, labels, settings, "raw", "toy").accuracy_pct for each in (features, features * lengths)]
+    assert raw[0] != raw[1]
+
+
+def test_fits_that_do_not_converge_are_counted_without_a_warning():
+    features, labels = blobs(spread=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = cross_validate(1000 * features, labels, SvmSettings(C=1000), "raw", "toy")
+        easy = cross_validate(*blobs(spread=0.1), SvmSettings(), "raw", "toy")
+    assert found.unconverged == 5
+    assert easy.unconverged == 0
+
+
+def test_bad_data_names_the_dataset():
+    features, labels = blobs()
+    settings = SvmSettings()
+    with pytest.raises(DataError, match="toy: 1 class;"):
+        cross_validate(features, np.zeros_like(labels), settings, "raw", "toy")
+    few = np.where(np.arange(90) < 4, 3, labels)
+    with pytest.raises(DataError, match="toy: class 3 has 4 images for 5 folds"):
+        cross_validate(features, few, settings, "raw", "toy")
+    with pytest.raises(DataError, match=r"toy: features .* do not fit"):
+        cross_validate(features, labels[:-1], settings, "raw", "toy")
+    for bad in (np.nan, np.inf):
+        broken = features.copy()
+        broken[5, 2] = bad
+        with pytest.raises(DataError, match="toy: features of 1 images are not finite"):
+            cross_validate(broken, labels, settings, "raw", "toy")
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"multiclass": "all"}, "multiclass"),
+        ({"normalise": ["raw", "max"]}, "normalise"),
+        ({"normalise": []}, "normalise"),
+        ({"folds": 1}, "folds"),
+        ({"C": 0.0}, "C > 0"),
+        ({"C": float("nan")}, "C > 0"),
+        ({"batch_size": 0}, "batch_size"),
+    ],
+)
+def test_bad_settings_are_refused(values, named):
+    with pytest.raises(ConfigError, match=named):
+        SvmSettings(**values)
