@@ -27,8 +27,8 @@ class SvmSettings:
     Attributes:
         folds: number of stratified folds.
         C: weight of the hinge losses against the margin.
-        multiclass: `ovr` (liblinear, one problem per class) or `ovo` (libsvm, one per pair of classes; needs about
-            13 N^2 bytes of memory).
+        multiclass: `ovr` (liblinear, one problem per class) or `ovo` (libsvm, one per pair of classes; holds an
+            N x N float64 matrix).
         normalise: feature scalings to report, of `raw` and `l2` (rows of length one); the first is the headline.
         seed: of the assignment to folds and of the solver.
         batch_size: images per forward pass.
