@@ -1,0 +1,192 @@
+"""The checks of a scale's own results: did every network learn, does attention attend, what does a query change."""
+
+import dataclasses
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ltpa.core.errors import LtpaError
+from ltpa.core.files import write_text
+from ltpa.core.records import Record, read_record
+from ltpa.tables.spec import ViewSpec
+
+_COMBINED = "combined"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckSpec(ViewSpec):
+    """What must hold.
+
+    Attributes:
+        compatibility: `pc` or `dp` of each attention variant; only these are checked for attending and for queries.
+        max_error_of_chance: a network learned if its test error is at most this fraction of the error of guessing.
+        min_pointing_over_chance: attention attends if its peak hits the object at least this many times as often as a
+            random pixel (mean over seeds; combined map where there is one, else the last level).
+        query_pc_max: largest relative change of a pc map under another image's global vector, which is zero in exact
+            arithmetic (softmax is shift-invariant); dp maps must change.
+    """
+
+    compatibility: dict[str, str]
+    max_error_of_chance: float
+    min_pointing_over_chance: float
+    query_pc_max: float
+
+
+SPEC = CheckSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One check: `value` (None where there is nothing to measure) against `limit`, and in words what was found."""
+
+    check: str
+    subject: str
+    value: float | None
+    limit: str
+    passed: bool
+    detail: str
+
+
+def run(spec: CheckSpec, results: Path, records: Sequence[Path]) -> None:
+    """Write `checks.json` and `checks.md` below `results`, print what failed on stderr, and raise if anything did.
+
+    Raises:
+        RecordError: a record is unreadable or edited.
+        LtpaError: there are no training records, or a check failed.
+    """
+    checks = examine(spec, [read_record(path) for path in records])
+    if not any(check.check == "learns" for check in checks):
+        raise LtpaError(f"{results}: no training records to check; pass them with --records")
+    failed = [check for check in checks if not check.passed]
+    content = {"scale": spec.scale, "passed": not failed, "checks": [dataclasses.asdict(check) for check in checks]}
+    write_text(Path(results) / "checks.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(Path(results) / "checks.md", _markdown(spec, checks))
+    for check in failed:
+        print(f"FAILED {_line(check)}", file=sys.stderr)
+    if failed:
+        more = f" (and {len(failed) - 1} more, printed above)" if len(failed) > 1 else ""
+        raise LtpaError(f"{len(failed)} of {len(checks)} checks failed: {_line(failed[0])}{more}")
+
+
+def examine(spec: CheckSpec, records: Sequence[Record]) -> list[Check]:
+    """All checks that the records allow, grouped by stage, dataset and variant in the order of the records."""
+    groups: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record.stage, record.dataset, record.variant].append(record)
+    checks: list[Check] = []
+    for (stage, dataset, variant), group in groups.items():
+        subject = f"{variant} on {dataset}"
+        checks += _failures(stage, subject, group)
+        good = [record for record in group if record.status == "ok"]
+        if not good:
+            continue
+        if stage == "train":
+            checks.append(_learns(spec, subject, good))
+        elif stage == "segmentation" and variant in spec.compatibility:
+            checks += _attends(spec, subject, good)
+        elif stage == "query" and variant in spec.compatibility:
+            checks.append(_query(spec, subject, spec.compatibility[variant], good))
+    return checks
+
+
+def _failures(stage: str, subject: str, group: Sequence[Record]) -> Iterator[Check]:
+    check = "learns" if stage == "train" else "runs"
+    for record in group:
+        if record.status != "ok":
+            yield Check(check, f"{subject}, {stage} seed {record.seed}", None, "a result", False, record.reason)
+
+
+def _learns(spec: CheckSpec, subject: str, group: Sequence[Record]) -> Check:
+    """The worst seed decides: one network that learned nothing spoils every table it stands in."""
+    errors = [_one(record, "test_error_pct") for record in group]
+    chance = _one(group[0], "chance_error_pct")
+    worst = max(errors) / chance
+    listed = ", ".join(f"{error:.1f}" for error in errors)
+    return Check(
+        "learns",
+        subject,
+        worst,
+        f"≤ {spec.max_error_of_chance:g}",
+        worst <= spec.max_error_of_chance,
+        f"test error {listed} %; guessing {chance:.1f} %; worst/guessing {worst:.2f}",
+    )
+
+
+def _attends(spec: CheckSpec, subject: str, group: Sequence[Record]) -> Iterator[Check]:
+    """One check per dataset with masks."""
+    levels: dict[str, list[str]] = defaultdict(list)
+    for metric in group[0].metrics:
+        if metric.name == "pointing_pct":
+            levels[metric.target].append(metric.condition)
+    if not levels:
+        yield Check("attends", subject, None, "a hit rate", False, "the record has no pointing_pct")
+    for target, conditions in levels.items():
+        level = _COMBINED if _COMBINED in conditions else conditions[-1]
+        hits = [_one(record, "pointing_pct", target, level) for record in group]
+        chance = [_one(record, "pointing_chance_pct", target, level) for record in group]
+        ratio = sum(hits) / sum(chance)
+        yield Check(
+            "attends",
+            f"{subject}, {target or group[0].dataset}",
+            ratio,
+            f"≥ {spec.min_pointing_over_chance:g}",
+            ratio >= spec.min_pointing_over_chance,
+            f"{level} map peaks on the object in {sum(hits) / len(hits):.1f} % of images; "
+            f"a random pixel in {sum(chance) / len(chance):.1f} %; ratio {ratio:.2f}",
+        )
+
+
+def _query(spec: CheckSpec, subject: str, compatibility: str, group: Sequence[Record]) -> Check:
+    changes = [metric.value for record in group for metric in record.metrics if metric.name == "relative_change"]
+    if not changes:
+        return Check("query", subject, None, "a change", False, "the record has no relative_change")
+    largest = max(changes)
+    passed, limit = (
+        (largest <= spec.query_pc_max, f"≤ {spec.query_pc_max:g}") if compatibility == "pc" else (largest > 0, "> 0")
+    )
+    detail = f"largest mean relative change of a {compatibility} map under another query {largest:.2g}"
+    return Check("query", subject, largest, limit, passed, detail)
+
+
+def _one(record: Record, name: str, target: str | None = None, condition: str | None = None) -> float:
+    """The record's value of a metric; `target` and `condition` select among several.
+
+    Raises:
+        LtpaError: the record lacks it.
+    """
+    for metric in record.metrics:
+        if metric.name == name and target in (None, metric.target) and condition in (None, metric.condition):
+            return metric.value
+    where = f"{record.stage} {record.dataset} {record.variant} seed {record.seed}"
+    raise LtpaError(f"the record of {where} has no {name}; delete it and run again to remake it")
+
+
+def _line(check: Check) -> str:
+    return f"{check.check}: {check.subject}: {check.detail} (must be {check.limit})"
+
+
+def _markdown(spec: CheckSpec, checks: Sequence[Check]) -> str:
+    from tabulate import tabulate
+
+    rows = [
+        [
+            "pass" if check.passed else "**FAIL**",
+            check.check,
+            check.subject,
+            "–" if check.value is None else f"{check.value:.3g}",
+            check.limit,
+            check.detail.replace("|", "\\|"),
+        ]
+        for check in checks
+    ]
+    failed = sum(not check.passed for check in checks)
+    summary = f"{len(checks)} checks, {failed} failed." if failed else f"All {len(checks)} checks passed."
+    table = tabulate(rows, ["", "check", "of", "value", "must be", "found"], tablefmt="pipe", disable_numparse=True)
+    legend = [
+        "- learns: test error of the worst seed as a fraction of the error of guessing.",
+        "- attends: how much oftener than a random pixel the peak of the map lies on the object, over seeds.",
+        "- query: change of the maps under another image's global vector; exactly none for pc, some for dp.",
+    ]
+    return "\n\n".join([f"# Checks of scale {spec.scale}", summary, table, "\n".join(legend)]) + "\n"
