@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
     from ltpa.models.prune import prune_dead_branch
     from ltpa.models.registry import build_model, create_model
+    from ltpa.models.starting import warm_start
     from ltpa.models.store import load, save_model
     from ltpa.models.variants import Variant, get_variant, list_models, resolve_architecture
-    from ltpa.models.starting import warm_start
 
 __all__ = [
     "AttentionClassifier",

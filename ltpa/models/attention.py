@@ -9,6 +9,7 @@ and everything that computes it receives a zero gradient. It is computed all the
 `ltpa.models.prune.prune_dead_branch` removes it.
 """
 
+import torch
 from torch import Tensor, einsum, nn, tanh
 from torch.nn import functional as F
 
@@ -84,8 +85,12 @@ COMPATIBILITIES: dict[str, type[Parametrised | DotProduct | Additive | LocalOnly
 
 
 def spatial_softmax(scores: Tensor) -> Tensor:
-    """Eq. 1: a_i = exp(c_i) / sum_j exp(c_j), over all positions of each image's map (N, h, w)."""
-    return scores.flatten(1).softmax(dim=1).view_as(scores)
+    """Eq. 1: a_i = exp(c_i) / sum_j exp(c_j), over all positions of each image's map (N, h, w).
+
+    Scores of less than float32 precision give weights in float32, so that they still sum to 1.
+    """
+    precision = torch.promote_types(scores.dtype, torch.float32)
+    return scores.flatten(1).softmax(dim=1, dtype=precision).view_as(scores)
 
 
 def spatial_sigmoid(scores: Tensor) -> Tensor:
@@ -137,4 +142,4 @@ class AttentionUnit(nn.Module):
         local = self.project_local(local)
         scores = self.compatibility(local, None if g is None else self.project_global(g))
         weights = self.normalise(scores)
-        return einsum("nchw,nhw->nc", local, weights), weights
+        return einsum("nchw,nhw->nc", local, weights.to(local.dtype)), weights

@@ -11,7 +11,7 @@ from ltpa.models.registry import build_model
 
 
 def pruned_architecture(architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """The resolved architecture without a dead branch: `pc` under a softmax becomes `local`, others stay as they are."""
+    """The resolved architecture without its dead branch: `pc` under a softmax becomes `local`; others stay the same."""
     attends = architecture["family"] == "vgg-pan" or bool(architecture.get("levels"))
     dead = architecture.get("compatibility") == "pc" and architecture.get("normalisation", "softmax") == "softmax"
     return {**architecture, "compatibility": "local"} if attends and dead else dict(architecture)

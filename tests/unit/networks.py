@@ -1,0 +1,32 @@
+"""Small networks for tests: one sixteenth of the width, shallow residual stages, statistics that are not trivial."""
+
+import torch
+
+from ltpa.models import create_model, get_variant
+
+NARROW = 1 / 16
+
+
+def options_of(variant):
+    return {"blocks_per_stage": 2} if get_variant(variant).recipe == "resnet" else {}
+
+
+def narrow(variant, num_classes=5, image_size=32, **options):
+    torch.manual_seed(0)
+    return create_model(variant, num_classes, image_size, NARROW, **(options_of(variant) | options))
+
+
+def unsettled(variant, num_classes=5, image_size=16, seed=1, **options):
+    """In float64 and eval mode, with random biases and running statistics, as after some training."""
+    model = narrow(variant, num_classes, image_size, **options).double().eval()
+    random = torch.Generator().manual_seed(seed)
+    for name, value in model.state_dict().items():
+        if name.endswith("running_var"):
+            value.uniform_(0.2, 0.6, generator=random)
+        elif name.endswith(("running_mean", "bias")):
+            value.uniform_(-0.3, 0.3, generator=random)
+    return model
+
+
+def images(count, size, seed=2, dtype=torch.float64):
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed), dtype=dtype)

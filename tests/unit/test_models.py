@@ -1,0 +1,235 @@
+"""Every declared network, by enumeration: it builds, runs, learns, and refuses what it cannot do."""
+
+import json
+import math
+
+import pytest
+import torch
+import yaml
+from networks import NARROW, images, narrow, options_of
+
+from ltpa.core.declared import config_dir, load_declaration, near_matches
+from ltpa.core.errors import ConfigError, ModelError
+from ltpa.models import build_model, create_model, get_variant, list_models, resolve_architecture
+
+PAPER = [
+    *("vgg", "vgg-gap", "vgg-pan", "rn164", "vgg-att-dp", "vgg-att2-indep-dp", "vgg-att2-concat-dp", "vgg-att-pc"),
+    *("vgg-att2-indep-pc", "vgg-att2-concat-pc", "vgg-att3-concat-pc", "rn164-att", "rn164-att2"),
+]
+EVERY = list_models()
+
+
+def test_the_networks_of_the_paper_are_all_there():
+    assert list_models(extensions=False) == PAPER
+    assert len(EVERY) == len({get_variant(name).label for name in EVERY})
+    for name in EVERY:
+        assert get_variant(name).extension == (name not in PAPER)
+        assert get_variant(name).recipe in ("vgg", "resnet")
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_resolved_architecture_is_complete_plain_data(name):
+    architecture = resolve_architecture(name, width=0.5)
+    assert json.loads(json.dumps(architecture)) == architecture
+    assert architecture["width"] == 0.5
+    assert build_model(architecture, 3, 16).architecture == architecture
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_saliency_declares_maps_that_the_network_has(name):
+    saliency = get_variant(name).saliency
+    with torch.device("meta"):
+        levels = narrow(name).attention_levels
+    if saliency is None or saliency["source"] == "cam":
+        assert levels == ()
+    else:
+        assert tuple(saliency["levels"]) == levels[-2:]
+
+
+@pytest.mark.parametrize("size", [16, 20, 32])
+@pytest.mark.parametrize("name", EVERY)
+def test_forward_features_attention(name, size):
+    model = narrow(name, num_classes=7, image_size=size).eval()
+    x = images(3, size, dtype=torch.float32)
+    with torch.no_grad():
+        logits, features, maps = model(x), model.features(x), model.attention(x)
+        one = model(x[:1])
+        locals_ = model.local_features(x)
+    assert logits.shape == (3, 7)
+    assert features.shape == (3, model.feature_dim)
+    assert tuple(maps) == model.attention_levels
+    assert one.shape == (1, 7) and torch.allclose(one, logits[:1], atol=1e-5)
+    for level, weights in maps.items():
+        assert weights.shape == (3, *locals_[level].shape[2:])
+        assert (weights >= 0).all() and (weights <= 1).all()
+        if (name, level) != ("vgg-pan", "conv10"):
+            assert torch.allclose(weights.sum(dim=(1, 2)), torch.ones(3), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_it_learns_three_colours(name):
+    model = narrow(name, num_classes=3, image_size=16, bn_weight="one")
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    y = torch.arange(12) % 3
+    x = images(12, 16, dtype=torch.float32) + 2 * torch.nn.functional.one_hot(y)[:, :, None, None]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
+    losses = []
+    for _ in range(25):
+        optimizer.zero_grad()
+        loss = model.loss(x, y)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.6 * losses[0]
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, f"{parameter_name} takes no part in the loss"
+
+
+@pytest.mark.parametrize("size", [24, 80, 96])
+@pytest.mark.parametrize("name", ["vgg", "vgg-gap", "vgg-pan", "vgg-att3-concat-pc", "rn164-att2"])
+def test_other_image_sizes(name, size):
+    with torch.no_grad():
+        assert narrow(name, image_size=size).eval()(images(1, size, dtype=torch.float32)).shape == (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "sides"),
+    [("vgg-att2-concat-pc", [80, 16, 8]), ("vgg-att3-concat-pc", [32, 16, 8]), ("vgg-pan", [80, 16, 8])],
+)
+def test_pools_for_birds(name, sides):
+    with torch.device("meta"):
+        maps = narrow(name, image_size=80, pools="cub").local_features(torch.empty(1, 3, 80, 80))
+    assert [value.shape[2] for value in maps.values()] == sides
+
+
+def test_vgg_halves_its_map_at_every_pool():
+    model = narrow("vgg").eval()
+    sides = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.MaxPool2d | torch.nn.AdaptiveMaxPool2d):
+            module.register_forward_hook(lambda module, args, out: sides.extend([args[0].shape[2], out.shape[2]]))
+    model(images(1, 32, dtype=torch.float32))
+    assert sides == [32, 16, 16, 8, 8, 4, 4, 2, 2, 1]
+
+
+def test_the_classes_of_a_map_are_those_of_the_linear_layer():
+    model = narrow("vgg-gap").eval()
+    x = images(4, 32, dtype=torch.float32)
+    with torch.no_grad():
+        for label in range(5):
+            maps = model.class_activation_map(x, torch.full((4,), label))
+            score = maps.mean(dim=(1, 2)) + model.head.bias[label]
+            assert torch.allclose(score, model(x)[:, label], atol=1e-5)
+        predicted = model(x).argmax(dim=1)
+        assert torch.equal(model.class_activation_map(x), model.class_activation_map(x, predicted))
+
+
+def test_initial_weights_follow_the_published_code():
+    torch.manual_seed(0)
+    model = create_model("vgg-att2-concat-pc", 10, width=0.5)
+    conv, u = model.trunk.section2.conv9.conv, model.units["conv13"].compatibility.u
+    assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 256)), rel=0.02)
+    assert u.weight.std().item() == pytest.approx(math.sqrt(2), rel=0.1)
+    assert not conv.bias.any() and not u.bias.any()
+    bound = 1 / math.sqrt(256)
+    fc16 = model.branches["shared"].fc16
+    for values in (fc16.weight, fc16.bias):
+        assert values.abs().max() <= bound and values.abs().max() > 0.9 * bound
+    gamma = model.trunk.section2.conv9.norm.weight
+    assert 0 <= gamma.min() < 0.1 and 0.9 < gamma.max() <= 1 and gamma.mean().item() == pytest.approx(0.5, abs=0.1)
+    ones = create_model("vgg-att2-concat-pc", 10, width=0.5, bn_weight="one").trunk.section2.conv9.norm.weight
+    assert (ones == 1).all()
+    assert not narrow("rn164").head.bias.any() and narrow("rn164-att2").head.linear.bias.all()
+
+
+def test_same_seed_same_weights():
+    first, second = narrow("vgg-att2-concat-dp").state_dict(), narrow("vgg-att2-concat-dp").state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_dropout_stands_where_the_published_code_has_it():
+    model = narrow("vgg-att3-concat-pc")
+    rates = {name: module.p for name, module in model.named_modules() if isinstance(module, torch.nn.Dropout)}
+    conv = {name.split(".")[-2]: p for name, p in rates.items() if name.startswith("trunk")}
+    assert conv == {"conv1": 0.3} | {f"conv{i}": 0.4 for i in (3, 5, 6, 8, 9, 11, 12)}
+    assert rates["branches.shared.conv14.dropout"] == 0.4 and rates["branches.shared.dropout"] == 0.5
+    assert rates["units.conv7.project_global.2"] == 0.5
+    assert [rates[f"head.norms.{i}.2"] for i in range(3)] == [0.5] * 3
+    assert len(rates) == 8 + 2 + 1 + 3
+    assert narrow("rn164-att2").head.norms[0][2].p == 0.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "says"),
+    [
+        (("vgg-att2-concat-cp", 10), {}, "vgg-att2-concat-pc"),
+        (("vgg-att2-concat-pc", 10), {"compatability": "dp"}, "compatibility"),
+        (("vgg-att2-concat-pc", 10), {"compatibility": "cosine"}, "'pc', 'dp'"),
+        (("vgg-att2-concat-pc", 10), {"width": -1}, "greater than 0"),
+        (("vgg-att-dp", 10), {"head": "indep"}, "concat"),
+        (("vgg-att2-concat-pc", 10), {"levels": ["conv13", "conv10"]}, "in order"),
+        (("vgg-att2-concat-pc", 10), {"levels": []}, "at least 1"),
+        (("vgg-att2-concat-pc", 10), {"levels": ["conv4"]}, "'conv10'"),
+        (("vgg-att3-concat-pc", 10, 8), {}, "at least 16"),
+        (("rn164", 10, 18), {}, "divisible by 4"),
+        (("rn164", 10), {"blocks_per_stage": 0}, "greater than or equal to 1"),
+        (("vgg", 1), {}, "at least 2 classes"),
+        (("vgg", 10), {"family": "vit"}, "unknown family"),
+    ],
+)
+def test_what_is_not_possible_says_what_is(arguments, options, says):
+    with pytest.raises(ModelError, match=says) as caught:
+        create_model(*arguments, **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["vgg", "vgg-pan", "vgg-att-pc", "rn164"])
+@pytest.mark.parametrize("shape", [(2, 3, 20, 20), (2, 1, 16, 16), (3, 16, 16)])
+def test_wrong_input_is_refused(name, shape):
+    with pytest.raises(ModelError, match="does not fit"):
+        narrow(name, image_size=16)(torch.zeros(shape))
+
+
+def test_networks_without_a_global_vector_say_so():
+    x = images(1, 16, dtype=torch.float32)
+    for name in ("vgg", "rn164", "vgg-att2-concat-local"):
+        with pytest.raises(ModelError, match="no global descriptor"):
+            narrow(name, image_size=16).eval().global_descriptor(x)
+    for name in ("vgg-att2-concat-dp", "vgg-pan", "rn164-att2", "vgg-att2-concat-pc-globals2"):
+        model = narrow(name, image_size=16).eval()
+        first, last = model.attention_levels
+        assert model.global_descriptor(x).shape[0] == 1
+        assert torch.equal(model.global_descriptor(x), model.global_descriptor(x, last))
+        assert torch.equal(model.global_descriptor(x), model.global_descriptor(x, first)) == (
+            name in ("vgg-att2-concat-dp", "rn164-att2")
+        )
+        with pytest.raises(ModelError, match="no global descriptor at 'conv1'"):
+            model.global_descriptor(x, "conv1")
+
+
+def test_narrow_networks_keep_their_layout():
+    for name in EVERY:
+        with torch.device("meta"):
+            full = create_model(name, 5, **options_of(name)).state_dict()
+            small = create_model(name, 5, width=NARROW, **options_of(name)).state_dict()
+        if name != "vgg-att3-concat-pc-up":
+            assert full.keys() == small.keys()
+        assert all(value.dim() == small[key].dim() for key, value in full.items() if key in small)
+
+
+def test_declarations_are_read_once_and_checked(tmp_path, monkeypatch):
+    assert load_declaration("variants") == yaml.safe_load((config_dir() / "variants.yaml").read_text())
+    with pytest.raises(ConfigError, match=r"nothing\.yaml"):
+        load_declaration("nothing")
+    monkeypatch.setattr("ltpa.core.declared.config_dir", lambda: tmp_path)
+    (tmp_path / "a.yaml").write_text("- 1\n")
+    with pytest.raises(ConfigError, match=r"a\.yaml: holds list"):
+        load_declaration("a")
+    (tmp_path / "b.yaml").write_text("a: [1\nb: 2")
+    with pytest.raises(ConfigError, match=r"b\.yaml: not valid YAML") as caught:
+        load_declaration("b")
+    assert "\n" not in str(caught.value)
+    assert near_matches("gap", ["vgg", "vgg-gap", "rn164"]) == "did you mean vgg-gap?"
+    assert near_matches("zzz", ["vgg", "rn164"]) == "known: vgg, rn164"
