@@ -27,7 +27,8 @@ class TidyRow:
 
     `status` is `ok` (then `value` and `items`, the count behind it, are set), `failed` or `missing` (the run, with its
     reason), `no such target` (the record lacks the metric), or why the cell has no run at all (then `seed` is None).
-    `target` and `condition` are as in the record; `record` is its path below the results folder.
+    `target` and `condition` say which of the record's metrics (an empty target in a record means its own dataset);
+    `record` is its path below the results folder.
     """
 
     table: str
@@ -157,7 +158,6 @@ def _seed_row(blank: TidyRow, address: Address, seed: int, index: RecordIndex) -
     return dataclasses.replace(
         blank,
         seed=seed,
-        target=metric.target,
         value=metric.value,
         items=metric.n,
         status=OK,

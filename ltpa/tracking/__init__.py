@@ -1,0 +1,1 @@
+"""The MLflow store: a view of the result records, written by one process, never read by a table."""

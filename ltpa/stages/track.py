@@ -1,0 +1,53 @@
+"""Write the records of a scale into its MLflow store, and hold the tables against what it then says."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ltpa.core.files import write_text
+from ltpa.tables.spec import ViewSpec
+from ltpa.tracking.store import DATABASE, exclusive, mlflow_errors, open_store, remove_store
+from ltpa.tracking.verify import verify
+from ltpa.tracking.writer import Writer
+
+MAPPING = "tracking.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrackSpec(ViewSpec):
+    """What goes into the store. `models` keeps networks of 5 MB and more among the artefacts; small ones always are."""
+
+    models: bool = False
+
+
+SPEC = TrackSpec
+
+
+def run(
+    spec: TrackSpec, results: Path, records: Sequence[Path], tables: Sequence[Path] = (), rebuild: bool = False
+) -> None:
+    """Bring `mlflow.db` in line with `records`, verify `tables`, and write `tracking.json` (record path to run id).
+
+    Unchanged records cost one look; changed ones replace their run. Run by one process at a time, which it ensures.
+
+    Args:
+        tables: tidy tables (`tables/<table>.tidy.csv`), each with its `<table>.csv` beside it.
+        rebuild: delete the store first and make it anew.
+
+    Raises:
+        LtpaError: mlflow is missing, the store is damaged or in use, or a table differs from it.
+        RecordError: a record is unreadable, edited, of another scale, or given twice.
+    """
+    results = Path(results)
+    mapping = results / MAPPING
+    with exclusive(results):
+        mapping.unlink(missing_ok=True)  # it vouches for store and tables; until both hold there is none
+        if rebuild:
+            remove_store(results)
+        client = open_store(results)
+        with mlflow_errors(results / DATABASE):
+            found = Writer(client, results, spec.scale, spec.models).write(records)
+            compared = verify(client, results, spec.scale, tables)
+        write_text(mapping, json.dumps(found, indent=1) + "\n")
+    print(f"{len(found)} records in {results / DATABASE}; {compared} numbers of {len(tables)} tables agree with it")

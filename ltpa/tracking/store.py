@@ -1,0 +1,115 @@
+"""The MLflow store of a scale: `mlflow.db` (SQLite) and the artefact folder `mlruns/`, open to one process at a time.
+
+SQLite stores that several processes open for the first time are destroyed, so the store is created under a temporary
+name, moved into place, and written under a lock only.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ltpa.core.errors import LtpaError
+from ltpa.core.files import atomic_path
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+DATABASE = "mlflow.db"
+ARTEFACTS = "mlruns"
+REBUILD = "make it anew from the records with `ltpa track --rebuild`"
+
+
+@contextlib.contextmanager
+def exclusive(results: Path) -> Iterator[None]:
+    """Hold the store's lock; it is freed when the process ends, however it ends.
+
+    Raises:
+        LtpaError: another process holds it.
+    """
+    path = Path(results) / ".mlflow.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise LtpaError(f"{path}: another process writes this MLflow store; wait until it has finished") from error
+        yield
+
+
+def remove_store(results: Path) -> None:
+    """Delete the database and its artefacts; the records stay."""
+    for path in Path(results).glob(f"{DATABASE}*"):
+        path.unlink()
+    shutil.rmtree(Path(results) / ARTEFACTS, ignore_errors=True)
+
+
+def open_store(results: Path) -> "MlflowClient":
+    """The store below `results`, created where there is none. Call it under `exclusive`.
+
+    Raises:
+        LtpaError: mlflow is not installed, or the database is damaged or of another MLflow version.
+    """
+    client_type = _import_client()
+    database = Path(results).resolve() / DATABASE
+    if not database.exists():
+        with atomic_path(database) as temporary:
+            temporary.unlink()
+            client_type(tracking_uri=f"sqlite:///{temporary}").search_experiments()
+    _check_database(database)
+    with mlflow_errors(database):
+        client = client_type(tracking_uri=f"sqlite:///{database}")
+        client.search_experiments(max_results=1)
+    return client
+
+
+@contextlib.contextmanager
+def mlflow_errors(database: Path) -> Iterator[None]:
+    """Turn errors of MLflow and its database into one line that names the remedy."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        raise LtpaError(f"{database}: MLflow says: {' '.join(str(error).split())[:300]}; {REBUILD}") from error
+
+
+def experiment_id(client: "MlflowClient", results: Path, name: str) -> str:
+    """The id of experiment `name`; it is created, or restored where somebody deleted it."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        folder = Path(results).resolve() / ARTEFACTS / name.rpartition("/")[2]
+        return str(client.create_experiment(name, artifact_location=folder.as_uri()))
+    if found.lifecycle_stage != "active":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def _import_client() -> "type[MlflowClient]":
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    try:
+        from mlflow.tracking import MlflowClient
+    except ImportError as error:
+        raise LtpaError(
+            "mlflow is not installed: pip install mlflow, or set jobs.track to false; tables do not need it"
+        ) from error
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient
+
+
+def _check_database(database: Path) -> None:
+    try:
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            state = connection.execute("PRAGMA quick_check").fetchone()[0]
+            versions = connection.execute("SELECT count(*) FROM alembic_version").fetchone()[0]
+    except sqlite3.Error as error:
+        raise LtpaError(f"{database}: not a usable MLflow store ({error}); {REBUILD}") from error
+    if state != "ok" or versions != 1:
+        raise LtpaError(f"{database}: damaged ({state}); {REBUILD}")
