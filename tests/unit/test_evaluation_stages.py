@@ -13,8 +13,10 @@ from ltpa.core.errors import ConfigError, DataError, ModelError, RecordError
 from ltpa.core.hashing import sha256_file
 from ltpa.core.records import Record, read_record, write_record
 from ltpa.core.specs import EvaluationSpec
-from ltpa.data.arrays import Split, write_prepared
-from ltpa.models import create_model, get_variant, save_model
+from ltpa.data.arrays import PreparedDataset, Split, write_prepared
+from ltpa.evaluation.inference import extract_features
+from ltpa.evaluation.svm import SvmSettings, cross_validate
+from ltpa.models import create_model, get_variant, load, save_model
 
 SIZE, CLASSES = 16, ["ant", "bee", "cat"]
 TRAINING = "0" * 64
@@ -94,7 +96,13 @@ def test_transfer(results):
     }
     assert metrics["svm_accuracy_pct", "plain", "raw"].n == 30
     assert metrics["direct_accuracy_pct", "toy/test", "mapped"].n == 8
-    assert len(record.extra["fold_accuracies_pct"]["plain/l2"]) == 3
+    network = load(layout.run_dir(results, "train", "toy", "vgg-att2-concat-pc", 0) / layout.MODEL)
+    pooled = PreparedDataset.open(layout.data_dir(results, "plain")).pooled()
+    features = extract_features(network, pooled.images, 7)
+    for normalise in ("raw", "l2"):
+        expected = cross_validate(features, pooled.labels, SvmSettings(folds=3), normalise, "plain")
+        assert record.extra["fold_accuracies_pct"][f"plain/{normalise}"] == expected.fold_accuracies_pct
+    assert record.extra["fold_accuracies_pct"]["plain/raw"] != record.extra["fold_accuracies_pct"]["plain/l2"]
     assert metrics["svm_accuracy_pct", "plain", "l2"].value == pytest.approx(
         np.mean(record.extra["fold_accuracies_pct"]["plain/l2"])
     )

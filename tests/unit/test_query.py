@@ -38,12 +38,12 @@ def test_one_class_is_refused():
 
 def test_changes_by_hand():
     own = np.array([[[0.5, 0.25], [0.125, 0.125]]])
-    queried = np.array([[[0.25, 0.25], [0.25, 0.25]]])
+    queried = np.array([[[0.25, 0.5], [0.2, 0.05]]])
     change = compare_maps(own, queried)
-    assert change.relative_change == pytest.approx((0.5 + 0 + 1 + 1) / 4)
+    assert change.relative_change == pytest.approx((0.5 + 1 + 0.6 + 0.6) / 4)
     assert change.kl_divergence == pytest.approx(entropy(own.ravel(), queried.ravel()))
     assert change.max_abs_change == 0.25
-    assert change.moved_mass_pct == pytest.approx(25)
+    assert change.moved_mass_pct == pytest.approx(32.5)
 
 
 def test_equal_maps_do_not_change_at_all():
