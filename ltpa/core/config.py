@@ -18,12 +18,14 @@ class _Section(BaseModel):
 
 
 class Scale(_Section):
-    """How big the networks are, and whether the results may be held against the paper's."""
+    """How big the networks are, and whether the results may be held against the paper's.
+
+    `networks` lays architecture options (`ltpa.models.options`) over all variants of a routine family, `vgg` or `resnet`.
+    """
 
     name: Name
     comparable: bool = False
-    width: Annotated[float, Field(gt=0, le=1)] = 1.0
-    resnet_blocks: Annotated[int, Field(ge=1, le=18)] = 18
+    networks: dict[Literal["vgg", "resnet"], dict[str, Any]] = {}
 
 
 class Jobs(_Section):
@@ -37,7 +39,7 @@ class Jobs(_Section):
 
 
 class Transfer(_Section):
-    """Cross-domain classification: features, then a linear SVM in stratified folds (paper section 5.3, appendix A.4)."""
+    """Cross-domain classification by a linear SVM on features, in folds (paper section 5.3, appendix A.4)."""
 
     folds: Annotated[int, Field(ge=2)] = 5
     C: Annotated[float, Field(gt=0)] = 1.0

@@ -33,7 +33,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         with open(temporary, "rb+") as stream:
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         raise LtpaError(f"{path}: cannot write ({error.strerror}); free space or choose another folder") from error
     finally:

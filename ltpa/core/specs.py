@@ -1,7 +1,7 @@
 """Specs: the plain data that fully determines one job's result, apart from its seed.
 
-They travel as JSON (a rule parameter, a command-line argument, a file carried to a bare GPU machine), and the hash of that
-JSON is the record's `config_hash`.
+They travel as JSON (a rule parameter, a command-line argument, a file carried to a bare GPU machine), and the hash of
+that JSON is the record's `config_hash`.
 """
 
 import dataclasses

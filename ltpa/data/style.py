@@ -41,13 +41,13 @@ class Style:
     marks: tuple[str, ...] = ()
     polarity: Literal["light", "dark", "both"] = "light"
     background: Literal["texture", "gradient", "scene"] = "texture"
-    scale: tuple[float, float] = (0.5, 0.75)
+    scale: tuple[float, float] = (0.55, 0.75)
     rotation: float = 10.0
     centred: bool = False
-    clutter: tuple[int, int] = (0, 2)
+    clutter: tuple[int, int] = (0, 1)
     neighbours: bool = False
-    contrast: tuple[float, float] = (90.0, 140.0)
-    roughness: tuple[float, float] = (16.0, 30.0)
+    contrast: tuple[float, float] = (110.0, 150.0)
+    roughness: tuple[float, float] = (12.0, 24.0)
     saturation: float = 1.0
     recolour: bool = False
     blur: float = 0.0

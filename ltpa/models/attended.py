@@ -69,9 +69,10 @@ class AttendedClassifier(AttentionClassifier):
         """Logits (N, classes); for `indep` the logarithm of the mean of the levels' predicted distributions."""
         return mean_log_probability(self.level_logits(x))
 
-    def loss(self, x: Tensor, targets: Tensor) -> Tensor:
-        """Scalar training loss on `targets` (N,): the sum over the network's classifiers of the mean cross-entropy."""
-        return summed_cross_entropy(self.level_logits(x), targets)
+    def loss_and_logits(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum over the network's classifiers of their mean cross-entropy, and the logits (N, classes)."""
+        level_logits = self.level_logits(x)
+        return summed_cross_entropy(level_logits, targets), mean_log_probability(level_logits)
 
     def features(self, x: Tensor) -> Tensor:
         """Input (N, feature_dim) of the last linear layer; for `indep` those of all levels side by side."""

@@ -39,7 +39,7 @@ class AttentionClassifier(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw initial weights from torch's global random stream."""
-        initialise(self, self.architecture["bn_weight"])
+        initialise(self, self.architecture["bn_weight"], self.architecture["u_std"])
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -55,7 +55,12 @@ class AttentionClassifier(nn.Module):
 
     def loss(self, x: Tensor, targets: Tensor) -> Tensor:
         """Scalar training loss on `targets` (N,), class indices: the mean cross-entropy."""
-        return F.cross_entropy(self(x), targets)
+        return self.loss_and_logits(x, targets)[0]
+
+    def loss_and_logits(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The training loss and the logits (N, classes) of one and the same pass."""
+        logits = self(x)
+        return F.cross_entropy(logits, targets), logits
 
     def attention(self, x: Tensor, query: Tensor | None = None) -> dict[str, Tensor]:
         """Trained attention maps (N, h, w) by level; none for networks without trained attention.

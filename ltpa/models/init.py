@@ -7,17 +7,21 @@ from torch import nn
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
-def initialise(module: nn.Module, bn_weight: str) -> None:
+def initialise(module: nn.Module, bn_weight: str, u_std: float) -> None:
     """Draw all weights of `module` anew from torch's global random stream.
 
-    Convolutions, u included: N(0, sqrt(2 / (k^2 C_out))), bias 0. Linear: weight and bias U(-1, 1) / sqrt(fan_in).
+    Convolutions: N(0, sqrt(2 / (k^2 C_out))), bias 0; u, a 1x1 convolution to one channel: N(0, u_std), bias 0. Linear: weight and bias U(-1, 1) / sqrt(fan_in).
     BatchNorm: weight U(0, 1) where `bn_weight` is `uniform`, else 1; bias 0.
 
-    For u, a 1x1 convolution to one channel, this is a standard deviation of sqrt 2: initial maps are nearly one-hot.
+    The rule for convolutions would give u a standard deviation of sqrt 2, and so it is in the published code: initial
+    maps are nearly one-hot.
     """
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            if part.out_channels == 1:
+                nn.init.normal_(part.weight, std=u_std)
+            else:
+                nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
         elif isinstance(part, nn.Linear):

@@ -1,5 +1,6 @@
 """Options of every network family: what an architecture may say, with its defaults and limits. Free of torch."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, get_args
 
@@ -18,6 +19,8 @@ class NetworkOptions(BaseModel):
     Attributes:
         width: factor on every channel count, 1 for the networks of the paper; no layer gets narrower than 4 channels.
         bn_weight: initial batch-normalisation weights: `uniform` U(0,1) as in Torch7, or `one` as in PyTorch.
+        u_std: standard deviation of the initial u of every attention unit; sqrt 2 in the published code.
+        dropout: factor on every dropout rate; 1 for the published rates, 0 for none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -26,6 +29,8 @@ class NetworkOptions(BaseModel):
     family: str
     width: float = Field(default=1.0, gt=0)
     bn_weight: Literal["uniform", "one"] = "uniform"
+    u_std: float = Field(default=math.sqrt(2), gt=0)
+    dropout: float = Field(default=1.0, ge=0, le=1)
 
     def channels(self, full: int) -> int:
         """Channel count of a layer that has `full` channels at width 1."""

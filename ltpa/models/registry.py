@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from torch import nn
+
 from ltpa.core.errors import ModelError
 from ltpa.models.base import AttentionClassifier
 from ltpa.models.options import parse_options
@@ -34,6 +36,9 @@ def build_model(architecture: Mapping[str, Any], num_classes: int, image_size: i
     if num_classes < 2:
         raise ModelError(f"a classifier needs at least 2 classes, not {num_classes}")
     model = _BUILDERS[options.family](options, num_classes, image_size)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p *= options.dropout
     model.reset_parameters()
     return model
 

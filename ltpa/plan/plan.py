@@ -1,6 +1,5 @@
 """The plan of a configuration: everything the DAG, `ltpa plan` and `ltpa spec` ask."""
 
-import dataclasses
 import functools
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,9 +7,9 @@ from typing import Any, NamedTuple
 from ltpa.core import layout
 from ltpa.core.config import Config, unknown_name
 from ltpa.core.declared import load_declaration
-from ltpa.core.errors import ConfigError
+from ltpa.core.errors import ConfigError, ModelError
 from ltpa.core.specs import EvaluationSpec, PrepareSpec, TrainSpec
-from ltpa.models.registry import resolve_architecture
+from ltpa.models.variants import resolve_architecture
 from ltpa.training.recipe import Recipe
 
 TRANSFER_ROLES = ("caltech101", "caltech256", "event8", "action40", "scene67")
@@ -41,7 +40,7 @@ class Plan:
         ConfigError: a name that is not declared, or two datasets for one role.
     """
 
-    def __init__(self, config: Config, source: str = "config", root: Path = Path(".")) -> None:
+    def __init__(self, config: Config, source: str = "config", root: Path = Path()) -> None:
         self.config = config
         self.source = source
         self.results = Path(root) / "results" / config.scale.name
@@ -70,6 +69,8 @@ class Plan:
             family = self.variants[name]["recipe"]
             if "default" not in self.config.recipes.get(family, {}):
                 raise ConfigError(f"{self.source}: key 'recipes': add {family}: {{default: NAME}} for variant {name}")
+        for name in self.config.variants:
+            self._architecture(name)
         for name, values in self.recipes.items():
             Recipe.from_dict(values, f"config/recipes.yaml: {name}")
 
@@ -111,10 +112,11 @@ class Plan:
         )
 
     def _architecture(self, variant: str) -> dict[str, Any]:
-        options = {}
-        if self.variants[variant]["recipe"] == "resnet":
-            options["blocks_per_stage"] = self.config.scale.resnet_blocks
-        return resolve_architecture(variant, width=self.config.scale.width, **options)
+        options = dict(self.config.scale.networks.get(self.variants[variant]["recipe"], {}))
+        try:
+            return resolve_architecture(variant, **{"width": 1.0, **options})
+        except ModelError as error:
+            raise ConfigError(f"{self.source}: key 'scale.networks': {error}") from error
 
     def _recipe_name(self, dataset: str, variant: str) -> str:
         choices = self.config.recipes[self.variants[variant]["recipe"]]
@@ -122,10 +124,8 @@ class Plan:
 
     def evaluation_spec(self, stage: str, dataset: str, variant: str) -> EvaluationSpec:
         """How `stage` evaluates the networks of `variant` trained on `dataset`."""
-        protocol = getattr(self.config.protocols, stage).model_dump()
-        for key in ("variants",):
-            protocol.pop(key, None)
-        if stage == "segmentation":
+        protocol = getattr(self.config.protocols, stage).model_dump(exclude={"variants"})
+        if stage in ("segmentation", "patches"):
             protocol["saliency"] = self.variants[variant]["saliency"]
         return EvaluationSpec(
             scale=self.config.scale.name,
@@ -179,30 +179,3 @@ class Plan:
     def evaluation_manifests(self, stage: str, dataset: str) -> list[str]:
         """Manifests of the datasets a stage evaluates on."""
         return [self.manifest(target["name"]) for target in self.targets(stage, dataset)]
-
-    @functools.cached_property
-    def extra_runs(self) -> list[Run]:
-        """Runs that no table asks for but the road includes: query swaps, patches, and what the checks look at."""
-        config, runs = self.config, []
-        for variant in config.protocols.query.variants:
-            runs += [Run("query", self.roles[r], variant) for r in SOURCE_ROLES[:1] if r in self.roles]
-        if FINE_ROLE in self.roles:
-            runs += [Run("patches", self.roles[FINE_ROLE], v) for v in config.protocols.patches.variants]
-        runs += self.check_runs
-        return [run for run in dict.fromkeys(runs) if run.variant in config.variants]
-
-    @functools.cached_property
-    def check_runs(self) -> list[Run]:
-        """Every variant on the first source set: trained, and its maps held against the masks where it has maps."""
-        if SOURCE_ROLES[0] not in self.roles:
-            return []
-        source = self.roles[SOURCE_ROLES[0]]
-        runs = [Run("train", source, variant) for variant in self.config.variants]
-        runs += [Run("segmentation", source, v) for v in self.config.variants if self.variants[v]["saliency"]]
-        runs += [Run("query", source, v) for v in self.config.protocols.query.variants if v in self.config.variants]
-        return runs
-
-
-def spec_parameters(spec: Any) -> dict[str, Any]:
-    """A spec as plain data, for printing."""
-    return dataclasses.asdict(spec)

@@ -6,11 +6,12 @@ from pathlib import Path
 from ltpa.core.errors import RecordError
 from ltpa.core.records import read_record
 from ltpa.plan.plan import Plan
+from ltpa.plan.views import all_runs
 
 
 def summarise(plan: Plan) -> str:
     """A Markdown table of job counts per stage."""
-    counts = Counter(run.stage for run in plan.all_runs)
+    counts = Counter(run.stage for run in all_runs(plan))
     lines = ["| stage | networks | jobs |", "|---|---:|---:|"]
     for stage, runs in counts.items():
         lines.append(f"| {stage} | {runs * len(plan.config.seeds)} | {runs * len(plan.blocks)} |")
@@ -23,7 +24,7 @@ def summarise(plan: Plan) -> str:
 def status(plan: Plan) -> str:
     """A Markdown table of all runs: how many seeds are done, failed, damaged or missing."""
     lines = ["| stage | dataset | variant | seeds |", "|---|---|---|---|"]
-    for run in plan.all_runs:
+    for run in all_runs(plan):
         states = Counter(_state(Path(path)) for path in plan.records(run))
         text = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         lines.append(f"| {run.stage} | {run.dataset} | {run.variant} | {text} |")

@@ -10,28 +10,9 @@ from pathlib import Path
 from ltpa.core.errors import LtpaError
 from ltpa.core.files import write_text
 from ltpa.core.records import Record, read_record
-from ltpa.tables.spec import ViewSpec
+from ltpa.tables.spec import CheckSpec
 
 _COMBINED = "combined"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CheckSpec(ViewSpec):
-    """What must hold.
-
-    Attributes:
-        compatibility: `pc` or `dp` of each attention variant; only these are checked for attending and for queries.
-        max_error_of_chance: a network learned if its test error is at most this fraction of the error of guessing.
-        min_pointing_over_chance: attention attends if its peak hits the object at least this many times as often as a
-            random pixel (mean over seeds; combined map where there is one, else the last level).
-        query_pc_max: largest relative change of a pc map under another image's global vector, which is zero in exact
-            arithmetic (softmax is shift-invariant); dp maps must change.
-    """
-
-    compatibility: dict[str, str]
-    max_error_of_chance: float
-    min_pointing_over_chance: float
-    query_pc_max: float
 
 
 SPEC = CheckSpec

@@ -1,24 +1,16 @@
 """Write the records of a scale into its MLflow store, and hold the tables against what it then says."""
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from ltpa.core.files import write_text
-from ltpa.tables.spec import ViewSpec
+from ltpa.tables.spec import TrackSpec
 from ltpa.tracking.store import DATABASE, exclusive, mlflow_errors, open_store, remove_store
 from ltpa.tracking.verify import verify
 from ltpa.tracking.writer import Writer
 
 MAPPING = "tracking.json"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrackSpec(ViewSpec):
-    """What goes into the store. `models` keeps networks of 5 MB and more among the artefacts; small ones always are."""
-
-    models: bool = False
 
 
 SPEC = TrackSpec

@@ -22,6 +22,7 @@ from ltpa.core.specs import TrainSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.normalise import fit_normaliser
 from ltpa.models import build_model, save_model
+from ltpa.stages.common import set_up_torch
 from ltpa.training import checkpoint
 from ltpa.training.engine import Arrays, EpochRow, Interrupted, Trainer
 from ltpa.training.recipe import Recipe
@@ -55,7 +56,7 @@ def run(
         TrainingError: the loss stopped being finite, or another process trains the same network.
         Stopped: SIGTERM, SIGUSR1 or `max_seconds`; state is saved.
     """
-    torch.set_num_threads(spec.threads)
+    set_up_torch(spec.threads)
     deadline = time.monotonic() + max_seconds
     requested: list[int] = []
     for number in (signal.SIGTERM, signal.SIGUSR1):

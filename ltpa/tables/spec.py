@@ -1,4 +1,4 @@
-"""The spec of one table: everything besides the records that its files depend on."""
+"""The specs of the jobs that only read results: tables, checks, tracking."""
 
 import dataclasses
 from typing import Any
@@ -41,3 +41,29 @@ class TableSpec(ViewSpec):
     declaration: dict[str, Any]
     published: list[dict[str, Any]]
     conditions: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckSpec(ViewSpec):
+    """What must hold.
+
+    Attributes:
+        compatibility: `pc` or `dp` of each attention variant; only these are checked for attending and for queries.
+        max_error_of_chance: a network learned if its test error is at most this fraction of the error of guessing.
+        min_pointing_over_chance: attention attends if its peak hits the object at least this many times as often as a
+            random pixel (mean over seeds; combined map where there is one, else the last level).
+        query_pc_max: largest relative change of a pc map under another image's global vector, which is zero in exact
+            arithmetic (softmax is shift-invariant); dp maps must change.
+    """
+
+    compatibility: dict[str, str]
+    max_error_of_chance: float
+    min_pointing_over_chance: float
+    query_pc_max: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrackSpec(ViewSpec):
+    """What goes into the store. `models` keeps networks of 5 MB and more among the artefacts; small ones always are."""
+
+    models: bool = False

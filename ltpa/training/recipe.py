@@ -11,8 +11,8 @@ from ltpa.core.errors import ConfigError
 class Schedule:
     """How the learning rate moves with the epoch, epochs counted from 1.
 
-    `constant`; `every`: multiply by `factor` at each epoch divisible by `period`; `milestones`: multiply by `factors[k]`
-    from epoch `milestones[k]` on; `cosine`: from the base rate to zero over all epochs.
+    `constant`; `every`: multiply by `factor` at each epoch divisible by `period`; `milestones`: multiply by
+    `factors[k]` from epoch `milestones[k]` on; `cosine`: from the base rate to zero over all epochs.
     """
 
     kind: Literal["constant", "every", "milestones", "cosine"] = "constant"

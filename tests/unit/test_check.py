@@ -8,7 +8,8 @@ from tables_support import put, record, trained
 from ltpa.core.errors import LtpaError, RecordError
 from ltpa.core.records import Metric
 from ltpa.stages import check as stage
-from ltpa.stages.check import CheckSpec, examine
+from ltpa.stages.check import examine
+from ltpa.tables.spec import CheckSpec
 
 SPEC = CheckSpec(
     scale="demo",

@@ -6,7 +6,7 @@ from ltpa.core import layout
 from ltpa.core.config import parse_config
 from ltpa.core.errors import LtpaError
 from ltpa.core.provenance import module_closure
-from ltpa.plan import Plan, Run
+from ltpa.plan import Plan, views
 from ltpa.plan.plan import EVALUATIONS
 
 try:

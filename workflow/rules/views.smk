@@ -3,8 +3,10 @@
 
 rule table:
     input:
-        records=lambda wildcards: PLAN.table_records(wildcards.table),
-        manifests=lambda wildcards: PLAN.table_manifests(wildcards.table),
+        records=lambda wildcards: views.records(
+            PLAN, views.table_runs(PLAN, wildcards.table)
+        ),
+        manifests=lambda wildcards: views.table_manifests(PLAN, wildcards.table),
         code=code("table"),
     output:
         tidy=f"{RESULTS}/tables/{{table}}.tidy.csv",
@@ -18,7 +20,7 @@ rule table:
             caption="../report/table.rst",
         ),
     params:
-        spec=lambda wildcards: PLAN.table_spec(wildcards.table).to_json(),
+        spec=lambda wildcards: views.table_spec(PLAN, wildcards.table).to_json(),
     log:
         f"{LOGS}/table/{{table}}.log",
     benchmark:
@@ -32,19 +34,19 @@ rule table:
         "Building {wildcards.table}"
     shell:
         f"{PYTHON} -m ltpa table --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
-        "--records {input.records:q} > {log:q} 2>&1"
+        "--records {input.records:q} {input.manifests:q} > {log:q} 2>&1"
 
 
 rule check:
     input:
-        records=PLAN.check_records,
-        patches=PLAN.extra_records,
+        records=views.records(PLAN, views.check_runs(PLAN)),
+        patches=views.records(PLAN, views.patch_runs(PLAN)),
         code=code("check"),
     output:
         json=f"{RESULTS}/checks.json",
         md=CHECKS,
     params:
-        spec=PLAN.check_spec().to_json(),
+        spec=views.check_spec(PLAN).to_json(),
     log:
         f"{LOGS}/check.log",
     benchmark:
@@ -63,7 +65,7 @@ rule check:
 
 rule track:
     input:
-        records=PLAN.all_records,
+        records=views.records(PLAN, views.all_runs(PLAN)),
         tables=[
             str(layout.table_path(PLAN.results, table, "tidy.csv"))
             for table in PLAN.config.tables
@@ -73,7 +75,7 @@ rule track:
     output:
         f"{RESULTS}/tracking.json",
     params:
-        spec=PLAN.track_spec().to_json(),
+        spec=views.track_spec(PLAN).to_json(),
     log:
         f"{LOGS}/track.log",
     benchmark:
@@ -92,9 +94,8 @@ rule track:
 
 rule figures:
     input:
-        records=PLAN.check_records,
-        models=PLAN.figure_models,
-        fgsm=PLAN.figure_records,
+        records=views.records(PLAN, views.figure_runs(PLAN)),
+        models=views.figure_models(PLAN),
         code=code("figures"),
     output:
         index=FIGURES,
@@ -111,7 +112,7 @@ rule figures:
             caption="../report/curves.rst",
         ),
     params:
-        spec=PLAN.figures_spec().to_json(),
+        spec=views.figures_spec(PLAN).to_json(),
     log:
         f"{LOGS}/figures.log",
     benchmark:

@@ -1,0 +1,153 @@
+"""What the views need: the runs behind tables, checks, figures and the MLflow store, and the spec of each."""
+
+import dataclasses
+
+from ltpa.core import layout
+from ltpa.core.declared import config_dir
+from ltpa.plan.plan import FINE_ROLE, SOURCE_ROLES, Plan, Run
+from ltpa.report.spec import FiguresSpec
+from ltpa.tables.declaration import Declaration, parse_declaration
+from ltpa.tables.needs import needed
+from ltpa.tables.published import Published, load_published
+from ltpa.tables.spec import CheckSpec, TableSpec, TrackSpec
+
+
+def _table(plan: Plan, table: str) -> tuple[Declaration, list[Published]]:
+    declaration = parse_declaration(plan.tables[table], table, "config/tables.yaml")
+    return declaration, load_published(config_dir() / "published" / f"{table}.csv")
+
+
+def table_runs(plan: Plan, table: str) -> list[Run]:
+    """The runs whose records a table reads; none for a table of datasets."""
+    declaration, published = _table(plan, table)
+    found = needed(declaration, published, plan.roles, plan.config.variants)
+    return [Run(*run) for run in found if run[0] != "prepare"]
+
+
+def table_manifests(plan: Plan, table: str) -> list[str]:
+    """The dataset manifests a table reads."""
+    declaration, published = _table(plan, table)
+    found = needed(declaration, published, plan.roles, plan.config.variants)
+    return [plan.manifest(dataset) for stage, dataset, _ in found if stage == "prepare"]
+
+
+def table_spec(plan: Plan, table: str) -> TableSpec:
+    """Everything besides records and manifests that a table's files depend on."""
+    declaration, published = _table(plan, table)
+    standins = {name: plan.datasets[name]["title"] for name in plan.config.datasets if "plays" in plan.datasets[name]}
+    subsets = {
+        role: dict(zip(plan.datasets[name]["subset_roles"], plan.datasets[name]["classes"], strict=True))
+        for role, name in plan.roles.items()
+        if "subset_roles" in plan.datasets[name]
+    }
+    return TableSpec(
+        scale=plan.config.scale.name,
+        table=table,
+        comparable=plan.config.scale.comparable,
+        scale_note=scale_note(plan),
+        seeds=plan.config.seeds,
+        variants=plan.config.variants,
+        roles=plan.roles,
+        standins=standins,
+        declaration=declaration.model_dump(mode="json"),
+        published=[dataclasses.asdict(entry) for entry in published],
+        conditions=subsets,
+    )
+
+
+def scale_note(plan: Plan) -> str:
+    """What the head of a table says about the networks' size; nothing where it is the paper's."""
+    parts = []
+    for family, options in plan.config.scale.networks.items():
+        texts = [f"{key} {value}" for key, value in options.items()]
+        parts.append(f"{family} networks with {', '.join(texts)}")
+    return "; ".join(parts)
+
+
+def check_runs(plan: Plan) -> list[Run]:
+    """What the checks look at: every variant trained on the first source set, its maps, its queries."""
+    if SOURCE_ROLES[0] not in plan.roles:
+        return []
+    source = plan.roles[SOURCE_ROLES[0]]
+    variants = plan.config.variants
+    runs = [Run("train", source, variant) for variant in variants]
+    runs += [Run("segmentation", source, variant) for variant in variants if plan.variants[variant]["saliency"]]
+    runs += [Run("query", source, variant) for variant in plan.config.protocols.query.variants if variant in variants]
+    return runs
+
+
+def patch_runs(plan: Plan) -> list[Run]:
+    """Patch extraction on the fine-grained set."""
+    if FINE_ROLE not in plan.roles:
+        return []
+    chosen = plan.config.protocols.patches.variants
+    return [Run("patches", plan.roles[FINE_ROLE], variant) for variant in chosen if variant in plan.config.variants]
+
+
+def all_runs(plan: Plan) -> list[Run]:
+    """Every run of the road, each once: those of the tables, the checks, the patches, and the training behind them."""
+    runs = [run for table in plan.config.tables for run in table_runs(plan, table)]
+    runs += check_runs(plan) + patch_runs(plan)
+    training = [Run("train", run.dataset, run.variant) for run in runs]
+    return list(dict.fromkeys(training + runs))
+
+
+def records(plan: Plan, runs: list[Run]) -> list[str]:
+    """Paths of the records of all seeds of `runs`."""
+    return [path for run in runs for path in plan.records(run)]
+
+
+def table_files(plan: Plan, table: str) -> list[str]:
+    """The rendered files of a table."""
+    return [str(layout.table_path(plan.results, table, suffix)) for suffix in layout.TABLE_SUFFIXES]
+
+
+def figure_runs(plan: Plan) -> list[Run]:
+    """What the figures read besides networks: training on the first source set, attacks."""
+    training = [run for run in check_runs(plan) if run.stage == "train"]
+    return training + [run for run in all_runs(plan) if run.stage == "fgsm"]
+
+
+def figures_spec(plan: Plan) -> FiguresSpec:
+    """Overlays of every network that has maps, on the first source set and the first seed."""
+    variants = [run.variant for run in check_runs(plan) if run.stage == "segmentation"]
+    published: dict[str, dict[str, float]] = {}
+    for entry in load_published(config_dir() / "published" / "figure6.csv"):
+        if entry.value is not None:
+            published.setdefault(entry.variant, {})[entry.condition.removeprefix("eps=")] = entry.value
+    return FiguresSpec(
+        scale=plan.config.scale.name,
+        dataset=plan.roles.get(SOURCE_ROLES[0], ""),
+        threads=plan.config.jobs.threads,
+        seed=plan.config.seeds[0],
+        images=6,
+        labels={variant: plan.variants[variant]["label"] for variant in plan.config.variants},
+        overlays={variant: plan.variants[variant]["saliency"] for variant in variants},
+        published=published,
+    )
+
+
+def figure_models(plan: Plan) -> list[str]:
+    """The networks the overlays load."""
+    spec = figures_spec(plan)
+    folders = [layout.run_dir(plan.results, "train", spec.dataset, v, spec.seed) for v in spec.overlays]
+    return [str(folder / name) for folder in folders for name in (layout.MODEL, layout.RECORD, layout.HISTORY)]
+
+
+def check_spec(plan: Plan) -> CheckSpec:
+    """The thresholds, and the compatibility function of each attention variant."""
+    checks = plan.config.protocols.checks
+    architectures = {name: plan.variants[name]["architecture"] for name in plan.config.variants}
+    attending = {name: a for name, a in architectures.items() if a.get("levels") or a["family"] == "vgg-pan"}
+    return CheckSpec(
+        scale=plan.config.scale.name,
+        compatibility={name: a.get("compatibility", "pc") for name, a in attending.items()},
+        max_error_of_chance=checks.max_error_of_chance,
+        min_pointing_over_chance=checks.min_pointing_over_chance,
+        query_pc_max=checks.query_pc_max,
+    )
+
+
+def track_spec(plan: Plan) -> TrackSpec:
+    """Which scale is tracked."""
+    return TrackSpec(scale=plan.config.scale.name)

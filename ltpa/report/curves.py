@@ -1,0 +1,53 @@
+"""Learning curves and attack curves."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ltpa.report.overlays import save_png
+
+
+def draw_learning_curves(
+    path: Path, histories: Mapping[str, Sequence[Sequence[tuple[int, float]]]], chance: float
+) -> None:
+    """Write a PNG of test error (%) over epochs: one colour per network, one line per seed, chance dashed.
+
+    `histories` maps a network's title to its seeds' points (epoch, error); an epoch without evaluation has no point.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axis = figure.subplots()
+    colours = colormaps["tab20"]
+    for index, (title, seeds) in enumerate(histories.items()):
+        for number, points in enumerate(seeds):
+            label = title if number == 0 else None
+            axis.plot(*zip(*points, strict=True), color=colours(index % 20), marker=".", linewidth=1, label=label)
+    axis.axhline(chance, color="grey", linestyle="--", linewidth=0.8, label="chance")
+    axis.set(xlabel="epoch", ylabel="test error (%)", ylim=(0, 100))
+    axis.legend(fontsize=6, ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    save_png(figure, path)
+
+
+def draw_attack_curves(
+    path: Path, curves: Mapping[str, Mapping[float, Sequence[float]]], published: Mapping[str, Mapping[float, float]]
+) -> None:
+    """Write a PNG of fooling rate (%) over the perturbation's norm: ours with every seed as a dot, published dashed."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5, 4), layout="constrained")
+    axis = figure.subplots()
+    for index, (title, rates) in enumerate(curves.items()):
+        colour = colormaps["tab10"](index)
+        norms = sorted(rates)
+        means = [sum(rates[norm]) / len(rates[norm]) for norm in norms]
+        axis.plot(norms, means, color=colour, label=f"{title}, ours")
+        for norm in norms:
+            axis.plot([norm] * len(rates[norm]), rates[norm], ".", color=colour)
+        if title in published:
+            axis.plot(*zip(*sorted(published[title].items()), strict=True), "--", color=colour, label=f"{title}, paper")
+    axis.set_xscale("symlog", base=2, linthresh=1)
+    axis.set(xlabel="perturbation norm (0-255 scale)", ylabel="fooling rate (%)", ylim=(0, 100))
+    axis.legend(fontsize=7)
+    save_png(figure, path)

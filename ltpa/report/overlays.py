@@ -1,0 +1,63 @@
+"""Attention overlays: one row per image, one column per network, the same colour scale along a row."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ltpa.core.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CELL_INCHES = 1.15
+
+
+def draw_overlays(
+    path: Path, images: np.ndarray, masks: np.ndarray | None, row_labels: list[str], maps: dict[str, np.ndarray]
+) -> None:
+    """Write a PNG grid: image, object outline where known, then each network's map over the image.
+
+    Args:
+        images: (N, H, W, 3) uint8.
+        masks: (N, H, W) 0/1 or None.
+        row_labels: N texts.
+        maps: column title -> (N, H, W) saliency; each row shares one colour scale, from zero to its largest value
+            relative to a uniform map, so that columns can be compared.
+    """
+    figure = _grid(len(images), len(maps) + 1)
+    peaks = [max(float(_relative(m[row]).max()) for m in maps.values()) for row in range(len(images))]
+    for row, image in enumerate(images):
+        axes = figure.axes[row * (len(maps) + 1) :]
+        axes[0].imshow(image)
+        axes[0].set_ylabel(row_labels[row], fontsize=7)
+        if masks is not None and masks[row].any():
+            axes[0].contour(masks[row], levels=[0.5], colors="white", linewidths=0.8)
+        for axis, (title, stack) in zip(axes[1:], maps.items(), strict=False):
+            axis.imshow(image)
+            axis.imshow(_relative(stack[row]), cmap="inferno", alpha=0.65, vmin=0, vmax=peaks[row])
+            if row == 0:
+                axis.set_title(title, fontsize=6)
+    save_png(figure, path)
+
+
+def _relative(saliency: np.ndarray) -> np.ndarray:
+    """A map divided by its mean: 1 everywhere for a uniform one."""
+    mean = float(saliency.mean())
+    return saliency / mean if mean > 0 else np.zeros_like(saliency)
+
+
+def _grid(rows: int, columns: int) -> "Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(columns * CELL_INCHES, rows * CELL_INCHES + 0.3), layout="constrained")
+    for axis in figure.subplots(rows, columns, squeeze=False).flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    return figure
+
+
+def save_png(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG by way of a temporary name; the same figure gives the same bytes."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150, metadata={"Software": None})

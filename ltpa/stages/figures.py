@@ -1,0 +1,92 @@
+"""Draw what people look at first: attention overlays, learning curves, attack curves."""
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ltpa.core import layout
+from ltpa.core.files import write_text
+from ltpa.core.hashing import sha256_file
+from ltpa.core.records import Record, read_record
+from ltpa.data.arrays import PreparedDataset, Split
+from ltpa.evaluation.saliency import Saliency, upsample
+from ltpa.report.curves import draw_attack_curves, draw_learning_curves
+from ltpa.report.overlays import draw_overlays
+from ltpa.report.spec import FiguresSpec
+
+SPEC = FiguresSpec
+
+
+def run(spec: FiguresSpec, results: Path, records: Sequence[Path]) -> None:
+    """Write PNGs into `figures/` and their list, with digests, into `figures/index.json` last."""
+    folder = Path(results) / "figures"
+    found = [record for record in map(read_record, records) if record.status == "ok"]
+    paths = [folder / "attention.png", folder / "learning-curves.png", folder / "fooling-rate.png"]
+    _overlays(spec, results, paths[0])
+    _learning_curves(spec, results, [r for r in found if r.stage == "train" and r.dataset == spec.dataset], paths[1])
+    _attack_curves(spec, [r for r in found if r.stage == "fgsm"], paths[2])
+    index = {path.name: sha256_file(path) for path in paths}
+    write_text(folder / "index.json", json.dumps(index, indent=1) + "\n")
+
+
+def choose_images(split: Split, count: int) -> np.ndarray:
+    """Indices of the first image of each class, then the second of each, and so on, `count` in all."""
+    rank: dict[int, int] = defaultdict(int)
+    keys = []
+    for index, label in enumerate(split.labels.tolist()):
+        keys.append((rank[label], label, index))
+        rank[label] += 1
+    return np.array([index for _, _, index in sorted(keys)[:count]])
+
+
+def _overlays(spec: FiguresSpec, results: Path, path: Path) -> None:
+    from ltpa.models import load
+
+    dataset = PreparedDataset.open(layout.data_dir(results, spec.dataset))
+    split = dataset.split("test")
+    chosen = choose_images(split, spec.images)
+    images = split.images[chosen]
+    columns = {}
+    for variant, declared in spec.overlays.items():
+        source = layout.run_dir(results, "train", spec.dataset, variant, spec.seed)
+        if read_record(source / layout.RECORD).status != "ok":
+            continue
+        model = load(source / layout.MODEL, expect_variant=variant)
+        saliency = Saliency.from_declaration(declared, "figures")
+        found = saliency.maps(model, images, len(images))
+        maps = {level: upsample(stack, images.shape[1:3]) for level, stack in found.items()}
+        columns[spec.labels[variant]] = saliency.combine(maps)
+    labels = [dataset.classes[label] for label in split.labels[chosen]]
+    draw_overlays(path, images, None if split.masks is None else split.masks[chosen], labels, columns)
+
+
+def _learning_curves(spec: FiguresSpec, results: Path, records: list[Record], path: Path) -> None:
+    histories: dict[str, list[list[tuple[int, float]]]] = defaultdict(list)
+    chance = 100.0
+    for record in records:
+        folder = layout.run_dir(results, "train", record.dataset, record.variant, record.seed)
+        with open(folder / layout.HISTORY, encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        points = [(int(row["epoch"]), float(row["test_error_pct"])) for row in rows if row["test_error_pct"]]
+        histories[spec.labels[record.variant]].append(points)
+        chance = next(m.value for m in record.metrics if m.name == "chance_error_pct")
+    draw_learning_curves(path, histories, chance)
+
+
+def _attack_curves(spec: FiguresSpec, records: list[Record], path: Path) -> None:
+    curves: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        for metric in record.metrics:
+            if metric.name == "fooling_rate_pct":
+                norm = float(metric.condition.removeprefix("eps="))
+                curves[spec.labels[record.variant]][norm].append(metric.value)
+    published = {
+        spec.labels[variant]: {float(norm): rate for norm, rate in rates.items()}
+        for variant, rates in spec.published.items()
+        if variant in spec.labels
+    }
+    draw_attack_curves(path, curves, published)
