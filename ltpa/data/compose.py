@@ -47,9 +47,7 @@ def compose(style: Style, source: Pool, count: int, size: int, seed: int) -> Spl
 def _start(style: Style, source: Pool, labels: np.ndarray, size: int, rng: np.random.Generator) -> _Scene:
     """Backgrounds, and which digit in which polarity each image gets."""
     count = len(labels)
-    light = {"light": np.ones(count, bool), "dark": np.zeros(count, bool), "both": rng.random(count) < 0.5}[
-        style.polarity
-    ]
+    light = rng.random(count) < {"light": 1.0, "dark": 0.0, "both": 0.5}[style.polarity]
     if style.labels == "digit-polarity":
         position, light = labels // 2, labels % 2 == 0
     elif style.labels == "scene":
@@ -168,7 +166,7 @@ def _paint(canvas: np.ndarray, coverage: np.ndarray, ink: np.ndarray) -> None:
 
 
 def _mark_side(size: int) -> int:
-    return max(3, round(0.17 * size))
+    return max(3, round(0.2 * size))
 
 
 def _place_marks(scene: _Scene, style: Style, masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -43,6 +43,8 @@ def generate(name: str, declaration: Mapping[str, Any]) -> tuple[list[str], dict
     for split, options in declaration["splits"].items():
         if options.keys() != {"count", "pool"} or options["count"] < expected:
             raise ConfigError(f"{source}, split {split}: needs a pool, and a count of at least {expected}")
+        if style.background == "scene" and options["pool"] != "test":
+            raise ConfigError(f"{source}, split {split}: the scenes lie in the pool 'test'; set pool: test")
         seed = derive(declaration["seed"], name, split)
         splits[split] = compose(style, pool(options["pool"]), options["count"], size, seed)
     facts = {"pools": {split: options["pool"] for split, options in declaration["splits"].items()}}

@@ -208,7 +208,7 @@ def test_sibling_classes_differ_in_the_mark_alone(made):
             split.images, split.labels, split.parts.astype(int), split.boxes, strict=True
         ):
             x0, y0, x1, y1 = part
-            assert x1 - x0 == y1 - y0 == 3
+            assert x1 - x0 == y1 - y0 == 4
             assert (image[y0:y1, x0:x1] == colours[classes[label].split()[1]]).all()
             assert box[0] <= x0 and box[1] <= y0 and x1 <= box[2] and y1 <= box[3]
         digits = load_digits().target[target_digits(split)]
@@ -261,6 +261,10 @@ def wrong(**changes):
         (
             wrong(splits={"train": {"count": 5, "pool": "train"}}),
             "split train: needs a pool, and a count of at least 10",
+        ),
+        (
+            {**declared("digits-scenes"), "splits": {"all": {"count": 60, "pool": "train"}}},
+            "scenes lie in the pool 'test'",
         ),
         ({"style": {}}, "its declaration lacks classes, image_size, seed, splits"),
     ],
