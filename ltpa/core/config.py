@@ -20,7 +20,7 @@ class _Section(BaseModel):
 class Scale(_Section):
     """How big the networks are, and whether the results may be held against the paper's.
 
-    `networks` lays architecture options (`ltpa.models.options`) over all variants of a routine family, `vgg` or `resnet`.
+    `networks` lays architecture options (`ltpa.models.options`) over all variants of a family, `vgg` or `resnet`.
     """
 
     name: Name
@@ -85,7 +85,7 @@ class Checks(_Section):
     """What the pipeline asserts about its own results."""
 
     max_error_of_chance: Annotated[float, Field(gt=0, le=1)] = 0.5
-    min_pointing_over_chance: Annotated[float, Field(ge=1)] = 1.2
+    min_pointing_over_chance: Annotated[float, Field(ge=0)] = 1.2
     query_pc_max: Annotated[float, Field(ge=0)] = 1e-4
 
 

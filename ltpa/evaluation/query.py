@@ -11,6 +11,7 @@ import numpy as np
 from ltpa.core.errors import ConfigError, DataError
 
 _TINY = float(np.finfo(np.float32).tiny)
+SMALLEST_SHARE = 1e-3  # of a uniform map's weight; a smaller divisor is never used
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Change:
     """How far maps move when the query does, averaged over images.
 
     Attributes:
-        relative_change: mean over cells of |a2 - a1| / a1 (as in figure 10).
+        relative_change: mean over cells of |a2 - a1| / a1 (as in figure 10); cells that hold less than a thousandth of
+            a uniform map's weight are divided by that thousandth, or nothing would be left of the other cells.
         kl_divergence: of the queried map from the own one, in nats; maps are scaled to sum 1 first.
         max_abs_change: largest |a2 - a1| of any cell of any image.
         moved_mass_pct: half the sum of |a2 - a1| over maps scaled to sum 1, which no single small cell can dominate.
@@ -65,8 +67,7 @@ def choose_pairs(labels: np.ndarray, pairs: int) -> tuple[np.ndarray, np.ndarray
 def compare_maps(own: np.ndarray, queried: np.ndarray) -> Change:
     """Compare maps (N, h, w) under the own and under the query's global vector.
 
-    Divisors and arguments of the logarithm are kept at or above the smallest normal float32, below which softmax
-    weights vanish.
+    Arguments of the logarithm are kept at or above the smallest normal float32, below which softmax weights vanish.
 
     Raises:
         DataError: shapes differ, or a map is negative or not finite.
@@ -81,7 +82,7 @@ def compare_maps(own: np.ndarray, queried: np.ndarray) -> Change:
     p, q = (np.maximum(maps, _TINY) for maps in (first, second))
     p, q = p / p.sum(axis=1, keepdims=True), q / q.sum(axis=1, keepdims=True)
     return Change(
-        float((change / np.maximum(first, _TINY)).mean()),
+        float((change / np.maximum(first, SMALLEST_SHARE * first.mean(axis=1, keepdims=True))).mean()),
         float((p * np.log(p / q)).sum(axis=1).mean()),
         float(change.max()),
         50 * float(np.abs(p - q).sum(axis=1).mean()),

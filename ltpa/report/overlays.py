@@ -1,4 +1,4 @@
-"""Attention overlays: one row per image, one column per network, the same colour scale along a row."""
+"""Attention overlays: one row per image, one column per network, one colour scale."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CELL_INCHES = 1.15
+BRIGHTEST = 6.0  # times a uniform map
 
 
 def draw_overlays(
@@ -18,15 +19,15 @@ def draw_overlays(
 ) -> None:
     """Write a PNG grid: image, object outline where known, then each network's map over the image.
 
+    Colours run from zero to `BRIGHTEST` times a uniform map, the same everywhere, so that all cells can be compared.
+
     Args:
         images: (N, H, W, 3) uint8.
         masks: (N, H, W) 0/1 or None.
         row_labels: N texts.
-        maps: column title -> (N, H, W) saliency; each row shares one colour scale, from zero to its largest value
-            relative to a uniform map, so that columns can be compared.
+        maps: column title -> (N, H, W) saliency.
     """
     figure = _grid(len(images), len(maps) + 1)
-    peaks = [max(float(_relative(m[row]).max()) for m in maps.values()) for row in range(len(images))]
     for row, image in enumerate(images):
         axes = figure.axes[row * (len(maps) + 1) :]
         axes[0].imshow(image)
@@ -35,7 +36,7 @@ def draw_overlays(
             axes[0].contour(masks[row], levels=[0.5], colors="white", linewidths=0.8)
         for axis, (title, stack) in zip(axes[1:], maps.items(), strict=False):
             axis.imshow(image)
-            axis.imshow(_relative(stack[row]), cmap="inferno", alpha=0.65, vmin=0, vmax=peaks[row])
+            axis.imshow(_relative(stack[row]), cmap="inferno", alpha=0.65, vmin=0, vmax=BRIGHTEST)
             if row == 0:
                 axis.set_title(title, fontsize=6)
     save_png(figure, path)

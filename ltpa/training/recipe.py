@@ -12,7 +12,8 @@ class Schedule:
     """How the learning rate moves with the epoch, epochs counted from 1.
 
     `constant`; `every`: multiply by `factor` at each epoch divisible by `period`; `milestones`: multiply by
-    `factors[k]` from epoch `milestones[k]` on; `cosine`: from the base rate to zero over all epochs.
+    `factors[k]` from epoch `milestones[k]` on; `cosine`: from the base rate to zero over all epochs. Over the first
+    `warmup` epochs the rate also rises linearly, epoch e taking e / (warmup + 1) of it.
     """
 
     kind: Literal["constant", "every", "milestones", "cosine"] = "constant"
@@ -20,6 +21,7 @@ class Schedule:
     factor: float = 0.5
     milestones: tuple[int, ...] = ()
     factors: tuple[float, ...] = ()
+    warmup: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +87,8 @@ class Recipe:
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise ConfigError(f"{where}: {key} is {value!r}; it must be a number of at least 0")
+        if not isinstance(self.schedule.warmup, int) or self.schedule.warmup < 0:
+            raise ConfigError(f"{where}: schedule.warmup is {self.schedule.warmup!r}; it must be a whole number of epochs")
         if not isinstance(self.crop, int) or self.crop < 0:
             raise ConfigError(f"{where}: crop is {self.crop!r}; it must be a whole number of at least 0")
         if self.nesterov and self.dampening:

@@ -6,7 +6,12 @@ from ltpa.training.recipe import Recipe
 
 
 def epoch_rate(recipe: Recipe, epoch: int) -> float:
-    """The schedule's rate in `epoch` (counted from 1), before the per-step decay.
+    """The rate in `epoch` (counted from 1), before the per-step decay."""
+    return _course(recipe, epoch) * min(1.0, epoch / (recipe.schedule.warmup + 1))
+
+
+def _course(recipe: Recipe, epoch: int) -> float:
+    """The schedule's rate without warm-up.
 
     The drop happens at the start of the named epoch, as in cifar.torch: with `every` 25, epochs 1 to 24 run at the base
     rate (paper appendix A.3).

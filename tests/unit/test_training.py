@@ -1,5 +1,6 @@
 """The engine, its schedules and augmentations, and resuming to the same bits."""
 
+import itertools
 import math
 
 import numpy as np
@@ -158,7 +159,7 @@ def test_cosine_falls_from_the_base_rate_towards_zero(epochs):
     r = recipe(epochs=epochs, schedule={"kind": "cosine"})
     rates = [epoch_rate(r, e) for e in range(1, epochs + 1)]
     assert rates[0] == r.lr
-    assert all(a > b > 0 for a, b in zip(rates, rates[1:], strict=False))
+    assert all(a > b > 0 for a, b in itertools.pairwise(rates))
 
 
 @given(st.integers(1, 17), st.integers(0, 1000))

@@ -1,0 +1,240 @@
+"""The whole DAG through the real Snakemake on a mini configuration."""
+
+import csv
+import hashlib
+import json
+import math
+import shutil
+import statistics
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conftest import MINI, Checkout
+
+pytestmark = pytest.mark.workflow
+
+TABLES = ("table1", "table2", "table3", "table4", "figure6", "figure9")
+
+
+def raw_metrics(results: Path) -> dict[tuple[str, ...], dict[int, float]]:
+    """Every metric of every record, read with nothing but json: key -> seed -> value."""
+    found: dict[tuple[str, ...], dict[int, float]] = {}
+    for path in results.glob("*/*/*/seed-*/result.json"):
+        record = json.loads(path.read_text())
+        for metric in record["metrics"]:
+            key = (
+                record["stage"], record["dataset"], record["variant"],
+                metric["name"], metric["target"], metric["condition"],
+            )  # fmt: skip
+            found.setdefault(key, {})[record["seed"]] = metric["value"]
+    return found
+
+
+def tidy(results: Path, table: str) -> list[dict[str, str]]:
+    with open(results / "tables" / f"{table}.tidy.csv", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def changed(config: dict, path: Path) -> Path:
+    """A configuration file with some top-level keys of the mini one replaced."""
+    path.write_text(yaml.safe_dump({**yaml.safe_load(MINI.read_text()), **config}))
+    return path
+
+
+@pytest.mark.parametrize("table", [name for name in TABLES if name != "table4"])
+def test_every_number_of_a_table_follows_from_the_records(finished: Checkout, table: str):
+    metrics = raw_metrics(finished.results)
+    compared = 0
+    with open(finished.results / "tables" / f"{table}.csv", newline="") as stream:
+        cells = list(csv.DictReader(stream))
+    by_cell = {}
+    for row in tidy(finished.results, table):
+        if row["value"]:
+            key = tuple(row[name] for name in ("stage", "dataset", "variant", "metric", "target", "condition"))
+            assert float(row["value"]) == metrics[key][int(row["seed"])]
+            by_cell.setdefault(key, []).append(float(row["value"]))
+    for cell in cells:
+        if not cell["mean"]:
+            assert cell["reason"], f"an empty cell of {table} does not say why: {cell}"
+            continue
+        key = tuple(cell[name] for name in ("stage", "dataset", "variant", "metric", "target", "measured"))
+        values = list(metrics[key].values())
+        assert math.isclose(float(cell["mean"]), statistics.fmean(values), rel_tol=1e-12)
+        assert math.isclose(float(cell["sd"]), statistics.stdev(values), rel_tol=1e-9, abs_tol=1e-12)
+        assert int(cell["n"]) == len(values) == 2
+        if cell["published"]:
+            assert math.isclose(float(cell["delta"]), float(cell["mean"]) - float(cell["published"]), abs_tol=1e-9)
+        compared += 1
+    assert compared >= 4
+
+
+def test_dataset_table_counts_what_is_on_disk(finished: Checkout):
+    text = (finished.results / "tables" / "table4.md").read_text()
+    manifest = json.loads((finished.results / "data" / "digits10" / "manifest.json").read_text())
+    assert "2000" in text.replace(",", "") and "50000" in text.replace(",", "")
+    assert manifest["name"] == "digits10"
+
+
+def test_tables_say_that_they_are_not_comparable(finished: Checkout):
+    for table in TABLES:
+        for suffix in ("md", "tex", "html"):
+            text = (finished.results / "tables" / f"{table}.{suffix}").read_text()
+            assert "not comparable" in text, f"{table}.{suffix}"
+            assert "reproduced" not in text
+
+
+def test_second_run_does_nothing(finished: Checkout):
+    output = finished.snakemake("all_tables")
+    assert output.returncode == 0
+    assert "Nothing to be done" in output.stdout
+
+
+def test_touched_sources_rerun_nothing(finished: Checkout):
+    for path in (finished.root / "ltpa").rglob("*.py"):
+        path.touch()
+    assert finished.planned("all_tables") == {}
+
+
+def test_an_edited_stage_reruns_itself_and_its_descendants_only(finished: Checkout):
+    path = finished.root / "ltpa" / "evaluation" / "fgsm.py"
+    original = path.read_text()
+    path.write_text(original + "\n# edited\n")
+    try:
+        planned = finished.planned("all_tables")
+    finally:
+        path.write_text(original)
+    assert planned.pop("fgsm_seeds_0_1") == 2
+    assert set(planned) == {"table", "figures", "track", "all_tables"}
+
+
+def test_changing_one_protocol_reruns_only_that_protocol(finished: Checkout, tmp_path: Path):
+    protocols = yaml.safe_load(MINI.read_text())["protocols"]
+    config = changed({"protocols": {**protocols, "fgsm": {"epsilons": [1, 2, 4, 8, 16, 32]}}}, tmp_path / "more.yaml")
+    planned = finished.planned("all_tables", config=config)
+    assert planned.pop("fgsm_seeds_0_1") == 2
+    assert set(planned) == {"table", "figures", "track", "all_tables"}
+
+
+def test_an_added_seed_runs_only_its_own_jobs_and_the_aggregations(finished: Checkout, tmp_path: Path):
+    config = changed({"seeds": [0, 1, 2]}, tmp_path / "three.yaml")
+    planned = finished.planned("all_tables", config=config)
+    views = {"table", "check", "track", "figures", "all_tables"}
+    assert all(rule in views or rule.endswith("_seeds_2") for rule in planned), planned
+    assert planned["train_seeds_2"] == finished_trainings(finished)
+    assert planned["table"] == 5  # table 4 counts images and knows no seeds
+
+
+def finished_trainings(checkout: Checkout) -> int:
+    return len(list(checkout.results.glob("train/*/*/seed-0/result.json")))
+
+
+def test_a_single_table_runs_only_its_ancestors(fresh: Checkout):
+    assert set(fresh.planned("figure6")) == {"prepare", "train_seeds_0_1", "fgsm_seeds_0_1", "table", "figure6"}
+    planned = fresh.planned("table3")
+    assert set(planned) == {"prepare", "train_seeds_0_1", "transfer_seeds_0_1", "table", "table3"}
+
+
+def test_one_core_and_two_cores_give_the_same_bytes(finished: Checkout, fresh: Checkout):
+    done = fresh.snakemake("table2", cores=1)
+    assert done.returncode == 0, done.stdout
+    for suffix in ("csv", "md", "tex", "html", "tidy.csv"):
+        name = f"tables/table2.{suffix}"
+        assert (fresh.results / name).read_bytes() == (finished.results / name).read_bytes()
+    models = sorted(fresh.results.glob("train/*/*/seed-*/model.safetensors"))
+    assert len(models) >= 8
+    for model in models:
+        assert model.read_bytes() == (finished.results / model.relative_to(fresh.results)).read_bytes()
+
+
+def test_report_holds_tables_and_figures(finished: Checkout):
+    output = finished.snakemake("all_tables", "--report", "report.zip")
+    assert output.returncode == 0, output.stdout
+    import zipfile
+
+    with zipfile.ZipFile(finished.root / "report.zip") as archive:
+        names = archive.namelist()
+    assert any(name.endswith(".html") for name in names)
+    assert sum(name.endswith("attention.png") for name in names) == 1
+
+
+def test_tables_build_and_tracking_explains_itself_without_mlflow(finished: Checkout):
+    (finished.root / "mlflow.py").write_text("raise ImportError('blocked by a test')\n")
+    try:
+        tables = finished.snakemake("--forcerun", "table", "--", "table1")
+        tracked = finished.snakemake("--forcerun", "track", "--", "results/mini/tracking.json")
+    finally:
+        (finished.root / "mlflow.py").unlink()
+    assert tables.returncode == 0, tables.stdout
+    assert tracked.returncode != 0
+    assert "mlflow" in tracked.stdout and "Traceback" not in tracked.stdout
+    repaired = finished.snakemake("all_tables")
+    assert repaired.returncode == 0, repaired.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"variants": ["vgg-atn"]}, ["'variants'", "vgg-atn", "did you mean"]),
+        ({"tables": ["table9"]}, ["'tables'", "table9"]),
+        ({"tabels": ["table1"]}, ["tabels", "did you mean tables"]),
+        ({"seeds": [0, 0]}, ["'seeds'", "twice"]),
+        ({"seeds": "zero"}, ["'seeds'", "list"]),
+        ({"protocols": {"fgsm": {"epsilons": [1, -4]}}}, ["protocols.fgsm.epsilons.1", "-4"]),
+        ({"scale": {"name": "../elsewhere"}}, ["scale.name"]),
+        ({"recipes": {"vgg": {"default": "vgg-dmo"}}}, ["recipes", "vgg-dmo"]),
+    ],
+)
+def test_bad_configuration_is_one_clear_line(fresh: Checkout, tmp_path: Path, change: dict, words: list[str]):
+    config = changed(change, tmp_path / "bad.yaml")
+    output = fresh.snakemake("-n", "all_tables", config=config)
+    assert output.returncode != 0
+    assert "Traceback" not in output.stdout
+    assert "bad.yaml" in output.stdout
+    for word in words:
+        assert word in output.stdout
+    assert not (fresh.root / "results").exists()
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = (p for p in folder.rglob("*") if p.is_file() and "logs" not in p.parts and "benchmarks" not in p.parts)
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+@pytest.fixture
+def spoiled(finished: Checkout, tmp_path: Path) -> Checkout:
+    """A copy of the finished checkout that a test may damage."""
+    shutil.copytree(finished.root, tmp_path / "spoiled")
+    return Checkout(tmp_path / "spoiled")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "edited"])
+def test_a_damaged_record_stops_its_table_and_harms_nothing(spoiled: Checkout, damage: str):
+    record = spoiled.results / "train" / "digits10" / "vgg" / "seed-0" / "result.json"
+    text = record.read_text()
+    record.write_text(text[: len(text) // 2] if damage == "truncated" else text.replace('"value": ', '"value": 1', 1))
+    before = digests(spoiled.results / "train")
+    output = spoiled.snakemake("--forcerun", "table", "--", "table1")
+    assert output.returncode != 0
+    assert str(Path("train/digits10/vgg/seed-0/result.json")) in output.stdout
+    assert "Traceback" not in output.stdout
+    assert digests(spoiled.results / "train") == before
+
+
+def test_a_model_of_another_variant_is_refused(spoiled: Checkout):
+    train = spoiled.results / "train" / "digits-marks"
+    name = "seed-0/model.safetensors"
+    shutil.copyfile(train / "vgg" / name, train / "vgg-att2-concat-pc" / name)
+    target = "results/mini/fgsm/digits-marks/vgg-att2-concat-pc/seed-0/result.json"
+    output = spoiled.snakemake("--forcerun", "fgsm_seeds_0_1", "--", target)
+    assert output.returncode != 0
+    assert "vgg-att2-concat-pc" in output.stdout and "'vgg'" in output.stdout
+    assert "Traceback" not in output.stdout
+
+
+def test_an_unusable_results_folder_is_named(fresh: Checkout):
+    (fresh.root / "results").write_text("not a folder")
+    output = fresh.snakemake("table4")
+    assert output.returncode != 0
+    assert "results" in output.stdout
