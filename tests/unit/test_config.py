@@ -1,0 +1,129 @@
+"""The run configuration and the plan made of it."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ltpa.cli import main
+from ltpa.core.config import load_config, parse_config
+from ltpa.core.errors import ConfigError
+from ltpa.plan import Plan, views
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
+DEMO = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+
+
+def plan(**changes):
+    return Plan(parse_config({**DEMO, **changes}, "test.yaml"), "test.yaml")
+
+
+def scales():
+    declarations = {"variants", "datasets", "recipes", "tables"}
+    return [path for path in CONFIGS if path.stem not in declarations]
+
+
+@pytest.mark.parametrize("path", scales(), ids=lambda p: p.stem)
+def test_every_scale_file_is_valid_and_plans_every_job(path):
+    whole = Plan(load_config(path), str(path))
+    runs = views.all_runs(whole)
+    assert {run.stage for run in runs} >= {"train", "transfer", "fgsm", "segmentation", "query", "patches"}
+    for run in runs:
+        if run.stage == "train":
+            whole.train_spec(run.dataset, run.variant)
+        else:
+            whole.evaluation_spec(run.stage, run.dataset, run.variant)
+    for table in whole.config.tables:
+        views.table_spec(whole, table)
+    assert len(runs) * len(whole.blocks) < 2000
+
+
+def test_demo_trains_every_variant_of_the_paper_on_two_seeds():
+    demo = plan()
+    assert len(demo.config.seeds) == 2
+    trained = {run.variant for run in views.all_runs(demo) if run.stage == "train" and run.dataset == "digits10"}
+    assert trained == {name for name, entry in demo.variants.items() if not entry.get("extension")}
+    assert len(trained) == 13
+
+
+def test_specs_do_not_depend_on_seeds_or_on_other_variants():
+    base = plan().train_spec("digits10", "vgg").hash()
+    assert plan(seeds=[5, 6, 7]).train_spec("digits10", "vgg").hash() == base
+    assert plan(variants=["vgg"]).train_spec("digits10", "vgg").hash() == base
+    smaller = {**DEMO["scale"], "networks": {**DEMO["scale"]["networks"], "vgg": {"width": 0.125}}}
+    assert plan(scale=smaller).train_spec("digits10", "vgg").hash() != base
+
+
+@given(st.lists(st.integers(0, 1000), min_size=1, max_size=12, unique=True), st.integers(1, 5))
+@settings(max_examples=25)
+def test_blocks_hold_every_seed_once_in_order(seeds, size):
+    blocks = plan(seeds=seeds, jobs={"seeds_per_job": size}).blocks
+    assert [seed for block in blocks for seed in block] == seeds
+    assert all(len(block) == size for block in blocks[:-1]) and 1 <= len(blocks[-1]) <= size
+
+
+def test_two_datasets_for_one_role_are_refused():
+    with pytest.raises(ConfigError, match=r"both stand for cifar10"):
+        plan(datasets=[*DEMO["datasets"], "cifar10"])
+
+
+def test_missing_recipe_for_a_family_is_named():
+    with pytest.raises(ConfigError, match=r"add resnet: \{default: NAME\}"):
+        plan(recipes={"vgg": {"default": "vgg-demo"}})
+
+
+def test_impossible_network_option_names_the_key():
+    with pytest.raises(ConfigError, match=r"'scale.networks'.*widht"):
+        plan(scale={"name": "demo", "networks": {"vgg": {"widht": 0.5}}})
+
+
+BAD = [
+    ({"tabels": ["table1"]}, "unknown key 'tabels'; did you mean tables"),
+    ({"variants": ["vgg-atn"]}, "unknown variant 'vgg-atn'; did you mean"),
+    ({"datasets": ["cifar11"]}, "unknown dataset 'cifar11'; did you mean"),
+    ({"tables": ["tabel1"]}, "unknown table 'tabel1'; did you mean"),
+    ({"seeds": []}, "'seeds'"),
+    ({"seeds": [1, 1]}, "stands twice"),
+    ({"seeds": [-1]}, "'seeds.0'"),
+    ({"seeds": ["1"]}, "'seeds.0'"),
+    ({"jobs": {"threads": 0}}, "'jobs.threads'"),
+    ({"protocols": {"fgsm": {"epsilons": [-1]}}}, "'protocols.fgsm.epsilons.0'"),
+    ({"protocols": {"fgsm": {"epsilons": ["1e-4"]}}}, "write 1.0e-4"),
+    ({"protocols": {"fgsm": {"loss": "hinge"}}}, "'protocols.fgsm.loss'"),
+    ({"protocols": {"query": {"variants": ["vgg-x"]}}}, "unknown variant 'vgg-x'"),
+    ({"recipes": {"vgg": {"default": "fast"}}}, "unknown recipe 'fast'"),
+    ({"scale": {"name": "$(touch x)"}}, "'scale.name'"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD)
+def test_bad_values_are_one_line_with_the_key(tmp_path, capsys, change, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text(yaml.safe_dump({**DEMO, **change}))
+    assert main(["plan", "--config", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("ltpa: error: ") and error.count("\n") == 1
+    assert "bad.yaml" in error and message in error
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "a: [1", "\x00", "scale: {name: demo}"])
+def test_what_is_no_configuration_is_one_line(tmp_path, capsys, text):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    assert main(["plan", "--config", str(path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_missing_configuration_is_named(capsys):
+    assert main(["plan", "--config", "no/such.yaml"]) == 2
+    assert "no/such.yaml" in capsys.readouterr().err
+
+
+def test_plan_and_status_print_tables(capsys):
+    assert main(["plan"]) == 0
+    assert "| train | 68 | 34 |" in capsys.readouterr().out
+    assert main(["status"]) == 0
+    assert "| train | digits10 | vgg |" in capsys.readouterr().out
