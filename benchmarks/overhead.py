@@ -1,0 +1,68 @@
+"""How much of a finished run was process start and imports rather than work.
+
+    python benchmarks/overhead.py [--config config/config.yaml]
+
+Start-up is measured here and now: the best of three starts of a process that imports what the stage imports. Job times are
+those Snakemake noted while the run went on (`results/<scale>/benchmarks`), so run both on an otherwise idle machine.
+"""
+
+import argparse
+import csv
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from ltpa.core.config import load_config
+from ltpa.core.declared import config_dir
+from ltpa.plan import Plan
+
+MODULES = {name: f"ltpa.stages.{name}" for name in ("prepare", "train", "transfer", "fgsm", "segmentation", "query")}
+MODULES |= {name: f"ltpa.stages.{name}" for name in ("patches", "table", "check", "figures", "track")}
+LAZY = {"transfer": "sklearn.svm", "figures": "matplotlib.figure", "track": "mlflow", "segmentation": "skimage.filters"}
+
+
+def start_seconds(stage: str, repeats: int = 3) -> float:
+    """Best wall time of a process that imports the stage and what it loads on first use."""
+    code = f"import {MODULES[stage]}" + (f", {LAZY[stage]}" if stage in LAZY else "")
+    best = float("inf")
+    for _ in range(repeats):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def job_seconds(folder: Path) -> dict[str, list[float]]:
+    """Wall seconds of every job by stage, from Snakemake's benchmark files."""
+    found = defaultdict(list)
+    for path in sorted(folder.rglob("*.tsv")):
+        stage = path.relative_to(folder).parts[0].removesuffix(".tsv")
+        with open(path, newline="") as stream:
+            found[stage] += [float(row["s"]) for row in csv.DictReader(stream, delimiter="\t")]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, default=config_dir() / "config.yaml")
+    options = parser.parse_args()
+    plan = Plan(load_config(options.config), str(options.config))
+    jobs = job_seconds(plan.results / "benchmarks")
+    if not jobs:
+        sys.exit(f"{plan.results / 'benchmarks'}: no finished jobs; run `snakemake all_tables` first")
+    print(f"{'stage':14}{'jobs':>6}{'start-up':>10}{'start-ups':>11}{'job time':>10}{'share':>8}")
+    totals = [0.0, 0.0, 0]
+    for stage, seconds in jobs.items():
+        start = start_seconds(stage)
+        print(
+            f"{stage:14}{len(seconds):6}{start:9.2f}s{start * len(seconds):10.1f}s{sum(seconds):9.1f}s"
+            f"{start * len(seconds) / sum(seconds):8.0%}"
+        )
+        totals = [totals[0] + start * len(seconds), totals[1] + sum(seconds), totals[2] + len(seconds)]
+    print(f"{'all':14}{totals[2]:6}{'':10}{totals[0]:10.1f}s{totals[1]:9.1f}s{totals[0] / totals[1]:8.0%}")
+
+
+if __name__ == "__main__":
+    main()
