@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ltpa import cli_data
 from ltpa.core.errors import ConfigError, LtpaError
 
 if TYPE_CHECKING:
@@ -52,7 +53,11 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     prepare = command("prepare", _prepare, "make a dataset's verified arrays")
-    prepare.add_argument("dataset", nargs="?", help="a name from config/datasets.yaml")
+    prepare.add_argument("dataset", nargs="?", help="a name from config/datasets.yaml or config/datasets/")
+    prepare.add_argument(
+        "--extracted", type=Path, metavar="DIR", help="folder of extracted files, in place of archives"
+    )
+    cli_data.add_archives_option(prepare)
     _add_spec_options(prepare)
 
     train = command("train", _train, "train a variant, one network per seed")
@@ -86,11 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--width", type=float, default=1.0)
     model.add_argument("--json", action="store_true", help="print JSON")
 
-    data = command("data", _data, "list the declared datasets, or draw a contact sheet of a prepared one")
-    data.add_argument("action", choices=["list", "show"])
-    data.add_argument("dataset", nargs="?")
-    data.add_argument("--out", type=Path, help="PNG to write (show)")
-    _add_config_option(data)
+    cli_data.add_commands(command("data", cli_data.list_declared, "list, fetch, verify and show datasets"), load_plan)
 
     for name, run, text in (
         ("plan", _plan, "count the jobs of a configuration"),
@@ -121,7 +122,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     _add_spec_options(parser)
 
 
-def _load_plan(options: argparse.Namespace) -> "Plan":
+def load_plan(options: argparse.Namespace) -> "Plan":
+    """The plan of the configuration that `--config` names, or of the default one."""
     from ltpa.core.config import load_config
     from ltpa.core.declared import config_dir
     from ltpa.plan import Plan
@@ -136,7 +138,7 @@ def _resolve(options: argparse.Namespace, kind: type, make: "Callable[[Plan], An
         if options.results is None:
             raise ConfigError("--spec goes with --results DIR")
         return kind.from_json(options.spec), options.results  # type: ignore[attr-defined]
-    plan = _load_plan(options)
+    plan = load_plan(options)
     for key, known in (("variant", plan.variants), ("dataset", plan.datasets)):
         name = getattr(options, key, "")
         if name is None:
@@ -153,7 +155,8 @@ def _prepare(options: argparse.Namespace) -> None:
     from ltpa.stages import prepare
 
     spec, results = _resolve(options, PrepareSpec, lambda plan: plan.prepare_spec(options.dataset))
-    prepare.run(spec, results)
+    archives = cli_data.archive_folders(options)
+    prepare.run(spec, results, archives, options.extracted, lambda text: print(text, file=sys.stderr, flush=True))
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -193,45 +196,23 @@ def _model(options: argparse.Namespace) -> None:
         print(f"{key:20} {value:,}" if isinstance(value, int) else f"{key:20} {value}")
 
 
-def _data(options: argparse.Namespace) -> None:
-    from ltpa.core import layout
-    from ltpa.data.registry import dataset_declaration, list_datasets
-
-    if options.action == "list":
-        for name in list_datasets():
-            declaration = dataset_declaration(name)
-            role = declaration.get("plays", name)
-            print(f"{name:20} plays {role:16} {len(declaration['classes']):4} classes  {declaration['title']}")
-        return
-    if options.dataset is None:
-        raise ConfigError("name a dataset: ltpa data show NAME")
-    dataset_declaration(options.dataset)
-    from ltpa.data.arrays import PreparedDataset
-    from ltpa.data.contact_sheet import contact_sheet
-
-    folder = layout.data_dir(_load_plan(options).results, options.dataset)
-    out = options.out or Path(f"{options.dataset}.png")
-    contact_sheet(PreparedDataset.open(folder), out)
-    print(f"wrote {out}")
-
-
 def _plan(options: argparse.Namespace) -> None:
     from ltpa.plan.summary import summarise
 
-    print(summarise(_load_plan(options)))
+    print(summarise(load_plan(options)))
 
 
 def _status(options: argparse.Namespace) -> None:
     from ltpa.plan.summary import status
 
-    print(status(_load_plan(options)))
+    print(status(load_plan(options)))
 
 
 def _show(options: argparse.Namespace) -> None:
     from ltpa.core import layout
     from ltpa.core.config import unknown_name
 
-    plan = _load_plan(options)
+    plan = load_plan(options)
     if options.table not in plan.tables:
         raise ConfigError(unknown_name("table", options.table, list(plan.tables)))
     path = layout.table_path(plan.results, options.table, "md")

@@ -29,13 +29,14 @@ class Scale(_Section):
 
 
 class Jobs(_Section):
-    """How the work is cut into jobs."""
+    """How the work is cut into jobs, and `archives`, folders of dataset archives that need no download."""
 
     threads: Positive = 1
     seeds_per_job: Positive = 1
     mem_mb: Positive = 2000
     track: bool = True
     tolerate_failures: bool = False
+    archives: list[str] = []
 
 
 class Transfer(_Section):
@@ -101,7 +102,10 @@ class Protocols(_Section):
 
 
 class Config(_Section):
-    """The whole run configuration. Names refer to declarations in `config/`; `ltpa.plan` checks that they exist."""
+    """The whole run configuration. Names refer to declarations in `config/`; `ltpa.plan` checks that they exist.
+
+    `data` lays options (`ltpa.data.source.Options`) over those that a dataset's declaration makes.
+    """
 
     scale: Scale
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
@@ -110,6 +114,7 @@ class Config(_Section):
     tables: Annotated[list[str], Field(min_length=1)]
     jobs: Jobs = Jobs()
     recipes: dict[str, dict[str, str]]
+    data: dict[str, dict[str, Any]] = {}
     protocols: Protocols = Protocols()
 
     @field_validator("seeds", "variants", "datasets", "tables")

@@ -23,16 +23,28 @@ def config_dir() -> Path:
 
 
 def load_declaration(name: str) -> dict[str, Any]:
-    """Content of `config/<name>.yaml`, a mapping.
+    """Content of `config/<name>.yaml`, followed by that of every file of the folder `config/<name>/`, if there is one.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or holds something else than a mapping.
+        ConfigError: the file is missing, a file is not YAML or holds something else than a mapping, or two files
+            declare the same name.
     """
+    path = config_dir() / f"{name}.yaml"
+    declared = _read_mapping(path)
+    for extra in sorted(path.with_suffix("").glob("*.yaml")):
+        content = _read_mapping(extra)
+        if twice := sorted(declared.keys() & content.keys()):
+            raise ConfigError(f"{extra}: {', '.join(twice)} declared elsewhere too; keep one declaration of each")
+        declared.update(content)
+    return declared
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
     import yaml
 
-    path = config_dir() / f"{name}.yaml"
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, much faster where libyaml is there
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot read ({error.strerror}); restore it from the repository") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -14,6 +14,11 @@ def data_dir(results: Path, dataset: str) -> Path:
     return Path(results) / "data" / dataset
 
 
+def downloads_dir(results: Path) -> Path:
+    """Folder of downloaded archives, shared by all scales."""
+    return Path(results).parent / "downloads"
+
+
 def run_dir(results: Path, stage: str, dataset: str, variant: str, seed: int) -> Path:
     """Folder of one stage's result for one trained network."""
     return Path(results) / stage / dataset / variant / f"seed-{seed}"

@@ -16,9 +16,10 @@ from ltpa.core import layout
 from ltpa.core.errors import DataError
 from ltpa.core.files import atomic_path, write_text
 from ltpa.core.hashing import digest, sha256_file
+from ltpa.data.rows import draft_path
 
 FORMAT = 1
-HASHED_BELOW = 256 * 2**20  # bytes; larger datasets are checked by file size, shape and dtype alone when opened
+HASHED_BELOW = 32 * 2**20  # bytes; larger datasets are checked by file size, shape and dtype alone when opened
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,7 +30,7 @@ class Split:
         images: (N, S, S, 3) uint8, RGB.
         labels: (N,) int64, indices into the dataset's classes.
         ids: (N,) fixed-width unicode; where each image comes from.
-        masks: (N, S, S) uint8, 1 on the object and 0 elsewhere; None where unknown.
+        masks: (N, M, M) uint8, 1 on the object and 0 elsewhere; M is S, or greater to keep detail; None where unknown.
         boxes: (N, 4) float32, x0, y0, x1, y1 of the object in pixels, last edges exclusive; None where unknown.
         parts: (N, 4) float32, box of the discriminative part, laid out like `boxes`; None where unknown.
     """
@@ -69,10 +70,11 @@ class PreparedDataset:
     facts: dict[str, Any]
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
+    def open(cls, folder: Path, verify: bool = False) -> Self:
         """Open a folder written by `write_prepared`.
 
-        Every file's size, shape and dtype are checked, and its SHA-256 where the dataset is below `HASHED_BELOW` bytes.
+        Every file's size, shape and dtype are checked, and its SHA-256 where the dataset is below `HASHED_BELOW` bytes
+        or `verify` asks for it.
 
         Raises:
             DataError: a file is missing, truncated or edited; the message names it and the remedy.
@@ -80,7 +82,7 @@ class PreparedDataset:
         folder = Path(folder)
         manifest = _read_manifest(folder)
         entries = [entry for split in manifest["splits"].values() for entry in split["arrays"].values()]
-        hashed = sum(entry["bytes"] for entry in entries) < HASHED_BELOW
+        hashed = verify or sum(entry["bytes"] for entry in entries) < HASHED_BELOW
         splits = {
             name: Split(**{field: _open_array(folder, entry, hashed) for field, entry in split["arrays"].items()})
             for name, split in manifest["splits"].items()
@@ -114,7 +116,8 @@ def write_prepared(
 ) -> None:
     """Write a prepared dataset into `folder`: the arrays first, the manifest last. `facts` must be plain JSON.
 
-    An older manifest is removed first, so that no manifest ever describes a mixture of old and new arrays.
+    An older manifest is removed first, so that no manifest ever describes a mixture of old and new arrays. An array
+    that is the memory-mapped draft of its own file (`ltpa.data.rows.draft_path`) is moved into place, not copied.
 
     Raises:
         DataError: arrays have the wrong shape, dtype or range, or splits differ in image size.
@@ -128,9 +131,7 @@ def write_prepared(
     (folder / layout.MANIFEST).unlink(missing_ok=True)
     manifest: dict[str, Any] = {"format": FORMAT, "name": name, "classes": list(classes), "facts": facts, "splits": {}}
     for split_name, split in splits.items():
-        entries = {
-            field: _write_array(folder / f"{split_name}.{field}.npy", array) for field, array in split.arrays().items()
-        }
+        entries = {field: _write_array(folder, split_name, field, array) for field, array in split.arrays().items()}
         per_class = np.bincount(split.labels, minlength=len(classes)).tolist()
         manifest["splits"][split_name] = {"count": len(split), "per_class": per_class, "arrays": entries}
     manifest["data_hash"] = _data_hash(manifest)
@@ -140,11 +141,12 @@ def write_prepared(
 
 def _check_split(where: str, split: Split, classes: int, size: int) -> None:
     count = len(split)
+    mask_size = size if split.masks is None else split.masks.shape[-1]
     expected = {
         "images": ((count, size, size, 3), "u1"),
         "labels": ((count,), "i8"),
         "ids": ((count,), "U"),
-        "masks": ((count, size, size), "u1"),
+        "masks": ((count, mask_size, mask_size), "u1"),
         "boxes": ((count, 4), "f4"),
         "parts": ((count, 4), "f4"),
     }
@@ -160,9 +162,13 @@ def _check_split(where: str, split: Split, classes: int, size: int) -> None:
         raise DataError(f"{where}: masks hold values other than 0 and 1")
 
 
-def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
-    with atomic_path(path) as temporary:
-        np.save(temporary, np.ascontiguousarray(array), allow_pickle=False)
+def _write_array(folder: Path, split: str, field: str, array: np.ndarray) -> dict[str, Any]:
+    path, draft = folder / f"{split}.{field}.npy", draft_path(folder, split, field)
+    if isinstance(array, np.memmap) and array.filename == draft.resolve():
+        draft.replace(path)
+    else:
+        with atomic_path(path) as temporary:
+            np.save(temporary, np.ascontiguousarray(array), allow_pickle=False)
     return {
         "file": path.name,
         "bytes": path.stat().st_size,

@@ -1,11 +1,11 @@
-"""A picture of a prepared dataset: a few images of every class, enlarged, so that a person can judge them."""
+"""A picture of a prepared dataset: a few images of every class, at one size, so that a person can judge them."""
 
 from pathlib import Path
 
 import numpy as np
 
 from ltpa.core.files import atomic_path
-from ltpa.data.arrays import PreparedDataset
+from ltpa.data.arrays import PreparedDataset, Split
 
 _PER_CLASS = 12
 _SIDE = 64  # pixels an image is shown at
@@ -19,18 +19,30 @@ def contact_sheet(dataset: PreparedDataset, path: Path, masks: bool = False) -> 
     """
     from PIL import Image, ImageDraw
 
-    pooled = dataset.pooled()
     gap = 2
     width, height = _LABEL + _PER_CLASS * (_SIDE + gap), len(dataset.classes) * (_SIDE + gap)
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
     for row, name in enumerate(dataset.classes):
         draw.text((4, row * (_SIDE + gap) + _SIDE // 2 - 6), name, fill="black")
-        for column, index in enumerate(np.flatnonzero(pooled.labels == row)[:_PER_CLASS]):
-            picture = np.asarray(pooled.images[index])
-            if masks and pooled.masks is not None:
-                picture = np.where(pooled.masks[index][..., None] == 1, picture, picture // 4)
-            tile = Image.fromarray(picture).resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
+        for column, (split, index) in enumerate(_first(dataset, row)):
+            picture = np.asarray(split.images[index])
+            if masks and split.masks is not None:
+                inside = Image.fromarray(split.masks[index]).resize(picture.shape[1::-1], Image.Resampling.NEAREST)
+                picture = np.where(np.asarray(inside)[..., None] == 1, picture, picture // 4)
+            tile = Image.fromarray(picture).resize(
+                (_SIDE, _SIDE), Image.Resampling.NEAREST if len(picture) <= _SIDE else Image.Resampling.BOX
+            )
             sheet.paste(tile, (_LABEL + column * (_SIDE + gap), row * (_SIDE + gap)))
     with atomic_path(path) as temporary:
         sheet.save(temporary, format="PNG")
+
+
+def _first(dataset: PreparedDataset, label: int) -> list[tuple[Split, int]]:
+    """The first images of a class, with the split each is in. The arrays may be larger than memory."""
+    found = [
+        (split, int(index))
+        for split in dataset.splits.values()
+        for index in np.flatnonzero(split.labels == label)[:_PER_CLASS]
+    ]
+    return found[:_PER_CLASS]

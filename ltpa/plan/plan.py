@@ -56,6 +56,7 @@ class Plan:
         for key, names, known in (
             ("variants", self.config.variants, self.variants),
             ("datasets", self.config.datasets, self.datasets),
+            ("data", list(self.config.data), self.datasets),
             ("tables", self.config.tables, self.tables),
             ("protocols.query.variants", protocols.query.variants, self.variants),
             ("protocols.patches.variants", protocols.patches.variants, self.variants),
@@ -63,7 +64,7 @@ class Plan:
         ):
             for name in names:
                 if name not in known:
-                    kind = "recipe" if key == "recipes" else key.rpartition(".")[2][:-1]
+                    kind = {"recipes": "recipe", "data": "dataset"}.get(key, key.rpartition(".")[2][:-1])
                     raise ConfigError(f"{self.source}: key {key!r}: {unknown_name(kind, name, list(known))}")
         for name in self.config.variants:
             family = self.variants[name]["recipe"]
@@ -73,6 +74,19 @@ class Plan:
             self._architecture(name)
         for name, values in self.recipes.items():
             Recipe.from_dict(values, f"config/recipes.yaml: {name}")
+        for name in self.config.data:
+            self._check_options(name)
+
+    def _check_options(self, dataset: str) -> None:
+        from ltpa.data.source import Source
+
+        declared = self.prepare_spec(dataset).source
+        if declared["reader"] == "embedded":
+            raise ConfigError(f"{self.source}: key 'data': {dataset} is generated and has no options; remove them")
+        try:
+            Source.from_declaration(dataset, declared)
+        except ConfigError as error:
+            raise ConfigError(f"{self.source}: key 'data': {error}") from error
 
     def _roles(self) -> dict[str, str]:
         roles: dict[str, str] = {}
@@ -95,7 +109,10 @@ class Plan:
 
     def prepare_spec(self, dataset: str) -> PrepareSpec:
         """How `dataset` is prepared."""
-        return PrepareSpec(self.config.scale.name, dataset, self.config.jobs.threads, self.datasets[dataset])
+        declared = self.datasets[dataset]
+        if chosen := self.config.data.get(dataset):
+            declared = {**declared, "options": {**declared.get("options", {}), **chosen}}
+        return PrepareSpec(self.config.scale.name, dataset, self.config.jobs.threads, declared)
 
     def train_spec(self, dataset: str, variant: str) -> TrainSpec:
         """How `variant` is trained on `dataset`."""

@@ -1,38 +1,65 @@
 """Prepare one dataset: its declared source in, verified arrays and their manifest out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from ltpa.core import layout
 from ltpa.core.declared import near_matches
 from ltpa.core.errors import ConfigError
 from ltpa.core.specs import PrepareSpec
-from ltpa.data.arrays import Split, write_prepared
+from ltpa.data.arrays import write_prepared
+from ltpa.data.rows import remove_drafts
 
-Prepared = tuple[list[str], dict[str, Split], dict[str, Any]]
-"""Class names, splits, and facts for the manifest."""
-
-
-def _embedded(name: str, source: dict[str, Any]) -> Prepared:
-    from ltpa.data.embedded import generate
-
-    return generate(name, source)
+EMBEDDED = "embedded"
 
 
-READERS: dict[str, Callable[[str, dict[str, Any]], Prepared]] = {"embedded": _embedded}
-"""By the `reader` of a declaration: makes the dataset from its name and declaration."""
-
-
-def run(spec: PrepareSpec, results: Path) -> None:
+def run(
+    spec: PrepareSpec,
+    results: Path,
+    archives: Sequence[Path] = (),
+    extracted: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
     """Make the dataset and write it below `results` (`ltpa.core.layout.data_dir`).
+
+    Args:
+        archives: folders searched for archives before anything is downloaded.
+        extracted: folder of extracted files, in place of archives.
+        say: told what goes on, a line at a time.
 
     Raises:
         ConfigError: the declaration names no known reader, or its options are wrong.
         DataError: the source is missing or not what it should be.
     """
     reader = spec.source.get("reader", "")
-    if reader not in READERS:
-        raise ConfigError(f"dataset {spec.dataset}: unknown reader {reader!r}; {near_matches(reader, READERS)}")
-    classes, splits, facts = READERS[reader](spec.dataset, spec.source)
+    if reader != EMBEDDED:
+        _prepare_real(spec, reader, results, archives, extracted, say)
+        return
+    from ltpa.data.embedded import generate
+
+    classes, splits, facts = generate(spec.dataset, spec.source)
     write_prepared(layout.data_dir(results, spec.dataset), spec.dataset, classes, splits, facts)
+
+
+def _prepare_real(
+    spec: PrepareSpec,
+    reader: str,
+    results: Path,
+    archives: Sequence[Path],
+    extracted: Path | None,
+    say: Callable[[str], None],
+) -> None:
+    from ltpa.data.readers import READERS
+    from ltpa.data.real import prepare_real
+
+    if reader not in READERS:
+        known = near_matches(reader, [EMBEDDED, *READERS])
+        raise ConfigError(f"dataset {spec.dataset}: unknown reader {reader!r}; {known}")
+    folder, downloads = layout.data_dir(results, spec.dataset), layout.downloads_dir(results)
+    try:
+        classes, splits, facts = prepare_real(
+            spec.dataset, spec.source, folder, spec.threads, extracted, downloads, archives, say
+        )
+        write_prepared(folder, spec.dataset, classes, splits, facts)
+    finally:
+        remove_drafts(folder)

@@ -1,5 +1,6 @@
 # What all rules share: the plan, the interpreter, wildcard constraints.
 
+import os
 import shlex
 
 from ltpa.core import layout
@@ -28,8 +29,10 @@ CONDA = any(
 )
 PYTHON = "python" if CONDA else shlex.quote(sys.executable)
 
+# Folders of archives come to the job by the environment: where they lie must not make anything run anew.
 shell.prefix(
-    f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT))} OMP_NUM_THREADS={JOBS.threads}; "
+    f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT))} OMP_NUM_THREADS={JOBS.threads} "
+    f"LTPA_ARCHIVES={shlex.quote(os.pathsep.join(JOBS.archives))}; "
 )
 
 

@@ -6,18 +6,19 @@ rule prepare:
         code=code("prepare"),
     output:
         f"{RESULTS}/data/{{dataset}}/{layout.MANIFEST}",
-    params:
-        spec=lambda wildcards: PLAN.prepare_spec(wildcards.dataset).to_json(),
     log:
         f"{LOGS}/prepare/{{dataset}}.log",
     benchmark:
         f"{BENCHMARKS}/prepare/{{dataset}}.tsv"
+    conda:
+        "../../envs/torch.yaml"
     threads: JOBS.threads
     resources:
         mem_mb=JOBS.mem_mb,
-    conda:
-        "../../envs/torch.yaml"
+    params:
+        spec=lambda wildcards: PLAN.prepare_spec(wildcards.dataset).to_json(),
     message:
         "Preparing {wildcards.dataset}"
     shell:
-        f"{PYTHON} -m ltpa prepare --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} > {{log:q}} 2>&1"
+        f"{PYTHON} -m ltpa prepare --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+        '--archives "$LTPA_ARCHIVES" > {log:q} 2>&1'

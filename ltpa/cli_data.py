@@ -1,0 +1,141 @@
+"""The commands `ltpa data ...`: what is declared, archives onto this machine, hashes checked, pictures."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ltpa.core import layout
+from ltpa.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ltpa.plan import Plan
+
+LoadPlan = Callable[[argparse.Namespace], "Plan"]
+
+
+def add_archives_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--archives DIR...`; `archive_folders` reads it."""
+    parser.add_argument(
+        "--archives", metavar=f"DIR[{os.pathsep}DIR]", default="", help="folders searched before anything is downloaded"
+    )
+
+
+def archive_folders(options: argparse.Namespace) -> list[Path]:
+    """The folders that `--archives` names."""
+    return [Path(folder) for folder in options.archives.split(os.pathsep) if folder]
+
+
+def add_commands(parser: argparse.ArgumentParser, load_plan: LoadPlan) -> None:
+    """Add `list`, `fetch`, `verify` and `show` to the parser of `ltpa data`; `load_plan` reads the configuration."""
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+
+    def action(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        added = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        added.add_argument("--config", type=Path, help="configuration file (default: config/config.yaml)")
+        added.set_defaults(run=run, load_plan=load_plan)
+        return added
+
+    action("list", list_declared, "list the declared datasets, and whether they are prepared")
+    fetch = action("fetch", _fetch, "download archives and check them")
+    fetch.add_argument("names", nargs="+", metavar="NAME")
+    fetch.add_argument("--allow-http", action="store_true", help="take unencrypted downloads without checksum on trust")
+    add_archives_option(fetch)
+    verify = action("verify", _verify, "check archives and prepared arrays against their hashes")
+    verify.add_argument("names", nargs="*", metavar="NAME", help="datasets (default: all that are prepared)")
+    add_archives_option(verify)
+    show = action("show", _show, "draw a contact sheet of a prepared dataset")
+    show.add_argument("name", metavar="NAME")
+    show.add_argument("--out", type=Path, help="PNG to write (default: NAME.png)")
+    show.add_argument("--masks", action="store_true", help="darken what lies outside the masks")
+
+
+def list_declared(options: argparse.Namespace) -> None:
+    """Print a line for each declared dataset: role, images, classes, size of its archives, whether it is prepared."""
+    plan = options.load_plan(options)
+    print(f"{'name':22} {'plays':21} {'images':>7} {'classes':>7} {'download':>9}  state     title")
+    for name, declared in plan.datasets.items():
+        counts = [split.get("count") for split in declared["splits"].values() if not split.get("optional")]
+        images = "?" if None in counts else str(sum(counts))
+        state = "prepared" if Path(plan.manifest(name)).is_file() else "-"
+        role = declared.get("plays", name)
+        download = _download_size(declared)
+        print(
+            f"{name:22} {role:21} {images:>7} {len(declared['classes']):7} {download:>9}  {state:9} {declared['title']}"
+        )
+
+
+def _download_size(declared: dict[str, Any]) -> str:
+    archives = [archive for archive in declared.get("archives", []) if not archive.get("optional")]
+    if not archives:
+        return "-"
+    if not all("size" in archive for archive in archives):
+        return "?"
+    return f"{sum(archive['size'] for archive in archives) / 1e6:.0f} MB"
+
+
+def _source(plan: "Plan", name: str) -> dict[str, Any]:
+    """The declaration of a dataset under the configuration, checked to be one with files."""
+    from ltpa.core.config import unknown_name
+
+    if name not in plan.datasets:
+        raise ConfigError(unknown_name("dataset", name, list(plan.datasets)))
+    return plan.prepare_spec(name).source
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from ltpa.data.real import fetch_archives
+    from ltpa.data.transfer import Policy
+
+    plan = options.load_plan(options)
+    policy, search = Policy(allow_http=options.allow_http), _search(plan, options)
+    sources = {name: _source(plan, name) for name in options.names}
+    for name, source in sources.items():
+        if not source.get("archives"):
+            print(f"{name}: nothing to fetch")
+            continue
+        for path in fetch_archives(name, source, layout.downloads_dir(plan.results), search, policy)[1]:
+            print(f"{name}: {path}")
+
+
+def _search(plan: "Plan", options: argparse.Namespace) -> list[Path]:
+    return archive_folders(options) + [Path(folder) for folder in plan.config.jobs.archives]
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from ltpa.data.arrays import PreparedDataset
+
+    plan = options.load_plan(options)
+    prepared = [name for name in plan.datasets if Path(plan.manifest(name)).is_file()]
+    for name in options.names or prepared:
+        source = _source(plan, name)
+        _verify_archives(name, source, [*_search(plan, options), layout.downloads_dir(plan.results)])
+        if name in prepared:
+            PreparedDataset.open(layout.data_dir(plan.results, name), verify=True)
+            print(f"{name}: arrays as their manifest says")
+        else:
+            print(f"{name}: not prepared at scale {plan.config.scale.name}")
+
+
+def _verify_archives(name: str, source: dict[str, Any], places: list[Path]) -> None:
+    """Check the archives of a dataset that lie in one of the places."""
+    from ltpa.data.archives import parse_archives
+    from ltpa.data.trust import LOCK_FILE, Trust, verify
+
+    for archive in parse_archives(name, source):
+        for place in places:
+            if (place / archive.name).is_file():
+                verify(place / archive.name, archive, Trust(places[-1] / LOCK_FILE))
+                print(f"{name}: {place / archive.name} as declared or first seen")
+
+
+def _show(options: argparse.Namespace) -> None:
+    from ltpa.data.arrays import PreparedDataset
+    from ltpa.data.contact_sheet import contact_sheet
+
+    plan = options.load_plan(options)
+    _source(plan, options.name)
+    out = options.out or Path(f"{options.name}.png")
+    contact_sheet(PreparedDataset.open(layout.data_dir(plan.results, options.name)), out, options.masks)
+    print(f"wrote {out}")

@@ -1,0 +1,43 @@
+"""CUB-200-2011: text files that number the images and give class, split and box of each."""
+
+from pathlib import Path
+
+from ltpa.core.errors import DataError
+from ltpa.data.listing import Listing
+from ltpa.data.source import Source
+
+
+def read(root: Path, source: Source) -> dict[str, Listing]:
+    """List both splits in the order of `images.txt`, which is not that of the file names.
+
+    Raises:
+        DataError: a file is missing, or they speak of different images or other classes.
+    """
+    folder = source.folder(root)
+    images = _table(folder / "images.txt")
+    labels, boxes = _table(folder / "image_class_labels.txt"), _table(folder / "bounding_boxes.txt")
+    in_train = _table(folder / "train_test_split.txt")
+    for name, table in (("image_class_labels", labels), ("bounding_boxes", boxes), ("train_test_split", in_train)):
+        if table.keys() != images.keys():
+            raise DataError(f"{folder / name}.txt: numbers other images than images.txt does; extract it anew")
+    source.check_classes(folder / "classes.txt", list(_table(folder / "classes.txt").values()))
+    listings = {}
+    for split, flag in (("train", "1"), ("test", "0")):
+        chosen = [number for number in images if in_train[number] == flag]
+        corners = [[float(value) for value in boxes[number].split()] for number in chosen]
+        listings[split] = Listing(
+            images=[folder / "images" / images[number] for number in chosen],
+            labels=[int(labels[number]) - 1 for number in chosen],
+            ids=[images[number] for number in chosen],
+            boxes=[[x, y, x + width, y + height] for x, y, width, height in corners],
+        )
+    return {split: listings[split] for split in source.splits}
+
+
+def _table(path: Path) -> dict[str, str]:
+    """Lines `number text`, by number, in the order of the file."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return {number: text.strip() for number, text in (line.split(" ", 1) for line in lines if line.strip())}
+    except ValueError as error:
+        raise DataError(f"{path}: not a readable list ({error}); extract the dataset's archives anew") from error

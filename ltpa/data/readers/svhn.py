@@ -1,0 +1,25 @@
+"""SVHN, format 2: MATLAB files with pixels (32, 32, 3, N) and labels 1 to 10, where 10 is the digit 0."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ltpa.data.listing import Listing
+from ltpa.data.matlab import read_matlab
+from ltpa.data.source import Source
+
+
+def read(root: Path, source: Source) -> dict[str, Listing]:
+    """List every split; `root` holds the .mat files.
+
+    Raises:
+        DataError: a file is missing or not what it should be.
+    """
+    listings = {}
+    for split, declared in source.splits.items():
+        path = root / declared["file"]
+        content = read_matlab(path, "X", "y")
+        labels = content["y"].reshape(-1).astype(np.int64) % 10
+        ids = [f"{path.stem}/{index:06d}" for index in range(len(labels))]
+        listings[split] = Listing(content["X"].transpose(3, 0, 1, 2), labels, ids)
+    return listings

@@ -1,0 +1,101 @@
+"""A dataset of real files: its archives fetched and extracted, read, counted, decoded."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltpa.core.errors import ConfigError
+from ltpa.core.hashing import sha256_file
+from ltpa.data.archives import Archive, parse_archives
+from ltpa.data.arrays import Split
+from ltpa.data.extract import extract_all
+from ltpa.data.fetch import DEFAULT_POLICY, fetch
+from ltpa.data.readers import read_listings
+from ltpa.data.shards import prepare_split
+from ltpa.data.source import Source, check_counts
+from ltpa.data.transfer import Policy
+
+
+def needed_archives(name: str, declaration: Mapping[str, Any]) -> list[Archive]:
+    """The archives a declaration needs: all but optional ones, and those of the splits it prepares.
+
+    Raises:
+        ConfigError: the declaration is wrong.
+    """
+    source = Source.from_declaration(name, declaration)
+    named = set(itertools.chain.from_iterable(map(str, split.values()) for split in source.splits.values()))
+    archives = parse_archives(name, dict(declaration))
+    return [archive for archive in archives if not archive.optional or archive.name in named]
+
+
+def fetch_archives(
+    name: str,
+    declaration: Mapping[str, Any],
+    downloads: Path,
+    search: Sequence[Path] = (),
+    policy: Policy = DEFAULT_POLICY,
+) -> tuple[list[Archive], list[Path]]:
+    """The needed archives of a dataset and their verified files, found in a folder of `search` or downloaded.
+
+    Raises:
+        ConfigError: the dataset has no archives.
+        DataError: an archive cannot be had, or is not the declared one.
+    """
+    archives = needed_archives(name, declaration)
+    if not archives:
+        raise ConfigError(f"dataset {name} has no published archives; prepare it with --extracted DIR")
+    return archives, fetch(archives, downloads, search, policy=policy)
+
+
+def prepare_real(
+    name: str,
+    declaration: Mapping[str, Any],
+    folder: Path,
+    threads: int,
+    extracted: Path | None,
+    downloads: Path,
+    search: Sequence[Path] = (),
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[list[str], dict[str, Split], dict[str, Any]]:
+    """Read and decode a dataset. Its images are streamed into draft files in `folder` (`ltpa.data.rows`).
+
+    Args:
+        extracted: folder of files extracted before; None fetches and extracts the archives.
+        downloads: where archives are downloaded and extracted.
+        search: folders with archives that need no download.
+        say: told what goes on, a line at a time.
+
+    Returns:
+        Class names, splits, and facts for the manifest.
+
+    Raises:
+        ConfigError: the declaration is wrong.
+        DataError: files are missing, broken, or not as many as declared.
+    """
+    source = Source.from_declaration(name, declaration)
+    hashes = {}
+    if extracted is None:
+        archives, files = fetch_archives(name, declaration, downloads, search)
+        hashes = {archive.name: sha256_file(path) for archive, path in zip(archives, files, strict=True)}
+        say(f"{name}: extracting {', '.join(hashes)}")
+        extracted = extract_all(files, archives, downloads / "extracted" / name)
+    listings = read_listings(declaration["reader"], extracted, source)
+    counts = check_counts(source, listings)
+    splits, facts = {}, {}
+    for split, listing in listings.items():
+        say(f"{name}: {split}, {len(listing)} images ({counts[split]['expected']} expected)")
+        splits[split], decoded = prepare_split(folder, split, listing, source, threads)
+        facts[split] = {**counts[split], **decoded, **_mask_facts(source, split, splits[split])}
+    return source.classes, splits, {"options": declaration.get("options", {}), "archives": hashes, "splits": facts}
+
+
+def _mask_facts(source: Source, split: str, prepared: Split) -> dict[str, Any]:
+    """How many images of each class show their object, and how many are expected to."""
+    if prepared.masks is None:
+        return {}
+    shown = np.asarray(prepared.masks.any(axis=(1, 2)))
+    found = [int(shown[prepared.labels == label].sum()) for label in range(len(source.classes))]
+    return {"with_object": found, "with_object_expected": source.splits[split].get("with_object")}

@@ -1,0 +1,143 @@
+"""Decoding a whole split over threads: blocks of rows in, the split's arrays out, in order and without holding them."""
+
+import contextlib
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltpa.core.errors import DataError
+from ltpa.data.arrays import Split
+from ltpa.data.decode import load_image, load_mask
+from ltpa.data.listing import Listing
+from ltpa.data.rows import RowWriter, draft_path
+from ltpa.data.source import Source
+
+_BLOCK = 32  # rows one thread handles at a time; pixel arrays that need no decoding go in blocks 64 times that
+
+
+@dataclasses.dataclass(eq=False)
+class _Block:
+    """Rows that could be decoded, their images, masks and stored sizes; and what is wrong with the others."""
+
+    rows: list[int]
+    images: np.ndarray
+    masks: np.ndarray | None
+    sizes: list[tuple[int, int]]
+    problems: list[str]
+
+
+def prepare_split(
+    folder: Path, split: str, listing: Listing, source: Source, threads: int
+) -> tuple[Split, dict[str, Any]]:
+    """Decode a split. Its images and masks are streamed into draft files in `folder` and come back memory-mapped.
+
+    Returns:
+        The split, and facts: median stored `width` and `height`, and the images `skipped` with the reason.
+
+    Raises:
+        DataError: a file is missing, or cannot be decoded and the option `skip_corrupt` is off.
+    """
+    size, mask_size = source.image_size, source.options.mask_size or source.image_size
+    kept: list[int] = []
+    sizes: list[tuple[int, int]] = []
+    skipped: list[str] = []
+    images_path, masks_path = (draft_path(folder, split, field) for field in ("images", "masks"))
+    with contextlib.ExitStack() as files:
+        images = files.enter_context(RowWriter(images_path, (size, size, 3), np.uint8))
+        masks = None
+        if listing.masks is not None:
+            masks = files.enter_context(RowWriter(masks_path, (mask_size, mask_size), np.uint8))
+        for block in _blocks(listing, source, threads):
+            images.append(block.images)
+            if masks is not None and block.masks is not None:
+                masks.append(block.masks)
+            kept += block.rows
+            sizes += block.sizes
+            skipped += block.problems
+    if not kept:
+        raise DataError(f"dataset {source.name}, split {split}: no image could be decoded; first: {skipped[:1]}")
+    listing = listing if len(kept) == len(listing) else listing.take(kept)
+    cut = source.options.crop == "box"
+    found = Split(
+        images=np.load(images_path, mmap_mode="r"),
+        labels=np.asarray(listing.labels, dtype=np.int64),
+        ids=np.asarray(listing.ids, dtype=np.str_),
+        masks=None if masks is None else np.load(masks_path, mmap_mode="r"),
+        boxes=None if listing.boxes is None or cut else _scaled(np.asarray(listing.boxes), np.asarray(sizes), size),
+    )
+    width, height = np.median(np.asarray(sizes), axis=0).tolist()
+    return found, {"stored_width": width, "stored_height": height, "skipped": skipped}
+
+
+def _scaled(boxes: np.ndarray, sizes: np.ndarray, size: int) -> np.ndarray:
+    """Boxes (N, 4), clipped to images of the given widths and heights (N, 2), after squashing to `size` pixels."""
+    limits = np.concatenate([sizes, sizes], axis=1)
+    return (np.clip(boxes, 0, limits) * (size / limits)).astype(np.float32)
+
+
+def _blocks(listing: Listing, source: Source, threads: int) -> Iterator[_Block]:
+    """All blocks in order. At most two per thread are under way, so that no more are held."""
+    finished = isinstance(listing.images, np.ndarray) and listing.images.shape[1:3] == (source.image_size,) * 2
+    work: Callable[[Listing, Source, range], _Block] = _copy if finished and listing.masks is None else _decode
+    length = 64 * _BLOCK if finished else _BLOCK
+    with ThreadPoolExecutor(threads) as pool:
+        pending: deque[Future[_Block]] = deque()
+        try:
+            for start in range(0, len(listing), length):
+                pending.append(pool.submit(work, listing, source, range(start, min(start + length, len(listing)))))
+                if len(pending) > 2 * threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _copy(listing: Listing, source: Source, rows: range) -> _Block:
+    """Pixels that already have the wanted size; grey ones become RGB."""
+    pixels = np.asarray(listing.images[rows.start : rows.stop])
+    if pixels.ndim == 3:
+        pixels = np.repeat(pixels[..., None], 3, axis=3)
+    return _Block(list(rows), pixels, None, [(source.image_size,) * 2] * len(rows), [])
+
+
+def _decode(listing: Listing, source: Source, rows: range) -> _Block:
+    size, options = source.image_size, source.options
+    mask_size = options.mask_size or size
+    images = np.empty((len(rows), size, size, 3), np.uint8)
+    masks = None if listing.masks is None else np.empty((len(rows), mask_size, mask_size), np.uint8)
+    block = _Block([], images, masks, [], [])
+    for row in rows:
+        box = listing.boxes[row] if options.crop == "box" and listing.boxes is not None else None
+        place = len(block.rows)
+        try:
+            images[place], stored = load_image(listing.images[row], box, size, options)
+            if masks is not None and listing.masks is not None:
+                masks[place] = load_mask(listing.masks[row], box, mask_size)
+        except FileNotFoundError as error:
+            raise DataError(f"{error.filename}: missing; extract the archives of {source.name} anew") from error
+        except Exception as error:  # Pillow raises whatever its decoders stumble over
+            block.problems.append(_problem(listing, row, error, options.skip_corrupt))
+            continue
+        block.rows.append(row)
+        block.sizes.append(stored)
+    block.images = images[: len(block.rows)]
+    block.masks = None if masks is None else masks[: len(block.rows)]
+    return block
+
+
+def _problem(listing: Listing, row: int, error: Exception, skip: bool) -> str:
+    """Say which image is broken and how; raise that unless such images are skipped."""
+    image = listing.images[row]
+    path = image if isinstance(image, Path) else f"image {listing.ids[row]}"
+    if not skip:
+        raise DataError(
+            f"{path}: cannot be decoded ({error}); fetch its archive anew, or leave such images out with option "
+            "skip_corrupt"
+        ) from error
+    return f"{listing.ids[row]}: {' '.join(str(error).replace(str(path), '').split())}"
