@@ -20,12 +20,12 @@ include: "workflow/rules/common.smk"
 
 
 rule all_tables:
+    default_target: True
     input:
         TABLE_FILES,
         CHECKS,
         TRACKING,
         FIGURES,
-    default_target: True
 
 
 include: "workflow/rules/data.smk"

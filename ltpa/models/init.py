@@ -10,8 +10,8 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 def initialise(module: nn.Module, bn_weight: str, u_std: float) -> None:
     """Draw all weights of `module` anew from torch's global random stream.
 
-    Convolutions: N(0, sqrt(2 / (k^2 C_out))), bias 0; u, a 1x1 convolution to one channel: N(0, u_std), bias 0. Linear: weight and bias U(-1, 1) / sqrt(fan_in).
-    BatchNorm: weight U(0, 1) where `bn_weight` is `uniform`, else 1; bias 0.
+    Convolutions: N(0, sqrt(2 / (k^2 C_out))), bias 0; u, a 1x1 convolution to one channel: N(0, u_std), bias 0. Linear:
+    weight and bias U(-1, 1) / sqrt(fan_in). BatchNorm: weight U(0, 1) where `bn_weight` is `uniform`, else 1; bias 0.
 
     The rule for convolutions would give u a standard deviation of sqrt 2, and so it is in the published code: initial
     maps are nearly one-hot.

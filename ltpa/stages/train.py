@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -105,7 +106,8 @@ def _train_one(
         lambda row: on_epoch(seed, row),
         name,
     )
-    reason, extra = "", {"recipe": spec.recipe, "architecture": spec.architecture}
+    reason = ""
+    extra: dict[str, Any] = {"recipe": spec.recipe, "architecture": spec.architecture}
     try:
         trainer.run()
     except Interrupted as error:

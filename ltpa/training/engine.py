@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ltpa.core.errors import TrainingError
 from ltpa.core.seeds import derive
+from ltpa.models.base import AttentionClassifier
 from ltpa.training import checkpoint
 from ltpa.training.augment import augment
 from ltpa.training.recipe import Recipe
@@ -63,7 +64,7 @@ class Trainer:
     """Trains `model` on `train` and reports the error on `test`.
 
     Args:
-        model: has `loss(x, targets)` and `forward(x)`, as every network of `ltpa.models`.
+        model: a network of `ltpa.models`.
         recipe, seed: what to do; with the arrays they fix the result's bits on one machine.
         folder: where resumable state is kept.
         should_stop: asked after each step; true saves the state and raises `Interrupted`.
@@ -73,7 +74,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: AttentionClassifier,
         train: Arrays,
         test: Arrays,
         recipe: Recipe,
@@ -88,7 +89,10 @@ class Trainer:
                 f"{name}: {len(train.labels)} training images do not fill one batch of {recipe.batch_size}; "
                 "lower the recipe's batch_size"
             )
-        self.model = model.to(memory_format=torch.channels_last)
+        self.model = model
+        for parameter in model.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.train_arrays, self.test_arrays = train, test
         self.recipe, self.seed, self.folder, self.name = recipe, seed, folder, name
         self.should_stop, self.on_epoch = should_stop, on_epoch

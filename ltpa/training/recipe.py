@@ -87,8 +87,9 @@ class Recipe:
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise ConfigError(f"{where}: {key} is {value!r}; it must be a number of at least 0")
-        if not isinstance(self.schedule.warmup, int) or self.schedule.warmup < 0:
-            raise ConfigError(f"{where}: schedule.warmup is {self.schedule.warmup!r}; it must be a whole number of epochs")
+        warmup = self.schedule.warmup
+        if not isinstance(warmup, int) or warmup < 0:
+            raise ConfigError(f"{where}: schedule.warmup is {warmup!r}; it must be a whole number of epochs")
         if not isinstance(self.crop, int) or self.crop < 0:
             raise ConfigError(f"{where}: crop is {self.crop!r}; it must be a whole number of at least 0")
         if self.nesterov and self.dampening:

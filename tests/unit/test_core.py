@@ -53,7 +53,7 @@ def test_write_replaces_whole_or_not_at_all(tmp_path):
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "first"
-    assert os.listdir(path.parent) == ["file.txt"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
 
 
 def test_written_files_follow_the_umask(tmp_path):

@@ -22,21 +22,21 @@ for stage in EVALUATIONS:
                     f"{RESULTS}/{stage}/{{dataset}}/{{variant}}/seed-{seed}/{layout.RECORD}"
                     for seed in block
                 ],
+            log:
+                f"{LOGS}/{stage}/{{dataset}}/{{variant}}/seeds-{seeds_name(block)}.log",
+            benchmark:
+                f"{BENCHMARKS}/{stage}/{{dataset}}/{{variant}}/seeds-{seeds_name(block)}.tsv"
+            conda:
+                "../../envs/torch.yaml"
+            threads: JOBS.threads
+            resources:
+                mem_mb=JOBS.mem_mb,
             params:
                 spec=lambda wildcards, stage=stage: PLAN.evaluation_spec(
                     stage, wildcards.dataset, wildcards.variant
                 ).to_json(),
                 seeds=block,
                 stage=stage,
-            log:
-                f"{LOGS}/{stage}/{{dataset}}/{{variant}}/seeds-{seeds_name(block)}.log",
-            benchmark:
-                f"{BENCHMARKS}/{stage}/{{dataset}}/{{variant}}/seeds-{seeds_name(block)}.tsv"
-            threads: JOBS.threads
-            resources:
-                mem_mb=JOBS.mem_mb,
-            conda:
-                "../../envs/torch.yaml"
             message:
                 "Evaluating {wildcards.variant} trained on {wildcards.dataset}: {params.stage}, seeds {params.seeds}"
             shell:

@@ -15,22 +15,22 @@ for block in PLAN.blocks:
                 for seed in block
                 for name in (layout.MODEL, layout.HISTORY, layout.RECORD)
             ],
+        log:
+            f"{LOGS}/train/{{dataset}}/{{variant}}/seeds-{seeds_name(block)}.log",
+        benchmark:
+            f"{BENCHMARKS}/train/{{dataset}}/{{variant}}/seeds-{seeds_name(block)}.tsv"
+        conda:
+            "../../envs/torch.yaml"
+        threads: JOBS.threads
+        resources:
+            gpu=1,
+            mem_mb=JOBS.mem_mb,
         params:
             spec=lambda wildcards: PLAN.train_spec(
                 wildcards.dataset, wildcards.variant
             ).to_json(),
             seeds=block,
             tolerate="--tolerate-failure" if JOBS.tolerate_failures else "",
-        log:
-            f"{LOGS}/train/{{dataset}}/{{variant}}/seeds-{seeds_name(block)}.log",
-        benchmark:
-            f"{BENCHMARKS}/train/{{dataset}}/{{variant}}/seeds-{seeds_name(block)}.tsv"
-        threads: JOBS.threads
-        resources:
-            gpu=1,
-            mem_mb=JOBS.mem_mb,
-        conda:
-            "../../envs/torch.yaml"
         message:
             "Training {wildcards.variant} on {wildcards.dataset}, seeds {params.seeds}"
         shell:

@@ -19,17 +19,17 @@ rule table:
             labels={"table": "{table}"},
             caption="../report/table.rst",
         ),
-    params:
-        spec=lambda wildcards: views.table_spec(PLAN, wildcards.table).to_json(),
     log:
         f"{LOGS}/table/{{table}}.log",
     benchmark:
         f"{BENCHMARKS}/table/{{table}}.tsv"
+    conda:
+        "../../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=JOBS.mem_mb,
-    conda:
-        "../../envs/analysis.yaml"
+    params:
+        spec=lambda wildcards: views.table_spec(PLAN, wildcards.table).to_json(),
     message:
         "Building {wildcards.table}"
     shell:
@@ -45,17 +45,17 @@ rule check:
     output:
         json=f"{RESULTS}/checks.json",
         md=CHECKS,
-    params:
-        spec=views.check_spec(PLAN).to_json(),
     log:
         f"{LOGS}/check.log",
     benchmark:
         f"{BENCHMARKS}/check.tsv"
+    conda:
+        "../../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=JOBS.mem_mb,
-    conda:
-        "../../envs/analysis.yaml"
+    params:
+        spec=views.check_spec(PLAN).to_json(),
     message:
         "Checking that networks learned and attention attends"
     shell:
@@ -74,17 +74,17 @@ rule track:
         code=code("track"),
     output:
         f"{RESULTS}/tracking.json",
-    params:
-        spec=views.track_spec(PLAN).to_json(),
     log:
         f"{LOGS}/track.log",
     benchmark:
         f"{BENCHMARKS}/track.tsv"
+    conda:
+        "../../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=JOBS.mem_mb,
-    conda:
-        "../../envs/analysis.yaml"
+    params:
+        spec=views.track_spec(PLAN).to_json(),
     message:
         "Writing {PLAN.results}/mlflow.db and holding every table against it"
     shell:
@@ -111,17 +111,17 @@ rule figures:
             labels={"figure": "Learning curves"},
             caption="../report/curves.rst",
         ),
-    params:
-        spec=views.figures_spec(PLAN).to_json(),
     log:
         f"{LOGS}/figures.log",
     benchmark:
         f"{BENCHMARKS}/figures.tsv"
+    conda:
+        "../../envs/torch.yaml"
     threads: 1
     resources:
         mem_mb=JOBS.mem_mb,
-    conda:
-        "../../envs/torch.yaml"
+    params:
+        spec=views.figures_spec(PLAN).to_json(),
     message:
         "Drawing attention overlays and learning curves"
     shell:
