@@ -2,8 +2,8 @@
 
     python benchmarks/overhead.py [--config config/config.yaml]
 
-Start-up is measured here and now: the best of three starts of a process that imports what the stage imports. Job times are
-those Snakemake noted while the run went on (`results/<scale>/benchmarks`), so run both on an otherwise idle machine.
+Start-up is measured here and now: the best of three starts of a process that imports what the stage imports. Job times
+are those Snakemake noted while the run went on (`results/<scale>/benchmarks`), so run both on an otherwise idle machine.
 """
 
 import argparse

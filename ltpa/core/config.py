@@ -34,6 +34,7 @@ class Jobs(_Section):
     threads: Positive = 1
     seeds_per_job: Positive = 1
     mem_mb: Positive = 2000
+    gpus: Annotated[int, Field(ge=0, le=1)] = 0
     track: bool = True
     tolerate_failures: bool = False
     archives: list[str] = []

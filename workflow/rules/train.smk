@@ -23,7 +23,7 @@ for block in PLAN.blocks:
             "../../envs/torch.yaml"
         threads: JOBS.threads
         resources:
-            gpu=1,
+            gpu=JOBS.gpus,
             mem_mb=JOBS.mem_mb,
         params:
             spec=lambda wildcards: PLAN.train_spec(
