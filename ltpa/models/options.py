@@ -1,19 +1,23 @@
-"""Options of every network family: what an architecture may say, with its defaults and limits. Free of torch."""
+"""Options of every network family: what an architecture may say, with its defaults and limits.
 
+Needs nothing but the standard library, so that a bare machine with a GPU can build networks.
+"""
+
+import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, get_args
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing import Any, ClassVar
 
 from ltpa.core.declared import near_matches
 from ltpa.core.errors import ModelError
+from ltpa.models.fields import READ, choice, number, ordered, switch, whole
 
-VggLevel = Literal["conv7", "conv10", "conv13"]
-ResNetLevel = Literal["stage2", "stage3"]
+VGG_LEVELS = ("conv7", "conv10", "conv13")
+RESNET_LEVELS = ("stage2", "stage3")
 
 
-class NetworkOptions(BaseModel):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
     """What every family knows.
 
     Attributes:
@@ -23,14 +27,13 @@ class NetworkOptions(BaseModel):
         dropout: factor on every dropout rate; 1 for the published rates, 0 for none.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     size_multiple: ClassVar[int] = 1
 
     family: str
-    width: float = Field(default=1.0, gt=0)
-    bn_weight: Literal["uniform", "one"] = "uniform"
-    u_std: float = Field(default=math.sqrt(2), gt=0)
-    dropout: float = Field(default=1.0, ge=0, le=1)
+    width: float = number(1.0, above=0)
+    bn_weight: str = choice("uniform", "one")
+    u_std: float = number(math.sqrt(2), above=0)
+    dropout: float = number(1.0, at_least=0, at_most=1)
 
     def channels(self, full: int) -> int:
         """Channel count of a layer that has `full` channels at width 1."""
@@ -38,11 +41,20 @@ class NetworkOptions(BaseModel):
 
     def check_image_size(self, size: int) -> None:
         """Raise `ModelError` unless images of `size` x `size` pixels leave a map to attend to after every pool."""
-        if size < 16 or size % self.size_multiple:
+        if not isinstance(size, int) or size < 16 or size % self.size_multiple:
             multiple = f", divisible by {self.size_multiple}" if self.size_multiple > 1 else ""
             raise ModelError(f"{self.family} cannot take {size} x {size} images; use a size of at least 16{multiple}")
 
+    def check(self) -> None:
+        """Raise `ValueError` where options that are each possible do not go together."""
 
+    def plain(self) -> dict[str, Any]:
+        """All options as plain JSON data; `parse_options` of it gives an equal object."""
+        values = dataclasses.asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class AttentionOptions(NetworkOptions):
     """Options of the attention part, shared by the families that have one.
 
@@ -55,69 +67,63 @@ class AttentionOptions(NetworkOptions):
         levels: the layers attended to, from input to output.
     """
 
-    level_order: ClassVar[tuple[str, ...]] = ()
-
-    compatibility: Literal["pc", "dp", "tanh", "local"] = "pc"
-    normalisation: Literal["softmax", "sigmoid"] = "softmax"
-    head: Literal["concat", "indep"] = "concat"
-    project: Literal["global", "local"] = "global"
-    legacy_grad_avg: bool = False
+    compatibility: str = choice("pc", "dp", "tanh", "local")
+    normalisation: str = choice("softmax", "sigmoid")
+    head: str = choice("concat", "indep")
+    project: str = choice("global", "local")
+    legacy_grad_avg: bool = switch(False)
     levels: tuple[str, ...] = ()
 
-    @model_validator(mode="after")
-    def _levels_make_sense(self) -> "AttentionOptions":
-        if self.levels != tuple(level for level in self.level_order if level in self.levels):
-            raise ValueError(f"levels {list(self.levels)} must be in order from input to output, each once")
+    def check(self) -> None:
+        """Raise `ValueError` for `indep` without several levels to average over."""
         if self.head == "indep" and len(self.levels) < 2:
-            raise ValueError("head 'indep' averages the classifiers of several levels; with one level use 'concat'")
-        return self
+            raise ValueError(
+                f"head 'indep' averages the classifiers of several levels, and levels are {list(self.levels)}; "
+                "with fewer than two use head 'concat'"
+            )
 
 
-class _PoolOptions(BaseModel):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _PoolOptions(NetworkOptions):
     """`pools`: where a VGG network pools; `cub` places pools as the 80 x 80 networks for birds do."""
 
-    pools: Literal["cifar", "cub"] = "cifar"
+    pools: str = choice("cifar", "cub")
 
 
-class VggOptions(NetworkOptions, _PoolOptions):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VggOptions(_PoolOptions):
     """The 15-layer baseline without attention."""
 
-    family: Literal["vgg"] = "vgg"
 
-
-class GapOptions(NetworkOptions, _PoolOptions):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GapOptions(_PoolOptions):
     """VGG-GAP: 13 convolutions, global average pooling, class activation maps."""
 
-    family: Literal["vgg-gap"] = "vgg-gap"
 
-
-class PanOptions(NetworkOptions, _PoolOptions):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PanOptions(_PoolOptions):
     """VGG-PAN, progressive attention. `compatibility` is that of the last level; the gate's is always pc."""
 
-    family: Literal["vgg-pan"] = "vgg-pan"
-    compatibility: Literal["pc", "local"] = "pc"
-    legacy_grad_avg: bool = False
+    compatibility: str = choice("pc", "local")
+    legacy_grad_avg: bool = switch(False)
 
 
-class VggAttentionOptions(AttentionOptions, _PoolOptions):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VggAttentionOptions(_PoolOptions, AttentionOptions):
     """VGG-att, att2, att3. `global_branches`: one g `shared` by all levels (the paper), or one branch `per-level`."""
 
-    level_order: ClassVar[tuple[str, ...]] = get_args(VggLevel)
-
-    family: Literal["vgg-att"] = "vgg-att"
-    levels: tuple[VggLevel, ...] = Field(default=("conv10", "conv13"), min_length=1)
-    global_branches: Literal["shared", "per-level"] = "shared"
+    levels: tuple[str, ...] = ordered(("conv10", "conv13"), VGG_LEVELS, at_least=1)
+    global_branches: str = choice("shared", "per-level")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ResNetOptions(AttentionOptions):
     """Pre-activation ResNet of depth 9 x `blocks_per_stage` + 2; without `levels` it is the plain baseline."""
 
-    level_order: ClassVar[tuple[str, ...]] = get_args(ResNetLevel)
     size_multiple: ClassVar[int] = 4
 
-    family: Literal["resnet"] = "resnet"
-    blocks_per_stage: int = Field(default=18, ge=1)
-    levels: tuple[ResNetLevel, ...] = ()
+    blocks_per_stage: int = whole(18, at_least=1)
+    levels: tuple[str, ...] = ordered((), RESNET_LEVELS)
 
 
 FAMILIES: dict[str, type[NetworkOptions]] = {
@@ -138,15 +144,21 @@ def parse_options(architecture: Mapping[str, Any]) -> NetworkOptions:
     family = architecture.get("family")
     if not isinstance(family, str) or family not in FAMILIES:
         raise ModelError(f"unknown family {family!r}: {near_matches(str(family), FAMILIES)}")
-    kind = FAMILIES[family]
-    for key in architecture:
-        if key not in kind.model_fields:
-            raise ModelError(f"{family} has no option {key!r}: {near_matches(key, kind.model_fields)}")
+    readers = {field.name: field.metadata.get(READ) for field in dataclasses.fields(FAMILIES[family])}
+    values: dict[str, Any] = {"family": family}
+    for key, value in architecture.items():
+        if key not in readers:
+            raise ModelError(f"{family} has no option {key!r}: {near_matches(key, readers)}")
+        read = readers[key]
+        if read is None:  # `family`, which is settled
+            continue
+        try:
+            values[key] = read(value)
+        except ValueError as error:
+            raise ModelError(f"{family}: {key} = {value!r}: {error}") from error
+    options = FAMILIES[family](**values)
     try:
-        return kind.model_validate(dict(architecture))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(map(str, problem["loc"]))
-        message = problem["msg"].removeprefix("Value error, ")
-        given = f"{key} = {problem['input']!r}: " if key else ""
-        raise ModelError(f"{family}: {given}{message}") from error
+        options.check()
+    except ValueError as error:
+        raise ModelError(f"{family}: {error}") from error
+    return options

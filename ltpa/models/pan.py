@@ -107,7 +107,7 @@ def build_pan(options: PanOptions, num_classes: int, image_size: int) -> PanClas
     averaged = ("conv10", "conv13") if options.legacy_grad_avg else ()
     unit = AttentionUnit(channels, options.channels(GLOBAL_CHANNELS), options.compatibility, "softmax", "global")
     return PanClassifier(
-        options.model_dump(mode="json"),
+        options.plain(),
         num_classes,
         image_size,
         trunk=VggTrunk(options, pools, averaged=averaged),

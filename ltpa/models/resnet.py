@@ -101,7 +101,7 @@ def _global_branch(channels: int) -> nn.Sequential:
 
 def build_resnet(options: ResNetOptions, num_classes: int, image_size: int) -> AttentionClassifier:
     """RN of depth 9 x blocks_per_stage + 2, with attention where `options.levels` names any."""
-    architecture = options.model_dump(mode="json")
+    architecture = options.plain()
     channels = options.channels(STAGES["stage3"][0])
     if not options.levels:
         neck = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())

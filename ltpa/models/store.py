@@ -64,7 +64,7 @@ def save_model(
     """
     from safetensors.torch import save_file
 
-    resolved = parse_options(architecture).model_dump(mode="json")
+    resolved = parse_options(architecture).plain()
     described = (resolved, num_classes, image_size)
     if described != (model.architecture, model.num_classes, model.image_size) or len(classes) != num_classes:
         raise ModelError(

@@ -69,6 +69,6 @@ def resolve_architecture(variant: str, width: float = 1.0, **options: Any) -> di
     """
     declared = get_variant(variant).architecture
     try:
-        return parse_options({**declared, "width": width, **options}).model_dump(mode="json")
+        return parse_options({**declared, "width": width, **options}).plain()
     except ModelError as error:
         raise ModelError(f"variant {variant}: {error}") from error

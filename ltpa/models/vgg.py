@@ -118,7 +118,7 @@ def build_vgg(options: VggOptions, num_classes: int, image_size: int) -> PlainCl
         nn.Dropout(0.5),
     )
     trunk = VggTrunk(options, pools)
-    return PlainClassifier(options.model_dump(mode="json"), num_classes, image_size, trunk, neck, channels)
+    return PlainClassifier(options.plain(), num_classes, image_size, trunk, neck, channels)
 
 
 def build_gap(options: GapOptions, num_classes: int, image_size: int) -> GapClassifier:
@@ -126,7 +126,7 @@ def build_gap(options: GapOptions, num_classes: int, image_size: int) -> GapClas
     trunk = VggTrunk(options, _late_pools(options.pools == "cub", attends_conv7=False))
     neck = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     channels = options.channels(CHANNELS["conv13"])
-    return GapClassifier(options.model_dump(mode="json"), num_classes, image_size, trunk, neck, channels)
+    return GapClassifier(options.plain(), num_classes, image_size, trunk, neck, channels)
 
 
 def _global_branches(options: VggAttentionOptions) -> dict[str, nn.Module]:
@@ -162,6 +162,6 @@ def build_vgg_attention(options: VggAttentionOptions, num_classes: int, image_si
         )
         for level in options.levels
     }
-    architecture = options.model_dump(mode="json")
+    architecture = options.plain()
     branches = _global_branches(options)
     return AttendedClassifier(architecture, num_classes, image_size, trunk, branches, units, head_dropout=0.5)

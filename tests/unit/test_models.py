@@ -11,6 +11,7 @@ from networks import NARROW, images, narrow, options_of
 from ltpa.core.declared import config_dir, load_declaration, near_matches
 from ltpa.core.errors import ConfigError, ModelError
 from ltpa.models import build_model, create_model, get_variant, list_models, resolve_architecture
+from ltpa.models.options import parse_options
 
 PAPER = [
     *("vgg", "vgg-gap", "vgg-pan", "rn164", "vgg-att-dp", "vgg-att2-indep-dp", "vgg-att2-concat-dp", "vgg-att-pc"),
@@ -144,6 +145,14 @@ def test_initial_weights_follow_the_published_code():
     assert not narrow("rn164").head.bias.any() and narrow("rn164-att2").head.linear.bias.all()
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_options_read_back_what_they_wrote(name):
+    options = parse_options(resolve_architecture(name, width=1))
+    assert options.width == 1.0 and isinstance(options.width, float)
+    assert parse_options(options.plain()) == options
+    assert parse_options({"family": options.family}).family == options.family
+
+
 def test_same_seed_same_weights():
     first, second = narrow("vgg-att2-concat-dp").state_dict(), narrow("vgg-att2-concat-dp").state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -174,7 +183,14 @@ def test_dropout_stands_where_the_published_code_has_it():
         (("vgg-att2-concat-pc", 10), {"levels": ["conv4"]}, "'conv10'"),
         (("vgg-att3-concat-pc", 10, 8), {}, "at least 16"),
         (("rn164", 10, 18), {}, "divisible by 4"),
-        (("rn164", 10), {"blocks_per_stage": 0}, "greater than or equal to 1"),
+        (("rn164", 10), {"blocks_per_stage": 0}, "a whole number of at least 1"),
+        (("rn164", 10), {"blocks_per_stage": True}, "a whole number"),
+        (("vgg", 10), {"width": "wide"}, "a number greater than 0"),
+        (("vgg", 10), {"dropout": 1.5}, "at least 0 and at most 1"),
+        (("vgg", 10), {"u_std": float("inf")}, "a number"),
+        (("vgg-pan", 10), {"legacy_grad_avg": "yes"}, "true or false"),
+        (("vgg-att2-concat-pc", 10), {"levels": "conv7"}, "a list"),
+        (("vgg-att-dp", 10), {"head": ["indep"]}, "'concat' or 'indep'"),
         (("vgg", 1), {}, "at least 2 classes"),
         (("vgg", 10), {"family": "vit"}, "unknown family"),
     ],
