@@ -57,7 +57,9 @@ class PrepareSpec(Spec):
 class TrainSpec(Spec):
     """Train one variant on one dataset.
 
-    `architecture` holds the family and every option of the network, `recipe` every setting of the routine.
+    `architecture` holds the family and every option of the network, `recipe` every setting of the routine. `start`
+    names the networks to begin with instead of random weights, those of the same variant and seed: `dataset`, and as
+    `training` the hash of the `TrainSpec` they come from.
     """
 
     variant: str
@@ -65,6 +67,7 @@ class TrainSpec(Spec):
     num_classes: int
     image_size: int
     recipe: dict[str, Any]
+    start: dict[str, str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,8 @@ class NetworkOptions:
         bn_weight: initial batch-normalisation weights: `uniform` U(0,1) as in Torch7, or `one` as in PyTorch.
         u_std: standard deviation of the initial u of every attention unit; sqrt 2 in the published code.
         dropout: factor on every dropout rate; 1 for the published rates, 0 for none.
+        legacy_grad_avg: average gradients where branches merge, as the published training code did; no effect on a
+            network in which none do.
     """
 
     size_multiple: ClassVar[int] = 1
@@ -34,6 +36,7 @@ class NetworkOptions:
     bn_weight: str = choice("uniform", "one")
     u_std: float = number(math.sqrt(2), above=0)
     dropout: float = number(1.0, at_least=0, at_most=1)
+    legacy_grad_avg: bool = switch(False)
 
     def channels(self, full: int) -> int:
         """Channel count of a layer that has `full` channels at width 1."""
@@ -63,7 +66,6 @@ class AttentionOptions(NetworkOptions):
         normalisation: `softmax` (eq. 1), or `sigmoid`: sigmoid scores divided by their sum over the map.
         head: `concat` of the levels' vectors before one linear layer, or `indep`: the mean of one classifier per level.
         project: which of g and l is mapped to the other's dimension where they differ: `global` (section 4), `local`.
-        legacy_grad_avg: average gradients where branches merge, as the published training code did.
         levels: the layers attended to, from input to output.
     """
 
@@ -71,7 +73,6 @@ class AttentionOptions(NetworkOptions):
     normalisation: str = choice("softmax", "sigmoid")
     head: str = choice("concat", "indep")
     project: str = choice("global", "local")
-    legacy_grad_avg: bool = switch(False)
     levels: tuple[str, ...] = ()
 
     def check(self) -> None:
@@ -105,7 +106,6 @@ class PanOptions(_PoolOptions):
     """VGG-PAN, progressive attention. `compatibility` is that of the last level; the gate's is always pc."""
 
     compatibility: str = choice("pc", "local")
-    legacy_grad_avg: bool = switch(False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,9 @@ class Plan:
         self.tables = load_declaration("tables")
         self._check_names()
         self.roles = self._roles()
+        for dataset in self.config.datasets:
+            for variant in self.config.variants:
+                self.train_spec(dataset, variant)
 
     def _check_names(self) -> None:
         protocols = self.config.protocols
@@ -70,8 +73,6 @@ class Plan:
             family = self.variants[name]["recipe"]
             if "default" not in self.config.recipes.get(family, {}):
                 raise ConfigError(f"{self.source}: key 'recipes': add {family}: {{default: NAME}} for variant {name}")
-        for name in self.config.variants:
-            self._architecture(name)
         for name, values in self.recipes.items():
             Recipe.from_dict(values, f"config/recipes.yaml: {name}")
         for name in self.config.data:
@@ -109,31 +110,68 @@ class Plan:
 
     def prepare_spec(self, dataset: str) -> PrepareSpec:
         """How `dataset` is prepared."""
-        declared = self.datasets[dataset]
+        declared = {key: value for key, value in self.datasets[dataset].items() if key != "networks"}
         if chosen := self.config.data.get(dataset):
             declared = {**declared, "options": {**declared.get("options", {}), **chosen}}
         return PrepareSpec(self.config.scale.name, dataset, self.config.jobs.threads, declared)
 
     def train_spec(self, dataset: str, variant: str) -> TrainSpec:
-        """How `variant` is trained on `dataset`."""
+        """How `variant` is trained on `dataset`.
+
+        Raises:
+            ConfigError: options of the network do not go together, or it starts from a network that nothing trains.
+        """
         declaration = self.datasets[dataset]
+        source = self.start(dataset, variant)
         return TrainSpec(
             scale=self.config.scale.name,
             dataset=dataset,
             threads=self.config.jobs.threads,
             variant=variant,
-            architecture=self._architecture(variant),
+            architecture=self._architecture(dataset, variant),
             num_classes=len(declaration["classes"]),
             image_size=declaration["image_size"],
             recipe=self.recipes[self._recipe_name(dataset, variant)],
+            start=None if source is None else {"dataset": source, "training": self.train_spec(source, variant).hash()},
         )
 
-    def _architecture(self, variant: str) -> dict[str, Any]:
-        options = dict(self.config.scale.networks.get(self.variants[variant]["recipe"], {}))
+    def start(self, dataset: str, variant: str) -> str | None:
+        """The dataset whose trained network `variant` starts from on `dataset`; None where weights are random.
+
+        Raises:
+            ConfigError: the recipe names a role that no dataset fills, or one that itself starts from another.
+        """
+        name = self._recipe_name(dataset, variant)
+        role = self.recipes[name].get("initialise")
+        if not role:
+            return None
+        source = self.roles.get(role)
+        where = f"{self.source}: key 'recipes': {name} starts {variant} on {dataset} from the network of {role}"
+        if source is None:
+            raise ConfigError(f"{where}, and no dataset stands for it; add one to 'datasets', or name another recipe")
+        if self.recipes[self._recipe_name(source, variant)].get("initialise"):
+            raise ConfigError(f"{where}, whose own recipe starts from another network; name another recipe for {role}")
+        return source
+
+    def start_files(self, dataset: str, variant: str, seeds: list[int]) -> list[str]:
+        """Model and record of the networks that those of `seeds` start from."""
+        source = self.start(dataset, variant)
+        if source is None:
+            return []
+        folders = [layout.run_dir(self.results, "train", source, variant, seed) for seed in seeds]
+        return [str(folder / name) for folder in folders for name in (layout.MODEL, layout.RECORD)]
+
+    def _architecture(self, dataset: str, variant: str) -> dict[str, Any]:
+        """Options of the variant; over them those that the dataset asks for, over these those of the scale."""
+        family = self.variants[variant]["recipe"]
+        asked = self.datasets[dataset].get("networks", {}).get(family, {})
         try:
-            return resolve_architecture(variant, **{"width": 1.0, **options})
+            return resolve_architecture(
+                variant, **{"width": 1.0, **asked, **self.config.scale.networks.get(family, {})}
+            )
         except ModelError as error:
-            raise ConfigError(f"{self.source}: key 'scale.networks': {error}") from error
+            where = f"{self.source}: key 'scale.networks' (with 'networks' of dataset {dataset})"
+            raise ConfigError(f"{where}: {error}") from error
 
     def _recipe_name(self, dataset: str, variant: str) -> str:
         choices = self.config.recipes[self.variants[variant]["recipe"]]

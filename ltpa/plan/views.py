@@ -89,7 +89,8 @@ def all_runs(plan: Plan) -> list[Run]:
     runs = [run for table in plan.config.tables for run in table_runs(plan, table)]
     runs += check_runs(plan) + patch_runs(plan)
     training = [Run("train", run.dataset, run.variant) for run in runs]
-    return list(dict.fromkeys(training + runs))
+    starts = [Run("train", source, run.variant) for run in training if (source := plan.start(run.dataset, run.variant))]
+    return list(dict.fromkeys(starts + training + runs))
 
 
 def records(plan: Plan, runs: list[Run]) -> list[str]:

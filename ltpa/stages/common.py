@@ -52,6 +52,23 @@ def set_up_torch(threads: int) -> None:
     torch.set_flush_denormal(True)
 
 
+def trained_network(results: Path, dataset: str, variant: str, seed: int, training: str) -> Record:
+    """The record of a trained network that comes from the `TrainSpec` of hash `training`.
+
+    Raises:
+        ModelError: it was trained under another configuration.
+        RecordError: there is no record, or it is damaged.
+    """
+    path = layout.run_dir(results, "train", dataset, variant, seed) / layout.RECORD
+    record = read_record(path)
+    if record.config_hash != training:
+        raise ModelError(
+            f"{path.parent}: trained under another configuration than asked for; "
+            f"delete {path} and run again to retrain it"
+        )
+    return record
+
+
 def evaluate_each(
     module: str,
     spec: EvaluationSpec,
@@ -76,12 +93,7 @@ def evaluate_each(
         started = time.perf_counter()
         source = layout.run_dir(results, "train", spec.dataset, spec.variant, seed)
         folder = layout.run_dir(results, stage, spec.dataset, spec.variant, seed)
-        trained = read_record(source / layout.RECORD)
-        if trained.config_hash != spec.training:
-            raise ModelError(
-                f"{source}: trained under another configuration than asked for; "
-                f"delete {source / layout.RECORD} and run again to retrain it"
-            )
+        trained = trained_network(results, spec.dataset, spec.variant, seed, spec.training)
         status, reason, found = "ok", "", Measurement([])
         if trained.status == "ok":
             found = measure(load(source / layout.MODEL, expect_variant=spec.variant), targets, folder)

@@ -22,8 +22,9 @@ from ltpa.core.seeds import derive
 from ltpa.core.specs import TrainSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.normalise import fit_normaliser
-from ltpa.models import build_model, save_model
-from ltpa.stages.common import set_up_torch
+from ltpa.models import build_model, load, save_model, warm_start
+from ltpa.models.base import AttentionClassifier
+from ltpa.stages.common import set_up_torch, trained_network
 from ltpa.training import checkpoint
 from ltpa.training.engine import Arrays, EpochRow, Interrupted, Trainer
 from ltpa.training.recipe import Recipe
@@ -54,7 +55,9 @@ def run(
         on_epoch: told the seed and row of each finished epoch.
 
     Raises:
-        TrainingError: the loss stopped being finite, or another process trains the same network.
+        TrainingError: the loss stopped being finite, another process trains the same network, or the training of the
+            network to start from failed.
+        ModelError: the network to start from is not the one that the spec names.
         Stopped: SIGTERM, SIGUSR1 or `max_seconds`; state is saved.
     """
     set_up_torch(spec.threads)
@@ -87,7 +90,8 @@ def _train_one(
     started = time.perf_counter()
     name = f"{spec.variant} on {spec.dataset}, seed {seed}"
     recipe = Recipe.from_dict(spec.recipe, f"recipe of {name}")
-    key = digest([spec.hash(), seed, dataset.data_hash, code_hash("ltpa.stages.train")])
+    start = _start(spec, results, seed)
+    key = digest([spec.hash(), seed, dataset.data_hash, code_hash("ltpa.stages.train"), start])
     state = layout.state_dir(results, _STAGE, key)
     folder = layout.run_dir(results, _STAGE, spec.dataset, spec.variant, seed)
 
@@ -107,8 +111,11 @@ def _train_one(
         name,
     )
     reason = ""
-    extra: dict[str, Any] = {"recipe": spec.recipe, "architecture": spec.architecture}
+    resolved = dataclasses.asdict(recipe)
+    extra: dict[str, Any] = {"recipe": resolved, "architecture": spec.architecture, "start": start}
     try:
+        if start is not None:
+            _start_from(model, results, start, spec.variant, seed)
         trainer.run()
     except Interrupted as error:
         raise Stopped(str(error)) from error
@@ -151,6 +158,25 @@ def _train_one(
     )
     write_record(folder / layout.RECORD, record)
     checkpoint.clear(state)
+
+
+def _start(spec: TrainSpec, results: Path, seed: int) -> dict[str, str] | None:
+    """Which network this one starts from, for the record: `dataset`, `model_sha256`, `failed` (empty, or why)."""
+    if spec.start is None:
+        return None
+    source = trained_network(results, spec.start["dataset"], spec.variant, seed, spec.start["training"])
+    return {
+        "dataset": spec.start["dataset"],
+        "model_sha256": source.extra["model_sha256"],
+        "failed": source.reason,
+    }
+
+
+def _start_from(model: AttentionClassifier, results: Path, start: dict[str, str], variant: str, seed: int) -> None:
+    path = layout.run_dir(results, _STAGE, start["dataset"], variant, seed) / layout.MODEL
+    if start["failed"]:
+        raise TrainingError(f"{path}: cannot start from this network, its training failed: {start['failed']}")
+    warm_start(model, load(path, expect_variant=variant))
 
 
 def _metrics(spec: TrainSpec, last: EpochRow, test_images: int, train_images: int) -> list[Metric]:

@@ -39,6 +39,8 @@ class Recipe:
         flip: `half` mirrors exactly half of each batch, `none` nothing.
         crop: pixels of reflection padding before a random crop, one offset per batch; 0 for none.
         normalise: preprocessing scheme, see `ltpa.data.normalise`.
+        initialise: the role whose trained network, of the same variant and seed, gives all weights but the head's;
+            empty for random weights.
         evaluate_every: epochs between test evaluations; the last epoch is always evaluated.
         checkpoint_seconds: seconds between saved states.
     """
@@ -56,6 +58,7 @@ class Recipe:
     flip: Literal["half", "none"] = "half"
     crop: int = 0
     normalise: str = "meanstd"
+    initialise: str = ""
     evaluate_every: int = 1
     checkpoint_seconds: float = 60.0
 
@@ -92,6 +95,8 @@ class Recipe:
             raise ConfigError(f"{where}: schedule.warmup is {warmup!r}; it must be a whole number of epochs")
         if not isinstance(self.crop, int) or self.crop < 0:
             raise ConfigError(f"{where}: crop is {self.crop!r}; it must be a whole number of at least 0")
+        if not isinstance(self.initialise, str):
+            raise ConfigError(f"{where}: initialise is {self.initialise!r}; it must be a role, such as cifar100")
         if self.nesterov and self.dampening:
             raise ConfigError(f"{where}: nesterov goes with dampening 0, not {self.dampening}")
         for key, value, allowed in (

@@ -8,6 +8,9 @@ for block in PLAN.blocks:
             f"train_seeds_{seeds_name(block)}"
         input:
             manifest=f"{RESULTS}/data/{{dataset}}/{layout.MANIFEST}",
+            start=lambda wildcards, block=block: PLAN.start_files(
+                wildcards.dataset, wildcards.variant, block
+            ),
             code=code("train"),
         output:
             [
