@@ -56,11 +56,11 @@ def _render(picture: "Image.Image", box: Box | None, size: int, options: Options
     scale = 1
     if options.reduced and options.resize != "nearest":
         scale = _reduction(picture, min(right - left, bottom - top) // (MARGIN * size))
-    shown = (left / scale, top / scale, right / scale, bottom / scale)
-    colours = picture.convert("RGB")
-    if shown != (0, 0, size, size) or colours.size != (size, size):
-        colours = colours.resize((size, size), filters[options.resize], box=shown)
-    return np.asarray(colours), (width, height)
+    # What is cut off must not bleed in, so it is cut first. Reduced, the box may end inside a pixel.
+    x, y = left // scale, top // scale
+    colours = picture.convert("RGB").crop((x, y, -(-right // scale), -(-bottom // scale)))
+    shown = (left / scale - x, top / scale - y, right / scale - x, bottom / scale - y)
+    return np.asarray(colours.resize((size, size), filters[options.resize], box=shown)), (width, height)
 
 
 def _reduction(picture: "Image.Image", most: int) -> int:

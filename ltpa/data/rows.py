@@ -1,5 +1,8 @@
 """Array files written a block of rows at a time, so that no split has to fit into memory."""
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,11 +35,6 @@ class RowWriter:
     def __init__(self, path: Path, row: tuple[int, ...], dtype: type[np.generic]) -> None:
         self.path, self.row, self.dtype, self.count = path, row, np.dtype(dtype), 0
 
-    def _write_header(self) -> None:
-        """NumPy pads headers so that they keep their length however many rows there are."""
-        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.count, *self.row)}
-        np.lib.format.write_array_header_1_0(self._stream, header)
-
     def append(self, rows: np.ndarray) -> None:
         """Write (n, *row) elements of the writer's dtype behind those that are there.
 
@@ -45,26 +43,41 @@ class RowWriter:
         """
         if rows.shape[1:] != self.row or rows.dtype != self.dtype:
             raise ValueError(f"{self.path}: rows are {rows.dtype} {rows.shape[1:]}, not {self.dtype} {self.row}")
-        try:
+        with self._explained():
             self._stream.write(np.ascontiguousarray(rows).data)
+        self.count += len(rows)
+
+    def _write_header(self) -> None:
+        """NumPy pads headers so that they keep their length however many rows there are."""
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.count, *self.row)}
+        np.lib.format.write_array_header_1_0(self._stream, header)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
+            self.path.unlink(missing_ok=True)
             raise LtpaError(
                 f"{self.path}: cannot write ({error.strerror}); free space or choose another folder"
             ) from error
-        self.count += len(rows)
 
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = self.path.open("wb")
-        self._write_header()
+        with self._explained():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = self.path.open("wb")
+            self._write_header()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if kind is not None:
+            self._stream.close()
+            self.path.unlink(missing_ok=True)
+            return
+        with self._explained(), self._stream:
             self._stream.seek(0)
             self._write_header()
-        self._stream.close()
-        if kind is not None:
-            self.path.unlink(missing_ok=True)
+            self._stream.flush()
+            os.fsync(self._stream.fileno())

@@ -1,8 +1,8 @@
 """Miniature archives of every real dataset, in its true layout with its true traps; each gives a declaration to match.
 
-Every image is `picture(number)`: a colour that tells its number, with a bright top left quarter that tells whether it
-stands upright. `MAKERS[name](folder)` writes the archives and returns the declaration, and the numbers in the order in
-which they must come out, by split.
+Every image is `picture(number)`: a colour that tells its number, with a bright top left and a dark bottom left quarter
+that tell whether it stands upright. `MAKERS[name](folder)` writes the archives and returns the declaration, and the
+numbers in the order in which they must come out, by split.
 """
 
 import copy
@@ -18,7 +18,7 @@ from scipy.io import savemat
 
 from ltpa.data.registry import dataset_declaration
 
-BRIGHT = 250
+BRIGHT, DARK = 250, 5
 
 
 def colour(number):
@@ -29,6 +29,7 @@ def pixels(number, width=32, height=32):
     image = np.empty((height, width, 3), np.uint8)
     image[:] = colour(number)
     image[: height // 2, : width // 2] = BRIGHT
+    image[height // 2 :, : width // 2] = DARK
     return image
 
 
@@ -97,7 +98,7 @@ def svhn(folder):
 def cub200(folder):
     """Images are not in the order of their names; one is grey, one box sticks out; a stray file lies beside the folder.
 
-    The box of image n is the bright quarter and as much below it.
+    Inside the images, all boxes are the left three quarters.
     """
     classes = ["001.Black_footed_Albatross", "002.Laysan_Albatross"]
     names = [
@@ -106,7 +107,7 @@ def cub200(folder):
         "002.Laysan_Albatross/Laysan_Albatross_0003_1033.jpg",
         "002.Laysan_Albatross/Laysan_Albatross_0082_524.jpg",
     ]
-    boxes = ["0.0 0.0 24.0 32.0", "0.0 0.0 24.0 32.0", "0.0 0.0 24.0 35.5", "-2.0 0.0 26.0 32.0"]
+    boxes = ["0.0 0.0 36.0 32.0", "0.0 0.0 36.0 32.0", "0.0 0.0 36.0 35.5", "-2.0 0.0 38.0 32.0"]
     lists = {
         "images": names,
         "image_class_labels": ["1", "1", "2", "2"],
@@ -271,15 +272,14 @@ def stanforddogs(folder):
 
 
 def mnist(folder):
-    """Grey images of 28 pixels; the bright quarter tells them apart no further."""
-    for stem, count in (("train", 3), ("t10k", 2)):
-        images = np.full((count, 28, 28), 7, np.uint8)
-        images[:, :14, :14] = BRIGHT
+    """Grey images: the red of what the others are."""
+    for stem, numbers in (("train", range(3)), ("t10k", range(3, 5))):
+        images, count = np.stack([pixels(number, 28, 28)[..., 0] for number in numbers]), len(numbers)
         header = struct.pack(">HBB3I", 0, 8, 3, count, 28, 28)
         (folder / f"{stem}-images-idx3-ubyte.gz").write_bytes(gzip.compress(header + images.tobytes()))
         labels = struct.pack(">HBBI", 0, 8, 1, count) + bytes(range(count))
         (folder / f"{stem}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
-    return declaration("mnist", train=3, test=2), {"train": None, "test": None}
+    return declaration("mnist", train=3, test=2), {"train": range(3), "test": range(3, 5)}
 
 
 MAKERS = {

@@ -102,29 +102,27 @@ def test_images_and_labels_come_out_in_the_official_order(made, name):
         assert prepared.labels.tolist() == miniature.LABELS[name][split]
         assert len(set(prepared.ids.tolist())) == len(prepared)
         corners = prepared.images[:, [2, 2, -3, -3], [2, -3, 2, -3]].astype(int)  # top, then bottom; left, then right
-        assert np.all(np.abs(corners[:, 0] - miniature.BRIGHT) <= 3)
-        if name in ("cub200", "mnist"):
-            continue  # cut to the bright half; all alike
+        assert np.abs(corners[:, 0] - miniature.BRIGHT).max() <= 3 and np.abs(corners[:, 2] - miniature.DARK).max() <= 3
         wanted = np.array([miniature.colour(number) for number in numbers])
-        grey = [name == "caltech256" and number == 1 for number in numbers]
+        grey = [(name, number) in (("caltech256", 1), ("cub200", 3)) for number in numbers]
         wanted[grey] = (wanted[grey] @ [0.299, 0.587, 0.114])[:, None]
-        assert np.abs(corners[:, 1:] - wanted[:, None]).max() <= 8
+        wanted = wanted[:, :1] if name == "mnist" else wanted
+        assert np.abs(corners[:, [1, 3]] - wanted[:, None]).max() <= 8
 
 
 def test_cub_is_cut_to_boxes_that_are_clipped_to_the_image(made):
     results, found = made
     opened = PreparedDataset.open(layout.data_dir(results, "cub200"))
     assert opened.split("train").boxes is None
-    images = opened.split("test").images.astype(int)
-    for image, number in zip(images, [0, 2], strict=True):  # the box ends where the bright quarter does, and below
-        assert np.all(np.abs(image[4, -4] - miniature.BRIGHT) <= 3)
-        assert np.all(np.abs(image[-4, 4] - miniature.colour(number)) <= 8)
+    for split in opened.splits.values():  # of three quarters of the width, two thirds are bright
+        assert np.all(np.abs(split.images[:, 4, 50].astype(int) - miniature.BRIGHT) <= 3)
+        assert np.all(split.images[:, 4, 56].astype(int) < 230)
     declared, _ = found["cub200"]
     whole = run(
         "cub200-448", {**declared, "image_size": 64}, results.parents[1] / "archives/cub200", results, crop="none"
     )
-    np.testing.assert_allclose(whole.split("test").boxes, [[0, 0, 32, 64], [0, 0, 32, 64]])
-    np.testing.assert_allclose(whole.split("train").boxes, [[0, 0, 32, 64], [0, 0, 32, 64]])
+    np.testing.assert_allclose(whole.split("test").boxes, [[0, 0, 48, 64]] * 2)
+    np.testing.assert_allclose(whole.split("train").boxes, [[0, 0, 48, 64]] * 2)
 
 
 def test_boxes_of_actors_are_scaled_with_the_image(made):
