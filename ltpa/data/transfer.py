@@ -197,7 +197,7 @@ def _check(response: requests.Response, part: Part, offset: int, archive: Archiv
         raise Refused(f"HTTP {status} {response.reason}")
     if status == 200:
         start, total = 0, _number(response.headers.get("Content-Length"))
-        if response.headers.get("Content-Type", "").startswith("text/html"):
+        if response.headers.get("Content-Type", "").lower().startswith("text/html"):
             raise Refused("answers with a web page instead of the file")
     else:
         start, total = _content_range(response, offset)

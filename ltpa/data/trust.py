@@ -76,7 +76,9 @@ def verify(path: Path, archive: Archive, trust: Trust) -> None:
     if archive.size is not None and size != archive.size:
         raise Mismatch(f"{path}: has {size:,} bytes, not the {archive.size:,} of {archive.name}")
     _check_head(path, archive)
-    sha256, md5 = _digests(path)
+    if size == 0:
+        raise Mismatch(f"{path}: is empty, not {archive.name}")
+    sha256, md5 = _digests(path, with_md5=archive.md5 is not None)
     for label, found, declared in (("SHA-256", sha256, archive.sha256), ("MD5", md5, archive.md5)):
         if declared is not None and found != declared:
             raise Mismatch(f"{path}: has {label} {found}, not the {declared} of {archive.name}")
@@ -101,10 +103,11 @@ def _check_head(path: Path, archive: Archive) -> None:
         raise Mismatch(f"{path}: does not begin like a {archive.kind} file, so it is not {archive.name}")
 
 
-def _digests(path: Path) -> tuple[str, str]:
+def _digests(path: Path, with_md5: bool) -> tuple[str, str | None]:
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as stream:
         while block := stream.read(_CHUNK):
             sha256.update(block)
-            md5.update(block)
-    return sha256.hexdigest(), md5.hexdigest()
+            if with_md5:
+                md5.update(block)
+    return sha256.hexdigest(), md5.hexdigest() if with_md5 else None

@@ -187,6 +187,7 @@ def test_complete_part_of_unknown_size_is_recognised(server, policy, tmp_path):
         (serve(length=False), {}, "no length"),
         (serve(content=OLD), {"sha256": SHA256}, "SHA-256"),
         (serve(content=OLD), {"md5": hashlib.md5(BODY).hexdigest()}, "MD5"),
+        (serve(content=b""), {}, "is empty"),
         (fail(403), {}, "HTTP 403"),
         (redirect("ftp://127.0.0.1/x"), {}, "redirects from https to ftp:"),
     ],
@@ -208,6 +209,26 @@ def test_cut_without_length_is_noticed(server, policy, tmp_path):
     archive = declare(server.add(PATH, BODY, *steps), size=len(BODY))
     with pytest.raises(DataError, match="cut after 1,000 of 3,000,000"):
         fetch([archive], tmp_path, progress=False, policy=policy)
+
+
+def test_silent_server_counts_as_a_failure(server, policy, tmp_path):
+    def stall(handler, body):
+        serve(sent=1_000_000)(handler, body)
+        handler.wfile.flush()
+        time.sleep(1.0)
+
+    archive = declare(server.add(PATH, BODY, stall), sha256=SHA256)
+    hasty = Policy(attempts=2, pause=0.0, timeout=0.3, ca_file=policy.ca_file)
+    fetch([archive], tmp_path, progress=False, policy=hasty)
+    assert ranges(server) == [None, f"bytes={3 << 18}-"]  # whole pieces are kept
+
+
+def test_no_connection_points_to_archive_folders(server, policy, tmp_path):
+    url = server.add(PATH, BODY)
+    server.close()
+    with pytest.raises(DataError, match=r"connection failed .*after 3 attempts\); .*name its folder with --archives"):
+        fetch([declare(url)], tmp_path, progress=False, policy=policy)
+    assert only(tmp_path) == []
 
 
 def test_redirect_to_http_is_refused_whatever_is_allowed(server, plain_server, policy, tmp_path):
@@ -396,15 +417,15 @@ def test_every_truncation_and_bit_flip_is_refused(kind, tmp_path):
         flipped = bytearray(data)
         flipped[position // 8] ^= 1 << position % 8
         damaged.append(bytes(flipped))
-    for digest in ("sha256", "md5"):
-        declared = {digest: hashlib.new(digest, data).hexdigest()}
-        archive = Archive(name="x", urls=["https://localhost/x"], kind=kind, **declared, **keys)
-        (tmp_path / "x").write_bytes(data)
-        assert fetch([archive], tmp_path, progress=False) == [tmp_path / "x"]
-        for wrong in damaged:
-            (tmp_path / "x").write_bytes(wrong)
-            with pytest.raises(DataError, match=r"x: (has|is|does)"):
-                fetch([archive], tmp_path, progress=False)
+    digest = "md5" if kind == "tar" else "sha256"
+    declared = {digest: hashlib.new(digest, data).hexdigest()}
+    archive = Archive(name="x", urls=["https://localhost/x"], kind=kind, **declared, **keys)
+    (tmp_path / "x").write_bytes(data)
+    assert fetch([archive], tmp_path, progress=False) == [tmp_path / "x"]
+    for wrong in damaged:
+        (tmp_path / "x").write_bytes(wrong)
+        with pytest.raises(DataError, match=r"x: (has|is|does)"):
+            fetch([archive], tmp_path, progress=False)
 
 
 def test_progress_lines_tell_rate_and_time_left(capsys, monkeypatch):
