@@ -1,6 +1,7 @@
 """What the views need: the runs behind tables, checks, figures and the MLflow store, and the spec of each."""
 
 import dataclasses
+from typing import Any
 
 from ltpa.core import layout
 from ltpa.core.declared import config_dir
@@ -142,11 +143,18 @@ def check_spec(plan: Plan) -> CheckSpec:
     attending = {name: a for name, a in architectures.items() if a.get("levels") or a["family"] == "vgg-pan"}
     return CheckSpec(
         scale=plan.config.scale.name,
-        compatibility={name: a.get("compatibility", "pc") for name, a in attending.items()},
+        compatibility={name: _compatibility(a) for name, a in attending.items()},
         max_error_of_chance=checks.max_error_of_chance,
         min_pointing_over_chance=checks.min_pointing_over_chance,
         query_pc_max=checks.query_pc_max,
     )
+
+
+def _compatibility(architecture: dict[str, Any]) -> str:
+    """`pc` where a softmax over pc scores makes every map independent of the query; otherwise what its scores are."""
+    kind = str(architecture.get("compatibility", "pc"))
+    through_sigmoid = architecture["family"] == "vgg-pan" or architecture.get("normalisation") == "sigmoid"
+    return "pc-sigmoid" if kind == "pc" and through_sigmoid else kind
 
 
 def track_spec(plan: Plan) -> TrackSpec:

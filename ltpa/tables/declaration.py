@@ -69,6 +69,8 @@ class Declaration(_Section):
         decimals: digits after the point in rendered tables (CSV files keep full precision).
         tolerance: smallest difference from the paper that counts, in `unit`.
         groups: titles of the groups of rows.
+        beyond_paper: a row without a published value is a network that the paper gives no number for; it is run all the
+            same. Otherwise such a value is a dash in the paper, against which nothing is run.
         descriptions: role to description, for `kind: datasets`.
     """
 
@@ -87,6 +89,7 @@ class Declaration(_Section):
     decimals: Annotated[int, Field(ge=0, le=6)]
     tolerance: Annotated[float, Field(ge=0)]
     groups: dict[str, str] = {}
+    beyond_paper: bool = False
     columns: Annotated[list[Selector], Field(min_length=1)]
     panels: list[Panel] = []
     descriptions: dict[str, Description] = {}

@@ -3,7 +3,8 @@
 Columns: `table, group, variant, label, source, target, condition, value, sd, quoted, where`. `source` and `target` are
 roles (a dataset's name in the paper); `target` may carry a split (`stl10/test`) and is empty where a network is
 measured on its own dataset. `variant` is empty for rows that no network here produces. An empty `value` is a dash in
-the paper. `quoted` is 1 for values that the paper itself quotes from other publications.
+the paper or, in a table declared `beyond_paper`, a number that the paper does not give. `quoted` is 1 for values that
+the paper itself quotes from other publications.
 """
 
 import csv

@@ -15,7 +15,10 @@ NOT_IN_SCALE = "not in this scale"
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """A published entry at its place: panel and column by position, the metric and record condition read for it."""
+    """A published entry at its place: panel and column by position, the metric and record condition read for it.
+
+    A `dash` is a value that the paper lacks, and so does the table.
+    """
 
     panel: int
     column: int
@@ -23,6 +26,7 @@ class Slot:
     metric: str
     measure: str
     secondary: bool
+    dash: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +68,7 @@ def place(declaration: Declaration, published: Sequence[Published]) -> list[Slot
                     metric=column.metric or panel.metric or declaration.metric,
                     measure=_first(column.measure, panel.measure, declaration.measure, entry.condition),
                     secondary=panel.secondary,
+                    dash=entry.value is None and not declaration.beyond_paper,
                 )
             )
             placed.add(entry)
@@ -86,7 +91,7 @@ def resolve(
         return QUOTED
     if not entry.variant:
         return NOT_OURS
-    if entry.value is None:
+    if slot.dash:
         return DASH
     role, _, split = entry.target.partition("/")
     if entry.variant not in variants or entry.source not in roles or (role and role not in roles):

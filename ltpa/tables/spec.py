@@ -48,12 +48,13 @@ class CheckSpec(ViewSpec):
     """What must hold.
 
     Attributes:
-        compatibility: `pc` or `dp` of each attention variant; only these are checked for attending and for queries.
+        compatibility: `pc`, `dp` or another compatibility of each attention variant; only these are checked for
+            attending and for queries.
         max_error_of_chance: a network learned if its test error is at most this fraction of the error of guessing.
         min_pointing_over_chance: attention attends if its peak hits the object at least this many times as often as a
             random pixel (mean over seeds; combined map where there is one, else the last level).
         query_pc_max: largest relative change of a pc map under another image's global vector, which is zero in exact
-            arithmetic (softmax is shift-invariant); dp maps must change.
+            arithmetic (softmax is shift-invariant); all others must change.
     """
 
     compatibility: dict[str, str]

@@ -6,6 +6,7 @@ import pytest
 from tables_support import DECLARATIONS, PUBLISHED_DIR
 
 from ltpa.core.errors import ConfigError
+from ltpa.models import get_variant, list_models
 from ltpa.tables.declaration import find_declaration, load_declarations
 from ltpa.tables.published import COLUMNS, load_published
 from ltpa.tables.slots import place
@@ -28,6 +29,7 @@ def cells(table: str) -> dict[tuple[str, str, str, str], float | None]:
         ("table4", 5 + 3 * 2 + 4 + 3 + 5 * 2 + 3, 0, 24),
         ("figure6", 5 * 2, 0, 0),
         ("figure9", 7 * 3 + 9 * 3, 21, 3),
+        ("extensions", 2 * 2, 0, 7 * 2),
     ],
 )
 def test_counts_of_published_values(table, numbers, quoted, dashes):
@@ -35,6 +37,20 @@ def test_counts_of_published_values(table, numbers, quoted, dashes):
     assert sum(row.value is not None for row in rows) == numbers
     assert sum(row.quoted for row in rows) == quoted
     assert sum(row.value is None for row in rows) == dashes
+
+
+def test_the_table_of_extensions_repeats_table_1_and_holds_every_extension():
+    table1, extensions = cells("table1"), cells("extensions")
+    for key, value in extensions.items():
+        assert value is None or value == table1[key]
+    variants = {row.variant: row.label for row in load_published(PUBLISHED_DIR / "extensions.csv")}
+    for name in list_models():
+        variant = get_variant(name)
+        assert (name in variants) or not variant.extension
+        assert variants.get(name, variant.label) == variant.label
+    for table in ("table1", "table2", "table3", "figure6", "figure9"):
+        shown = {row.variant for row in load_published(PUBLISHED_DIR / f"{table}.csv")}
+        assert not any(get_variant(name).extension for name in shown if name), f"{table} is the paper's alone"
 
 
 def test_improvements_stated_in_the_text_follow_from_the_tables():

@@ -18,6 +18,7 @@ from ltpa.tables.declaration import load_declarations, parse_declaration
 from ltpa.tables.frame import index_records
 from ltpa.tables.needs import needed
 from ltpa.tables.published import load_published
+from ltpa.tables.render import cell_texts
 
 
 @pytest.fixture
@@ -192,6 +193,7 @@ def test_bad_declarations_are_one_line(change, message):
         ("table4", 11, ("prepare", "cifar10", "")),
         ("figure6", 2, ("fgsm", "cub200", "vgg")),
         ("figure9", 5 + 4, ("segmentation", "cifar10", "vgg-gap")),
+        ("extensions", 9 * 2, ("train", "cifar10", "vgg-att2-concat-pctanh")),
     ],
 )
 def test_needs_of_the_whole_paper(table, runs, first):
@@ -202,6 +204,22 @@ def test_needs_of_the_whole_paper(table, runs, first):
     found = needed(declaration, published, {name: name for name in names}, variants)
     assert len(found) == len(set(found)) == runs
     assert first in found
+
+
+def test_rows_beyond_the_paper_are_run_and_stand_without_a_verdict(tmp_path):
+    published = [support.entry("VGG", "cifar10", 7.77), support.entry("VGG-GAP", "cifar10", None)]
+    dashed, ours = (support.declaration(beyond_paper=beyond) for beyond in (False, True))
+    wanted = [
+        [run[2] for run in needed(declared_so, published, support.ROLES, support.VARIANTS)]
+        for declared_so in (dashed, ours)
+    ]
+    assert wanted == [["vgg"], ["vgg", "vgg-gap"]]
+    path = support.put(tmp_path, support.trained("digits10", "vgg-gap", 0, 12.5))
+    spec = support.spec(comparable=True, seeds=[0])
+    table = build_table(spec, ours, published, index_records([path], tmp_path, spec))
+    cell = table.panels[0].rows[1].cells[0]
+    assert (cell.estimate.mean, cell.delta, cell.verdict) == (12.5, None, "")
+    assert cell_texts(table, cell) == ["–", "12.50 (–), n=1/1", "–", "–"]
 
 
 def test_needs_are_only_what_the_scale_has():
