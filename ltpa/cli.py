@@ -192,8 +192,13 @@ def _model(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(facts, indent=1))
         return
+    facts["extension"] = "yes, not in the paper" if facts["extension"] else "no, of the paper"
+    facts["map_sizes"] = ", ".join(f"{level} {'x'.join(map(str, size))}" for level, size in facts["map_sizes"].items())
+    facts["architecture"] = ", ".join(f"{key} {value}" for key, value in facts["architecture"].items())
     for key, value in facts.items():
-        print(f"{key:20} {value:,}" if isinstance(value, int) else f"{key:20} {value}")
+        print(
+            f"{key.replace('_', ' '):16} {value:,}" if isinstance(value, int) else f"{key.replace('_', ' '):16} {value}"
+        )
 
 
 def _plan(options: argparse.Namespace) -> None:

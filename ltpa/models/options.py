@@ -21,7 +21,8 @@ class NetworkOptions:
     """What every family knows.
 
     Attributes:
-        width: factor on every channel count, 1 for the networks of the paper; no layer gets narrower than 4 channels.
+        width: factor on every channel count, 1 for the networks of the paper, 16 at most; no layer gets narrower than 4
+            channels.
         bn_weight: initial batch-normalisation weights: `uniform` U(0,1) as in Torch7, or `one` as in PyTorch.
         u_std: standard deviation of the initial u of every attention unit; sqrt 2 in the published code.
         dropout: factor on every dropout rate; 1 for the published rates, 0 for none.
@@ -32,7 +33,7 @@ class NetworkOptions:
     size_multiple: ClassVar[int] = 1
 
     family: str
-    width: float = number(1.0, above=0)
+    width: float = number(1.0, above=0, at_most=16)
     bn_weight: str = choice("uniform", "one")
     u_std: float = number(math.sqrt(2), above=0)
     dropout: float = number(1.0, at_least=0, at_most=1)

@@ -33,8 +33,8 @@ def build_model(architecture: Mapping[str, Any], num_classes: int, image_size: i
     """
     options = parse_options(architecture)
     options.check_image_size(image_size)
-    if num_classes < 2:
-        raise ModelError(f"a classifier needs at least 2 classes, not {num_classes}")
+    if not isinstance(num_classes, int) or num_classes < 2:
+        raise ModelError(f"a classifier needs at least 2 classes (a whole number), not {num_classes!r}")
     model = _BUILDERS[options.family](options, num_classes, image_size)
     for module in model.modules():
         if isinstance(module, nn.Dropout):

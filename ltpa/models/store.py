@@ -112,22 +112,35 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return description, tensors
 
 
-def load(path: Path | str, expect_variant: str | None = None, expect_classes: int | None = None) -> AttentionClassifier:
+def load(
+    path: Path | str,
+    expect_variant: str | None = None,
+    expect_classes: int | None = None,
+    expect_normalisation: str | None = None,
+) -> AttentionClassifier:
     """The network in a model file, on the CPU in eval mode, with `preprocessing` and `metadata`.
 
     Args:
         path: a file that `save_model` wrote.
         expect_variant: refuse a network of another variant.
         expect_classes: refuse a network of another number of classes.
+        expect_normalisation: refuse a network with another preprocessing scheme (`ltpa.data.normalise`).
 
     Raises:
         ModelError: no such file, truncated, edited, not a model, or not the expected one; the message names both sides.
     """
     path = Path(path)
     description, tensors = _read(path)
-    for key, expected in (("variant", expect_variant), ("num_classes", expect_classes)):
+    for key, expected in (
+        ("variant", expect_variant),
+        ("num_classes", expect_classes),
+        ("normalisation", expect_normalisation),
+    ):
         if expected is not None and description[key] != expected:
-            raise ModelError(f"{path}: holds {key} {description[key]}, but {expected} was asked for")
+            raise ModelError(
+                f"{path}: holds {key} {description[key]}, but {expected} was asked for; name another file, or train "
+                "that network first"
+            )
     try:
         with torch.device("meta"):
             model = build_model(description["architecture"], description["num_classes"], description["image_size"])

@@ -117,6 +117,8 @@ def test_both_sides_are_named(saved):
         load(saved, expect_variant="vgg-gap")
     with pytest.raises(ModelError, match="num_classes 5, but 10 was asked for"):
         load(saved, expect_classes=10)
+    with pytest.raises(ModelError, match="normalisation None, but gcn-zca was asked for"):
+        load(saved, expect_normalisation="gcn-zca")
 
 
 @pytest.mark.parametrize(

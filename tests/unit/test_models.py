@@ -186,6 +186,8 @@ def test_dropout_stands_where_the_published_code_has_it():
         (("rn164", 10), {"blocks_per_stage": 0}, "a whole number of at least 1"),
         (("rn164", 10), {"blocks_per_stage": True}, "a whole number"),
         (("vgg", 10), {"width": "wide"}, "a number greater than 0"),
+        (("vgg", 10), {"width": 1e9}, "at most 16"),
+        (("vgg", "ten"), {}, "a whole number"),
         (("vgg", 10), {"dropout": 1.5}, "at least 0 and at most 1"),
         (("vgg", 10), {"u_std": float("inf")}, "a number"),
         (("vgg-pan", 10), {"legacy_grad_avg": "yes"}, "true or false"),

@@ -26,7 +26,7 @@ class Checkout:
 
     def snakemake(self, *arguments: str, cores: int = 2, config: Path = MINI) -> subprocess.CompletedProcess[str]:
         """Run Snakemake; its output and errors come back together as `stdout`."""
-        command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--configfile", str(config), *arguments]
+        command = [sys.executable, "-m", "snakemake", "--configfile", str(config), "--cores", str(cores), *arguments]
         environment = {**os.environ, "PYTHONPATH": "", "COLUMNS": "200"}
         return subprocess.run(
             command,
@@ -40,7 +40,7 @@ class Checkout:
 
     def planned(self, *arguments: str, config: Path = MINI) -> dict[str, int]:
         """Rules that a dry run would execute, and how often."""
-        output = self.snakemake("-n", "-q", "rules", *arguments, config=config)
+        output = self.snakemake("-n", *arguments, "-q", "rules", config=config)
         assert output.returncode == 0, output.stdout
         counts = {}
         for line in output.stdout.split("Job stats:")[-1].splitlines():
