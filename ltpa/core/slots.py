@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
 from ltpa.core.errors import LtpaError
 
@@ -44,23 +43,26 @@ def hold_slot(folder: Path, names: Sequence[str], share: int = 1) -> Iterator[st
         raise LtpaError(f"{folder}: no slots to wait for ({len(names)} names, {share} slots each)")
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        stream, name = _wait(folder, names, share)
+        descriptor, name = _wait(folder, names, share)
     except OSError as error:
         raise LtpaError(f"{folder}: cannot keep slot files here ({error.strerror}); set TMPDIR elsewhere") from error
-    with stream:
+    try:
         yield name
+    finally:
+        os.close(descriptor)
 
 
-def _wait(folder: Path, names: Sequence[str], share: int) -> tuple[IO[str], str]:
-    """The open, locked file of the first slot that becomes free, and its name; slots of all names are tried in turn."""
+def _wait(folder: Path, names: Sequence[str], share: int) -> tuple[int, str]:
+    """Descriptor of the first slot file that could be locked, and the slot's name; all slots are tried in turn."""
     while True:
         for index in range(share):
             for name in names:
-                stream = open(folder / f"{name.replace('/', '_')}-{index}.lock", "a")  # closed by the caller
+                path = folder / f"{name.replace('/', '_')}-{index}.lock"
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 try:
-                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    stream.close()
+                    os.close(descriptor)
                     continue
-                return stream, name
+                return descriptor, name
         time.sleep(POLL_SECONDS)

@@ -68,6 +68,7 @@ class TrainSpec(Spec):
     image_size: int
     recipe: dict[str, Any]
     start: dict[str, str] | None = None
+    device: str = "cpu"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,3 +84,4 @@ class EvaluationSpec(Spec):
     training: str
     targets: list[dict[str, Any]]
     protocol: dict[str, Any]
+    device: str = "cpu"

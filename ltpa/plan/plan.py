@@ -98,6 +98,11 @@ class Plan:
             roles[role] = name
         return roles
 
+    @property
+    def device(self) -> str:
+        """Where networks are trained and evaluated."""
+        return "cuda" if self.config.jobs.gpus else "cpu"
+
     # --- blocks of seeds -------------------------------------------------------------------------------------------
 
     @functools.cached_property
@@ -132,6 +137,7 @@ class Plan:
             num_classes=len(declaration["classes"]),
             image_size=declaration["image_size"],
             recipe=self.recipes[self._recipe_name(dataset, variant)],
+            device=self.device,
             start=None if source is None else {"dataset": source, "training": self.train_spec(source, variant).hash()},
         )
 
@@ -190,6 +196,7 @@ class Plan:
             training=self.train_spec(dataset, variant).hash(),
             targets=self.targets(stage, dataset),
             protocol=protocol,
+            device=self.device,
         )
 
     def targets(self, stage: str, dataset: str) -> list[dict[str, Any]]:

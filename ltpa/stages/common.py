@@ -11,7 +11,7 @@ from ltpa.core.errors import ConfigError, ModelError
 from ltpa.core.hashing import digest
 from ltpa.core.provenance import code_hash, code_version, library_versions, peak_memory_mb
 from ltpa.core.records import Metric, Record, read_record, write_record
-from ltpa.core.specs import EvaluationSpec
+from ltpa.core.specs import EvaluationSpec, TrainSpec
 from ltpa.data.arrays import PreparedDataset
 
 if TYPE_CHECKING:
@@ -40,18 +40,6 @@ class Measurement:
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def set_up_torch(threads: int) -> None:
-    """Fix the number of threads, and treat denormal numbers as zero.
-
-    Weights that weight decay alone acts on, such as those of the dead branch under pc, shrink until they are denormal,
-    and arithmetic on denormals is up to a hundred times slower on common processors.
-    """
-    import torch
-
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
-
-
 def trained_network(results: Path, dataset: str, variant: str, seed: int, training: str) -> Record:
     """The record of a trained network that comes from the `TrainSpec` of hash `training`.
 
@@ -67,6 +55,41 @@ def trained_network(results: Path, dataset: str, variant: str, seed: int, traini
             f"delete {path} and run again to retrain it"
         )
     return record
+
+
+def make_record(
+    module: str,
+    spec: TrainSpec | EvaluationSpec,
+    seed: int,
+    *,
+    metrics: list[Metric],
+    data_hash: str,
+    device: str,
+    seconds: float,
+    reason: str,
+    extra: dict[str, Any],
+) -> Record:
+    """The record of one finished run of the stage `module`; `reason` is empty, or says why the run failed."""
+    return Record(
+        stage=module.rpartition(".")[2],
+        scale=spec.scale,
+        dataset=spec.dataset,
+        variant=spec.variant,
+        seed=seed,
+        metrics=metrics,
+        config_hash=spec.hash(),
+        data_hash=data_hash,
+        code_hash=code_hash(module),
+        code_version=code_version(),
+        libraries=library_versions(),
+        device=device,
+        threads=spec.threads,
+        seconds=round(seconds, 3),
+        peak_memory_mb=round(peak_memory_mb(), 1),
+        status="failed" if reason else "ok",
+        reason=reason,
+        extra=extra,
+    )
 
 
 def evaluate_each(
@@ -85,38 +108,31 @@ def evaluate_each(
         ModelError: the model file is missing, or belongs to another variant or training spec.
     """
     from ltpa.models import load
+    from ltpa.stages.device import compute_device, describe_device
 
-    set_up_torch(spec.threads)
     stage = module.rpartition(".")[2]
     targets = [PreparedDataset.open(layout.data_dir(results, target["name"])) for target in spec.targets]
-    for seed in seeds:
-        started = time.perf_counter()
-        source = layout.run_dir(results, "train", spec.dataset, spec.variant, seed)
-        folder = layout.run_dir(results, stage, spec.dataset, spec.variant, seed)
-        trained = trained_network(results, spec.dataset, spec.variant, seed, spec.training)
-        status, reason, found = "ok", "", Measurement([])
-        if trained.status == "ok":
-            found = measure(load(source / layout.MODEL, expect_variant=spec.variant), targets, folder)
-        else:
-            status, reason = "failed", f"training failed: {trained.reason}"
-        record = Record(
-            stage=stage,
-            scale=spec.scale,
-            dataset=spec.dataset,
-            variant=spec.variant,
-            seed=seed,
-            metrics=found.metrics,
-            config_hash=spec.hash(),
-            data_hash=digest([target.data_hash for target in targets]),
-            code_hash=code_hash(module),
-            code_version=code_version(),
-            libraries=library_versions(),
-            device="cpu",
-            threads=spec.threads,
-            seconds=round(time.perf_counter() - started, 3),
-            peak_memory_mb=round(peak_memory_mb(), 1),
-            status=status,
-            reason=reason,
-            extra=found.extra,
-        )
-        write_record(folder / layout.RECORD, record)
+    with compute_device(spec.device, spec.threads) as device:
+        for seed in seeds:
+            started = time.perf_counter()
+            source = layout.run_dir(results, "train", spec.dataset, spec.variant, seed)
+            folder = layout.run_dir(results, stage, spec.dataset, spec.variant, seed)
+            trained = trained_network(results, spec.dataset, spec.variant, seed, spec.training)
+            reason, found = "", Measurement([])
+            if trained.status == "ok":
+                model = load(source / layout.MODEL, expect_variant=spec.variant).to(device)
+                found = measure(model, targets, folder)
+            else:
+                reason = f"training failed: {trained.reason}"
+            record = make_record(
+                module,
+                spec,
+                seed,
+                metrics=found.metrics,
+                data_hash=digest([target.data_hash for target in targets]),
+                device=describe_device(device),
+                seconds=time.perf_counter() - started,
+                reason=reason,
+                extra=found.extra,
+            )
+            write_record(folder / layout.RECORD, record)

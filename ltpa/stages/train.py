@@ -16,20 +16,22 @@ from ltpa.core import layout
 from ltpa.core.errors import LtpaError, TrainingError
 from ltpa.core.files import write_text
 from ltpa.core.hashing import digest, sha256_file
-from ltpa.core.provenance import code_hash, code_version, library_versions, peak_memory_mb
-from ltpa.core.records import Metric, Record, write_record
+from ltpa.core.provenance import code_hash
+from ltpa.core.records import Metric, write_record
 from ltpa.core.seeds import derive
 from ltpa.core.specs import TrainSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.normalise import fit_normaliser
 from ltpa.models import build_model, load, save_model, warm_start
 from ltpa.models.base import AttentionClassifier
-from ltpa.stages.common import set_up_torch, trained_network
+from ltpa.stages.common import make_record, trained_network
+from ltpa.stages.device import compute_device, describe_device
 from ltpa.training import checkpoint
 from ltpa.training.engine import Arrays, EpochRow, Interrupted, Trainer
 from ltpa.training.recipe import Recipe
 
 _STAGE = "train"
+_MODULE = "ltpa.stages.train"
 
 
 class Stopped(LtpaError):
@@ -55,27 +57,29 @@ def run(
         on_epoch: told the seed and row of each finished epoch.
 
     Raises:
+        LtpaError: a GPU is asked for and there is none.
         TrainingError: the loss stopped being finite, another process trains the same network, or the training of the
             network to start from failed.
         ModelError: the network to start from is not the one that the spec names.
         Stopped: SIGTERM, SIGUSR1 or `max_seconds`; state is saved.
     """
-    set_up_torch(spec.threads)
     deadline = time.monotonic() + max_seconds
     requested: list[int] = []
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda received, frame: requested.append(received))
     dataset = PreparedDataset.open(layout.data_dir(results, spec.dataset))
-    for seed in seeds:
-        _train_one(
-            spec,
-            results,
-            dataset,
-            seed,
-            should_stop=lambda: bool(requested) or time.monotonic() > deadline,
-            tolerate_failure=tolerate_failure,
-            on_epoch=on_epoch,
-        )
+    with compute_device(spec.device, spec.threads) as device:
+        for seed in seeds:
+            _train_one(
+                spec,
+                results,
+                dataset,
+                seed,
+                device,
+                should_stop=lambda: bool(requested) or time.monotonic() > deadline,
+                tolerate_failure=tolerate_failure,
+                on_epoch=on_epoch,
+            )
 
 
 def _train_one(
@@ -83,6 +87,7 @@ def _train_one(
     results: Path,
     dataset: PreparedDataset,
     seed: int,
+    device: torch.device,
     should_stop: Callable[[], bool],
     tolerate_failure: bool,
     on_epoch: Callable[[int, EpochRow], None],
@@ -91,18 +96,18 @@ def _train_one(
     name = f"{spec.variant} on {spec.dataset}, seed {seed}"
     recipe = Recipe.from_dict(spec.recipe, f"recipe of {name}")
     start = _start(spec, results, seed)
-    key = digest([spec.hash(), seed, dataset.data_hash, code_hash("ltpa.stages.train"), start])
+    key = digest([spec.hash(), seed, dataset.data_hash, code_hash(_MODULE), start])
     state = layout.state_dir(results, _STAGE, key)
     folder = layout.run_dir(results, _STAGE, spec.dataset, spec.variant, seed)
 
     train, test = dataset.split("train"), dataset.split("test")
-    preprocessing = fit_normaliser(recipe.normalise, train.images)
+    preprocessing = fit_normaliser(recipe.normalise, train.images).to(device)
     torch.manual_seed(derive(seed, "init"))
-    model = build_model(spec.architecture, spec.num_classes, spec.image_size)
+    model = build_model(spec.architecture, spec.num_classes, spec.image_size).to(device)
     trainer = Trainer(
         model,
-        Arrays.prepare(train.images, train.labels, preprocessing, "cpu"),
-        Arrays.prepare(test.images, test.labels, preprocessing, "cpu"),
+        Arrays.prepare(train.images, train.labels, preprocessing, device),
+        Arrays.prepare(test.images, test.labels, preprocessing, device),
         recipe,
         seed,
         state,
@@ -126,7 +131,7 @@ def _train_one(
     model.preprocessing = preprocessing
     save_model(
         folder / layout.MODEL,
-        model,
+        model.cpu(),
         variant=spec.variant,
         architecture=spec.architecture,
         num_classes=spec.num_classes,
@@ -136,23 +141,14 @@ def _train_one(
     )
     extra["model_sha256"] = sha256_file(folder / layout.MODEL)
     write_text(folder / layout.HISTORY, _history_csv(trainer.history))
-    record = Record(
-        stage=_STAGE,
-        scale=spec.scale,
-        dataset=spec.dataset,
-        variant=spec.variant,
-        seed=seed,
+    record = make_record(
+        _MODULE,
+        spec,
+        seed,
         metrics=[] if reason else _metrics(spec, trainer.history[-1], len(test.labels), len(train.labels)),
-        config_hash=spec.hash(),
         data_hash=dataset.data_hash,
-        code_hash=code_hash("ltpa.stages.train"),
-        code_version=code_version(),
-        libraries=library_versions(),
-        device="cpu",
-        threads=spec.threads,
-        seconds=round(time.perf_counter() - started, 3),
-        peak_memory_mb=round(peak_memory_mb(), 1),
-        status="failed" if reason else "ok",
+        device=describe_device(device),
+        seconds=time.perf_counter() - started,
         reason=reason,
         extra=extra,
     )

@@ -4,6 +4,7 @@ Everything random is drawn from streams named by (seed, purpose, epoch), and the
 remaining steps depend on, so an interrupted run ends with the same bits as an unbroken one.
 """
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -50,7 +51,9 @@ class Arrays:
     labels: Tensor
 
     @classmethod
-    def prepare(cls, images: np.ndarray, labels: np.ndarray, preprocessing: nn.Module, device: str) -> "Arrays":
+    def prepare(
+        cls, images: np.ndarray, labels: np.ndarray, preprocessing: nn.Module, device: torch.device
+    ) -> "Arrays":
         """Normalise uint8 images (N, H, W, 3) once; what depends on the image alone is never computed again."""
         chunks = []
         with torch.no_grad():
@@ -108,6 +111,7 @@ class Trainer:
         self.history: list[EpochRow] = []
         self.epoch, self.step = 1, 0
         self.loss_sum, self.wrong, self.seconds = 0.0, 0, 0.0
+        self._device = train.labels.device
         self._saved_at = time.monotonic()
 
     def run(self) -> list[EpochRow]:
@@ -149,7 +153,8 @@ class Trainer:
         inputs = augment(self.train_arrays.inputs[chosen], self.recipe, generator)
         targets = self.train_arrays.labels[chosen]
         self.optimizer.zero_grad(set_to_none=True)
-        loss, logits = self.model.loss_and_logits(inputs.contiguous(memory_format=torch.channels_last), targets)
+        with precision(self.recipe.precision, self._device):
+            loss, logits = self.model.loss_and_logits(inputs.contiguous(memory_format=torch.channels_last), targets)
         loss.backward()
         self.optimizer.step()
         self.loss_sum += float(loss.detach())
@@ -194,6 +199,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "rng": torch.get_rng_state(),
+            "gpu_rng": torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None,
             "epoch": self.epoch,
             "step": self.step,
             "loss_sum": self.loss_sum,
@@ -211,9 +217,23 @@ class Trainer:
         self.model.load_state_dict(payload["model"])
         self.optimizer.load_state_dict(payload["optimizer"])
         torch.set_rng_state(payload["rng"])
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(payload["gpu_rng"], self._device)
         self.history = [EpochRow(**row) for row in payload["history"]]
         for key in ("epoch", "step", "loss_sum", "wrong", "seconds"):
             setattr(self, key, payload[key])
+
+
+def precision(name: str, device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Where the forward pass runs: `bf16` under autocast, `tf32` with tensor cores on float32, `fp32` without.
+
+    Weights, losses, softmax and batch-normalisation statistics stay float32 in all of them.
+    """
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
+    if name == "bf16":
+        return torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext()
 
 
 @torch.no_grad()

@@ -39,6 +39,7 @@ class Recipe:
         flip: `half` mirrors exactly half of each batch, `none` nothing.
         crop: pixels of reflection padding before a random crop, one offset per batch; 0 for none.
         normalise: preprocessing scheme, see `ltpa.data.normalise`.
+        precision: of the training passes: `fp32`, `tf32`, or `bf16` (autocast); evaluation is always float32.
         initialise: the role whose trained network, of the same variant and seed, gives all weights but the head's;
             empty for random weights.
         evaluate_every: epochs between test evaluations; the last epoch is always evaluated.
@@ -58,6 +59,7 @@ class Recipe:
     flip: Literal["half", "none"] = "half"
     crop: int = 0
     normalise: str = "meanstd"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     initialise: str = ""
     evaluate_every: int = 1
     checkpoint_seconds: float = 60.0
@@ -101,6 +103,7 @@ class Recipe:
             raise ConfigError(f"{where}: nesterov goes with dampening 0, not {self.dampening}")
         for key, value, allowed in (
             ("flip", self.flip, ("half", "none")),
+            ("precision", self.precision, ("fp32", "tf32", "bf16")),
             ("schedule.kind", self.schedule.kind, ("constant", "every", "milestones", "cosine")),
         ):
             if value not in allowed:

@@ -101,6 +101,14 @@ def test_training_learns(tmp_path):
     assert t.run()[-1].test_error_pct < before / 2
 
 
+def test_half_precision_follows_single_precision_and_is_not_it(tmp_path):
+    single, half = trainer(tmp_path / "fp32"), trainer(tmp_path / "bf16", precision="bf16")
+    losses = [t.run()[-1].train_loss for t in (single, half)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert not equal(weights(single.model), weights(half.model))
+    assert all(value.dtype == torch.float32 for name, value in weights(half.model).items() if "tracked" not in name)
+
+
 def test_damaged_checkpoint_is_passed_over_for_the_previous_one(tmp_path, caplog):
     first = checkpoint.save(tmp_path, 1, {"epoch": 1})
     second = checkpoint.save(tmp_path, 2, {"epoch": 2})
@@ -210,6 +218,8 @@ def test_dampened_rate_one_follows_torch7_over_500_steps():
         ({"epochs": 0}, "epochs is 0"),
         ({"epochs": 2.5}, "epochs is 2.5"),
         ({"flip": "all"}, "allowed: half, none"),
+        ({"precision": "fp16"}, "allowed: fp32, tf32, bf16"),
+        ({"schedule": {"kind": "cosine", "warmup": -1}}, "warmup is -1"),
         ({"nesterov": True, "dampening": 0.9}, "nesterov goes with dampening 0"),
         ({"schedule": {"kind": "milestones", "milestones": [3], "factors": []}}, "differ in length"),
         ({"schedule": {"steps": 3}}, "unknown key 'steps'"),

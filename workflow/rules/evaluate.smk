@@ -30,6 +30,7 @@ for stage in EVALUATIONS:
                 "../../envs/torch.yaml"
             threads: JOBS.threads
             resources:
+                gpu=JOBS.gpus,
                 mem_mb=JOBS.mem_mb,
             params:
                 spec=lambda wildcards, stage=stage: PLAN.evaluation_spec(

@@ -1,0 +1,42 @@
+"""The device a job computes on, and how torch is set up there."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from ltpa.core.errors import LtpaError
+from ltpa.core.slots import gpu_names, hold_slot, slot_folder
+
+
+@contextlib.contextmanager
+def compute_device(name: str, threads: int) -> Iterator[torch.device]:
+    """Set torch up for reproducible work and yield the device; a GPU is held for the life of the block.
+
+    Denormal numbers count as zero: weights that weight decay alone acts on, such as those of the dead branch under pc,
+    shrink until they are denormal, and arithmetic on denormals is many times slower on common processors.
+
+    Args:
+        name: `cpu` or `cuda`. Each GPU is one slot that processes of this machine take in turn.
+        threads: processor threads to compute with.
+
+    Raises:
+        LtpaError: a GPU is asked for and none is visible.
+    """
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    if name == "cpu":
+        yield torch.device("cpu")
+        return
+    if not torch.cuda.is_available():
+        raise LtpaError("jobs.gpus is 1, but torch sees no GPU here; set jobs.gpus to 0, or run on a machine with one")
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    names = gpu_names(torch.cuda.device_count())
+    with hold_slot(slot_folder(), names) as gpu:
+        yield torch.device("cuda", names.index(gpu))
+
+
+def describe_device(device: torch.device) -> str:
+    """How a record names the device: `cpu`, or the GPU's model."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
