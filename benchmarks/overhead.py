@@ -3,7 +3,7 @@
     python benchmarks/overhead.py [--config config/config.yaml]
 
 Start-up is measured here and now: the best of three starts of a process that imports what the stage imports. Job times
-are those Snakemake noted while the run went on (`results/<scale>/benchmarks`), so run both on an otherwise idle machine.
+are those that Snakemake noted while the run went on (`results/<scale>/benchmarks`), so do both on an idle machine.
 """
 
 import argparse
