@@ -90,7 +90,7 @@ class _Array:
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, raw = state
-        if not isinstance(dtype, _Dtype) or not all(type(side) is int and side >= 0 for side in shape):
+        if not isinstance(dtype, _Dtype) or not all(type(side) is int for side in shape):
             raise pickle.UnpicklingError("array without a plain type and shape")
         data = raw.encode("latin1") if isinstance(raw, str) else raw
         if not isinstance(data, bytes) or len(data) != math.prod(shape) * dtype.dtype.itemsize:

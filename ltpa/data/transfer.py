@@ -20,7 +20,6 @@ import ltpa
 from ltpa.core.errors import DataError
 from ltpa.data.archives import Archive
 from ltpa.data.progress import TransferProgress
-from ltpa.data.trust import looks_like_html
 
 _CHUNK = 1 << 18
 _HEADWAY = 1 << 20  # bytes gained that make a failure count as the first one again
@@ -230,8 +229,6 @@ def _receive(
     with open(part.path, "ab") as stream:
         # Undecoded: a server that labels a .tar.gz as gzip-encoded means the file itself.
         while block := response.raw.read(_CHUNK, decode_content=False):
-            if length == 0 and looks_like_html(block):
-                raise Refused("sends a web page instead of the file")
             length += len(block)
             if expected is not None and length > expected:
                 part.discard()

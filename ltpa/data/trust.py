@@ -59,8 +59,7 @@ class Trust:
             ) from error
 
 
-def looks_like_html(head: bytes) -> bool:
-    """Whether a file's first bytes are those of a web page."""
+def _looks_like_html(head: bytes) -> bool:
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:14].lower()
     return start.startswith((b"<!doctype html", b"<html"))
 
@@ -97,7 +96,7 @@ def verify(path: Path, archive: Archive, trust: Trust) -> None:
 def _check_head(path: Path, archive: Archive) -> None:
     with open(path, "rb") as stream:
         head = stream.read(512)
-    if looks_like_html(head):
+    if _looks_like_html(head):
         raise Mismatch(f"{path}: is a web page, not {archive.name}")
     if not archive.hashed and not head.startswith(_SIGNATURES.get(archive.kind, b"")):
         raise Mismatch(f"{path}: does not begin like a {archive.kind} file, so it is not {archive.name}")

@@ -161,6 +161,12 @@ def test_hostile_pickles_are_refused(load, name):
     np.testing.assert_array_equal(load(BATCH)["data"], PIXELS)  # and it altered nothing for the next one
 
 
+@pytest.mark.parametrize("name", ["memo far away", "memo far away, as text"])
+def test_memory_bombs_are_seen_before_anything_is_read(load, name):
+    with pytest.raises(DataError, match="memo slot"):
+        load(HOSTILE[name])
+
+
 def test_the_traps_are_real():
     pickle.loads(HOSTILE["a call of ours"])
     assert SPRUNG.pop() == (1,)
