@@ -19,7 +19,7 @@ from ltpa.core.hashing import digest, sha256_file
 from ltpa.data.rows import draft_path
 
 FORMAT = 1
-HASHED_BELOW = 32 * 2**20  # bytes; larger datasets are checked by file size, shape and dtype alone when opened
+HASHED_BELOW = 16 * 2**20  # bytes; larger datasets are checked by file size, shape and dtype alone when opened
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -175,28 +175,32 @@ def local_contrast(y: torch.Tensor, threshold: float = 1e-4) -> torch.Tensor:
 
     The local mean is subtracted, then the local deviation divided out, both over zero-padded windows corrected by the
     window's own weight; as in Torch the deviation is corrected by the weight itself, not by its root. Deviations up to
-    `threshold` are replaced by it. Computed in float64: flat regions are divided by 1e-4, which would blow up rounding.
+    `threshold` are replaced by it. The mean is subtracted in float64: what rounding leaves of a flat region is divided
+    by 1e-4.
     """
     values = y.double()
     weight = _smooth(torch.ones_like(values[:1]))
-    centred = values - _smooth(values) / weight
-    squares = _smooth(centred.square())
-    small = squares <= (threshold * weight).square()
-    deviation = torch.where(small, threshold, torch.where(small, 1.0, squares).sqrt() / weight)
-    return (centred / deviation).to(y.dtype)
+    centred = torch.addcdiv(values, _smooth(values), weight, value=-1).to(y.dtype)
+    weight = weight.to(y.dtype)
+    # Clamped before the root is taken: the root of zero has no finite gradient.
+    squares = _smooth(centred.square()).clamp_min((threshold * weight).square())
+    return centred * (weight * squares.rsqrt())
 
 
 def _smooth(values: torch.Tensor) -> torch.Tensor:
-    """Separable Gaussian window over (N, S, S), zero-padded. Written as shifted sums, which no backend approximates."""
-    taps = np.exp(-0.5 * (np.arange(-3, 4) / 1.75) ** 2)
-    taps = taps / taps.sum()
-    for axis in (1, 2):
-        size = values.shape[axis]
-        padding = [0, 0, 3, 3] if axis == 1 else [3, 3, 0, 0]
-        padded = nn.functional.pad(values, padding)
-        shifted = [float(tap) * padded.narrow(axis, shift, size) for shift, tap in enumerate(taps)]
-        values = torch.stack(shifted).sum(dim=0)
-    return values
+    """Separable Gaussian window over (N, S, S), zero-padded.
+
+    Along each axis it is the product with a banded matrix. That is S / 7 times the multiplications of a convolution,
+    and yet several times faster: small matrix products are what processors do best.
+    """
+    offsets = np.arange(values.shape[-1])[:, None] - np.arange(values.shape[-1])
+    band = np.where(np.abs(offsets) <= 3, _gaussian(offsets), 0.0) / _gaussian(np.arange(-3, 4)).sum()
+    window = torch.from_numpy(band).to(values)
+    return window @ (values @ window)
+
+
+def _gaussian(distance: np.ndarray) -> np.ndarray:
+    return np.exp(-0.5 * (distance / 1.75) ** 2)
 
 
 _SCHEMES: dict[str, type[Normaliser]] = {

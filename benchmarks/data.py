@@ -1,0 +1,231 @@
+"""Speed and memory of data preparation and preprocessing, each as a ratio to the obvious way, in one run.
+
+    OMP_NUM_THREADS=2 python benchmarks/data.py [decode contrast whiten open] [--photographs 1000] [--images 50000]
+
+Every comparison does the same work on the same input, checks that results agree, and takes the better of several turns
+of each side in alternation. Peak memory is that of a fresh process, its libraries included.
+"""
+
+import argparse
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+SIZE = 32
+PARTS = ("decode", "contrast", "whiten", "open")
+
+
+def alternate(repeats: int, *runs: Callable[[], object]) -> list[float]:
+    """Best seconds of each run over `repeats` rounds, in which they take turns."""
+    best = [float("inf")] * len(runs)
+    for _ in range(repeats):
+        for index, run in enumerate(runs):
+            started = time.perf_counter()
+            run()
+            best[index] = min(best[index], time.perf_counter() - started)
+    return best
+
+
+def report(name: str, seconds: float, base: float, note: str) -> None:
+    print(f"{name:46} {seconds:8.2f} s   {base / seconds:6.2f} x   {note}", flush=True)
+
+
+# --- decoding --------------------------------------------------------------------------------------------------------
+
+
+def make_photographs(folder: Path, count: int) -> list[Path]:
+    """JPEG files of 500 x 333 pixels, quality 90: windows of scikit-learn's two photographs."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    rng = np.random.default_rng(0)
+    photos = load_sample_images().images
+    paths = []
+    for index in range(count):
+        top, left = rng.integers(0, 427 - 333), rng.integers(0, 640 - 500)
+        window = photos[index % 2][top : top + 333, left : left + 500]
+        paths.append(folder / f"{index:05d}.jpg")
+        Image.fromarray(window).save(paths[-1], quality=90)
+    return paths
+
+
+def decoding(count: int, threads: int) -> None:
+    """The stage's sharded decoder against a loop over Pillow."""
+    from PIL import Image
+
+    from ltpa.data.listing import Listing
+    from ltpa.data.shards import prepare_split
+    from ltpa.data.source import Options, Source
+
+    def loop() -> np.ndarray:
+        images = []
+        for path in paths:
+            with Image.open(path) as picture:
+                images.append(np.asarray(picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)))
+        return np.stack(images)
+
+    def ours(reduced: bool, workers: int) -> np.ndarray:
+        source = Source("photographs", ["any"], SIZE, {"all": {}}, {}, Options(reduced=reduced))
+        return np.asarray(prepare_split(Path(folder) / "out", "all", listing, source, workers)[0].images)
+
+    with tempfile.TemporaryDirectory() as folder:
+        paths = make_photographs(Path(folder), count)
+        listing = Listing(paths, [0] * count, [path.name for path in paths])
+        choices = [(False, 1), (False, threads), (True, 1), (True, threads)]
+        base, *seconds = alternate(3, loop, *[lambda choice=choice: ours(*choice) for choice in choices])
+        full = loop().astype(int)
+        print(f"decode and resize {count} photographs of 500 x 333 to {SIZE} x {SIZE}")
+        report("  loop over Pillow", base, base, f"{count / base:.0f} images/s")
+        for (reduced, workers), second in zip(choices, seconds, strict=True):
+            off = np.abs(ours(reduced, workers) - full)
+            name = f"  {'reduced' if reduced else 'full'} decoding, {workers} thread{'s' * (workers > 1)}"
+            report(name, second, base, f"{count / second:.0f} images/s; off by {off.mean():.2f} mean, {off.max()} most")
+
+
+# --- local contrast normalisation ------------------------------------------------------------------------------------
+
+
+def cifar_like(count: int) -> np.ndarray:
+    """Windows (count, 32, 32, 3) uint8 of photographs."""
+    from sklearn.datasets import load_sample_images
+
+    rng = np.random.default_rng(0)
+    photos = np.stack(load_sample_images().images)
+    which, tops, lefts = rng.integers((2, 427 - SIZE, 640 - SIZE), size=(count, 3)).T
+    return np.stack([photos[w, t : t + SIZE, x : x + SIZE] for w, t, x in zip(which, tops, lefts, strict=True)])
+
+
+def contrast(count: int, threads: int) -> None:
+    """Local contrast normalisation of luminance against a loop over SciPy, which is timed on a part."""
+    import torch
+    from scipy import ndimage
+
+    from ltpa.data.normalise import local_contrast
+
+    luminance = (cifar_like(count) @ np.array([0.299, 0.587, 0.114])).astype(np.float32)
+    part = min(count, 1000)
+    taps = np.exp(-0.5 * (np.arange(-3, 4) / 1.75) ** 2)
+    taps /= taps.sum()
+
+    def plane(values: np.ndarray) -> np.ndarray:
+        return ndimage.convolve(values, np.outer(taps, taps), mode="constant")
+
+    def separable(values: np.ndarray) -> np.ndarray:
+        return ndimage.convolve1d(ndimage.convolve1d(values, taps, 0, mode="constant"), taps, 1, mode="constant")
+
+    def loop(window: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        weight = window(np.ones((SIZE, SIZE)))
+        result = np.empty_like(luminance[:part])
+        for index, image in enumerate(luminance[:part].astype(np.float64)):
+            centred = image - window(image) / weight
+            deviation = np.sqrt(window(centred**2)) / weight
+            result[index] = centred / np.where(deviation > 1e-4, deviation, 1e-4)
+        return result
+
+    def ours(images: np.ndarray, workers: int) -> np.ndarray:
+        torch.set_num_threads(workers)
+        return torch.cat([local_contrast(batch) for batch in torch.from_numpy(images).split(512)]).numpy()
+
+    runs = [lambda workers=workers: ours(luminance, workers) for workers in (1, threads)]
+    seconds = alternate(3, lambda: loop(plane), lambda: loop(separable), *runs)
+    base = seconds[0] * count / part
+    off = np.abs(ours(luminance[:part], 1) - loop(plane)).max()
+    print(f"local contrast normalisation of {count} images of {SIZE} x {SIZE} (loops timed on {part})")
+    report("  loop over SciPy, 7 x 7 window", base, base, "")
+    report("  loop over SciPy, separable window", seconds[1] * count / part, base, "")
+    for workers, second in zip((1, threads), seconds[2:], strict=True):
+        report(f"  ours, {workers} thread{'s' * (workers > 1)}", second, base, f"off by {off:.1e} at most")
+
+
+# --- whitening -------------------------------------------------------------------------------------------------------
+
+
+def whiten_ours(count: int, threads: int) -> tuple[float, float, np.ndarray]:
+    """Seconds, peak memory in GiB, and the first outputs, of fitting and applying our module."""
+    import torch
+
+    from ltpa.core.provenance import peak_memory_mb
+    from ltpa.data.normalise import fit_normaliser
+    from ltpa.training.engine import Arrays
+
+    torch.set_num_threads(threads)
+    images = cifar_like(count)
+    started = time.perf_counter()
+    module = fit_normaliser("gcn-zca", images)
+    outputs = Arrays.prepare(images, np.zeros(count), module, "cpu").inputs
+    return time.perf_counter() - started, peak_memory_mb() * 1e6 / 2**30, outputs[:50].flatten(1).numpy()
+
+
+def whiten_plain(count: int, threads: int) -> tuple[float, float, np.ndarray]:
+    """The same by its formula in float64 NumPy, all images at once."""
+    from ltpa.core.provenance import peak_memory_mb
+
+    images = cifar_like(count)
+    started = time.perf_counter()
+    flat = images.transpose(0, 3, 1, 2).reshape(count, -1).astype(np.float64)
+    flat -= flat.mean(axis=1, keepdims=True)
+    flat *= 55 / np.linalg.norm(flat, axis=1, keepdims=True)
+    flat -= flat.mean(axis=0)
+    variances, vectors = np.linalg.eigh(flat.T @ flat / count)
+    outputs = flat @ ((vectors / np.sqrt(variances + 0.1)) @ vectors.T)
+    return time.perf_counter() - started, peak_memory_mb() * 1e6 / 2**30, outputs[:50]
+
+
+def whitening(count: int, threads: int) -> None:
+    """Each side in a fresh process, for its peak memory."""
+    context = multiprocessing.get_context("spawn")
+    found = []
+    for work in (whiten_plain, whiten_ours):
+        with ProcessPoolExecutor(1, context) as fresh:
+            found.append(fresh.submit(work, count, threads).result())
+    (base, plain_peak, expected), (seconds, peak, outputs) = found
+    print(f"whitening, fit and transform, {count} x {3 * SIZE**2}")
+    report("  plain NumPy, float64", base, base, f"peak {plain_peak:.2f} GiB")
+    off = np.abs(outputs - expected).max()
+    report("  ours", seconds, base, f"peak {peak:.2f} GiB; off by {off:.1e} at most")
+
+
+# --- opening ---------------------------------------------------------------------------------------------------------
+
+
+def opening(count: int) -> None:
+    """Prepared arrays of growing size."""
+    from ltpa.data.arrays import PreparedDataset, Split, write_prepared
+
+    print("opening prepared arrays")
+    for size, images in ((32, 1000), (32, count), (448, 2000)):
+        split = Split(
+            np.zeros((images, size, size, 3), np.uint8), np.zeros(images, np.int64), np.full(images, "x" * 30)
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            write_prepared(Path(folder), "any", ["any"], {"all": split}, {})
+            seconds = alternate(3, lambda folder=folder: PreparedDataset.open(Path(folder)))[0]
+        print(f"  {images} images of {size} x {size}, {split.images.nbytes / 1e6:.0f} MB: {1000 * seconds:.1f} ms")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photographs", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=50000)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("parts", nargs="*", default=PARTS, choices=PARTS, help="what to measure (default: all)")
+    options = parser.parse_args()
+    print(f"{'':46} {'time':>8}     {'ratio':>6}")
+    if "decode" in options.parts:
+        decoding(options.photographs, options.threads)
+    if "contrast" in options.parts:
+        contrast(options.images, options.threads)
+    if "whiten" in options.parts:
+        whitening(options.images, options.threads)
+    if "open" in options.parts:
+        opening(options.images)
+
+
+if __name__ == "__main__":
+    main()
