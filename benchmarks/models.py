@@ -3,9 +3,9 @@
     python benchmarks/models.py [VARIANT ...] [--width 0.125] [--image-size 32] [--batch 32] [--seconds 5]
 
 The plain network is eager float32 in NCHW; ours runs as `ltpa.training.engine` trains it, in channels-last. Both hold
-the same weights and their logits are compared first. Steps alternate between the two and medians are compared, so that a
-busy machine disturbs both alike. `attention` is the share of our step that the attention modules take; the global branch
-does not count. docs/measurements.md has figures, with hardware.
+the same weights and their logits are compared first. Steps alternate between the two and medians are compared, so that
+a busy machine disturbs both alike. `attention` is the share of our step that the attention modules take; the global
+branch does not count. docs/measurements.md has figures, with hardware.
 """
 
 import argparse

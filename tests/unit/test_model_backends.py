@@ -1,12 +1,12 @@
 """The same numbers by other roads: memory format, bfloat16, graph capture; and as they were when first written."""
 
+import shutil
+
 import pytest
 import torch
 from networks import images, narrow
 
-from ltpa.models import list_models
-
-CAPTURED = {"vgg-att2-indep-dp": {}, "vgg-pan": {}, "rn164-att2": {"blocks_per_stage": 1}}
+from ltpa.models import get_variant, list_models
 
 
 @pytest.mark.parametrize("variant", list_models())
@@ -20,7 +20,7 @@ def test_channels_last(variant):
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("variant", list_models(extensions=False))
+@pytest.mark.parametrize("variant", list_models())
 def test_bfloat16_stays_near_float32(variant):
     """Three decimal digits in, so about two out; attention weights are normalised in float32 all the same."""
     model = narrow(variant, image_size=16).eval()
@@ -35,8 +35,16 @@ def test_bfloat16_stays_near_float32(variant):
             torch.testing.assert_close(weights.float().sum(dim=(1, 2)), torch.ones(4), atol=1e-5, rtol=0)
 
 
-def test_export_with_any_batch_size():
-    model = narrow("vgg-pan", image_size=16).eval()
+def shallow(variant, **options):
+    """One unit per residual stage: graph capture takes time for every layer."""
+    if get_variant(variant).recipe == "resnet":
+        options["blocks_per_stage"] = 1
+    return narrow(variant, image_size=16, **options).eval()  # eval: without the noise of dropout
+
+
+@pytest.mark.parametrize("variant", list_models())
+def test_export_with_any_batch_size(variant):
+    model = shallow(variant)
     batch = torch.export.Dim("batch", min=1, max=64)
     program = torch.export.export(model, (images(2, 16, dtype=torch.float32),), dynamic_shapes=({0: batch},))
     x = images(5, 16, dtype=torch.float32)
@@ -44,19 +52,27 @@ def test_export_with_any_batch_size():
         torch.testing.assert_close(program.module()(x), model(x), atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("variant", CAPTURED)
+@pytest.mark.parametrize("variant", list_models())
 def test_training_step_captures_as_one_graph(variant):
     x, y = images(4, 16, dtype=torch.float32), torch.tensor([0, 1, 2, 3])
     gradients = []
     for capture in (False, True):
-        model = narrow(
-            variant, image_size=16, legacy_grad_avg=True, **CAPTURED[variant]
-        ).eval()  # eval: without the noise of dropout
+        torch.compiler.reset()
+        model = shallow(variant, legacy_grad_avg=True)
         loss = torch.compile(model.loss, fullgraph=True, backend="eager") if capture else model.loss
         loss(x, y).backward()
         gradients.append([value.grad for value in model.parameters()])
     for captured, eager in zip(gradients[1], gradients[0], strict=True):
         torch.testing.assert_close(captured, eager, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.compiler
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch's default compiler needs g++ on a CPU")
+def test_compiled_code_agrees_with_eager():
+    model = shallow("vgg-att-pc")
+    x = images(2, 16, dtype=torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(model)(x), model(x), atol=1e-5, rtol=1e-4)
 
 
 # First two logits of the second of two images for a network of width 1/16 and 5 classes, seed 0 (torch 2.13, CPU). They
