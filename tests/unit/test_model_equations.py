@@ -112,6 +112,32 @@ def test_pruning_leaves_the_others_alone(variant):
     assert pruned.state_dict().keys() == model.state_dict().keys()
 
 
+@pytest.mark.parametrize("variant", [*DEAD, "vgg-att2-concat-pcsigmoid"])
+def test_the_bias_of_u_matters_only_where_a_sigmoid_reads_the_scores(variant):
+    model = unsettled(variant)
+    x = images(2, 16)
+    for level, before in model.attention(x).items():
+        gated = (variant, level) == ("vgg-pan", "conv10")
+        unit = model.unit if hasattr(model, "unit") else model.units[level]
+        bias = (model.gate if gated else unit.compatibility).u.bias
+        with torch.no_grad():
+            bias += 3
+            change = (model.attention(x)[level] - before).abs().max().item()
+            bias -= 3
+        assert (change > 1e-6) == (gated or variant.endswith("sigmoid")), change
+        assert change < 1e-13 or change > 1e-6
+
+
+@pytest.mark.parametrize("variant", [*DEAD, *LIVE])
+def test_attention_of_a_batch_is_that_of_its_images(variant):
+    model = unsettled(variant)
+    x = images(3, 16)
+    with torch.no_grad():
+        together, alone = model.attention(x), [model.attention(image[None]) for image in x]
+    for level, weights in together.items():
+        torch.testing.assert_close(torch.cat([maps[level] for maps in alone]), weights, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("variant", [*DEAD, *LIVE])
 def test_a_query_changes_maps_only_where_the_global_vector_matters(variant):
     model = unsettled(variant)
