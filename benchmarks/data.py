@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,19 +22,35 @@ SIZE = 32
 PARTS = ("decode", "contrast", "whiten", "open")
 
 
-def alternate(repeats: int, *runs: Callable[[], object]) -> list[float]:
-    """Best seconds of each run over `repeats` rounds, in which they take turns."""
-    best = [float("inf")] * len(runs)
+class Cost(NamedTuple):
+    """Wall and processor seconds. On a busy machine only the latter, summed over threads, means much."""
+
+    wall: float
+    cpu: float
+
+    def times(self, factor: float) -> "Cost":
+        """The cost of that many times the work."""
+        return Cost(self.wall * factor, self.cpu * factor)
+
+
+def measure(run: Callable[[], object]) -> Cost:
+    wall, cpu = time.perf_counter(), time.process_time()
+    run()
+    return Cost(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def alternate(repeats: int, *runs: Callable[[], object]) -> list[Cost]:
+    """Best wall and best processor seconds of each run over `repeats` rounds, in which they take turns."""
+    found: list[list[Cost]] = [[] for _ in runs]
     for _ in range(repeats):
-        for index, run in enumerate(runs):
-            started = time.perf_counter()
-            run()
-            best[index] = min(best[index], time.perf_counter() - started)
-    return best
+        for costs, run in zip(found, runs, strict=True):
+            costs.append(measure(run))
+    return [Cost(min(cost.wall for cost in costs), min(cost.cpu for cost in costs)) for costs in found]
 
 
-def report(name: str, seconds: float, base: float, note: str) -> None:
-    print(f"{name:46} {seconds:8.2f} s   {base / seconds:6.2f} x   {note}", flush=True)
+def report(name: str, cost: Cost, base: Cost, note: str) -> None:
+    ratios = f"{base.wall / cost.wall:6.2f} x {base.cpu / cost.cpu:6.2f} x"
+    print(f"{name:40} {cost.wall:7.2f} s {cost.cpu:7.2f} s {ratios}   {note}", flush=True)
 
 
 # --- decoding --------------------------------------------------------------------------------------------------------
@@ -78,14 +95,16 @@ def decoding(count: int, threads: int) -> None:
         paths = make_photographs(Path(folder), count)
         listing = Listing(paths, [0] * count, [path.name for path in paths])
         choices = [(False, 1), (False, threads), (True, 1), (True, threads)]
-        base, *seconds = alternate(3, loop, *[lambda choice=choice: ours(*choice) for choice in choices])
+        base, *costs = alternate(3, loop, *[lambda choice=choice: ours(*choice) for choice in choices])
         full = loop().astype(int)
         print(f"decode and resize {count} photographs of 500 x 333 to {SIZE} x {SIZE}")
-        report("  loop over Pillow", base, base, f"{count / base:.0f} images/s")
-        for (reduced, workers), second in zip(choices, seconds, strict=True):
+        report("  loop over Pillow", base, base, f"{count / base.wall:.0f} images/s")
+        for (reduced, workers), cost in zip(choices, costs, strict=True):
             off = np.abs(ours(reduced, workers) - full)
             name = f"  {'reduced' if reduced else 'full'} decoding, {workers} thread{'s' * (workers > 1)}"
-            report(name, second, base, f"{count / second:.0f} images/s; off by {off.mean():.2f} mean, {off.max()} most")
+            report(
+                name, cost, base, f"{count / cost.wall:.0f} images/s; off by {off.mean():.2f} mean, {off.max()} most"
+            )
 
 
 # --- local contrast normalisation ------------------------------------------------------------------------------------
@@ -133,48 +152,52 @@ def contrast(count: int, threads: int) -> None:
         return torch.cat([local_contrast(batch) for batch in torch.from_numpy(images).split(512)]).numpy()
 
     runs = [lambda workers=workers: ours(luminance, workers) for workers in (1, threads)]
-    seconds = alternate(3, lambda: loop(plane), lambda: loop(separable), *runs)
-    base = seconds[0] * count / part
+    costs = alternate(3, lambda: loop(plane), lambda: loop(separable), *runs)
+    base = costs[0].times(count / part)
     off = np.abs(ours(luminance[:part], 1) - loop(plane)).max()
     print(f"local contrast normalisation of {count} images of {SIZE} x {SIZE} (loops timed on {part})")
     report("  loop over SciPy, 7 x 7 window", base, base, "")
-    report("  loop over SciPy, separable window", seconds[1] * count / part, base, "")
-    for workers, second in zip((1, threads), seconds[2:], strict=True):
-        report(f"  ours, {workers} thread{'s' * (workers > 1)}", second, base, f"off by {off:.1e} at most")
+    report("  loop over SciPy, separable window", costs[1].times(count / part), base, "")
+    for workers, cost in zip((1, threads), costs[2:], strict=True):
+        report(f"  ours, {workers} thread{'s' * (workers > 1)}", cost, base, f"off by {off:.1e} at most")
 
 
 # --- whitening -------------------------------------------------------------------------------------------------------
 
 
-def whiten_ours(count: int, threads: int) -> tuple[float, float, np.ndarray]:
-    """Seconds, peak memory in GiB, and the first outputs, of fitting and applying our module."""
+def whiten_ours(count: int, threads: int) -> tuple[Cost, float, np.ndarray]:
+    """Cost, peak memory in GiB, and the first outputs, of fitting and applying our module."""
     import torch
 
     from ltpa.core.provenance import peak_memory_mb
     from ltpa.data.normalise import fit_normaliser
     from ltpa.training.engine import Arrays
 
+    def run() -> None:
+        module = fit_normaliser("gcn-zca", images)
+        outputs.append(Arrays.prepare(images, np.zeros(count), module, "cpu").inputs)
+
     torch.set_num_threads(threads)
-    images = cifar_like(count)
-    started = time.perf_counter()
-    module = fit_normaliser("gcn-zca", images)
-    outputs = Arrays.prepare(images, np.zeros(count), module, "cpu").inputs
-    return time.perf_counter() - started, peak_memory_mb() * 1e6 / 2**30, outputs[:50].flatten(1).numpy()
+    images, outputs = cifar_like(count), []
+    cost = measure(run)
+    return cost, peak_memory_mb() * 1e6 / 2**30, outputs[0][:50].flatten(1).numpy()
 
 
-def whiten_plain(count: int, threads: int) -> tuple[float, float, np.ndarray]:
+def whiten_plain(count: int, threads: int) -> tuple[Cost, float, np.ndarray]:
     """The same by its formula in float64 NumPy, all images at once."""
     from ltpa.core.provenance import peak_memory_mb
 
-    images = cifar_like(count)
-    started = time.perf_counter()
-    flat = images.transpose(0, 3, 1, 2).reshape(count, -1).astype(np.float64)
-    flat -= flat.mean(axis=1, keepdims=True)
-    flat *= 55 / np.linalg.norm(flat, axis=1, keepdims=True)
-    flat -= flat.mean(axis=0)
-    variances, vectors = np.linalg.eigh(flat.T @ flat / count)
-    outputs = flat @ ((vectors / np.sqrt(variances + 0.1)) @ vectors.T)
-    return time.perf_counter() - started, peak_memory_mb() * 1e6 / 2**30, outputs[:50]
+    def run() -> None:
+        flat = images.transpose(0, 3, 1, 2).reshape(count, -1).astype(np.float64)
+        flat -= flat.mean(axis=1, keepdims=True)
+        flat *= 55 / np.linalg.norm(flat, axis=1, keepdims=True)
+        flat -= flat.mean(axis=0)
+        variances, vectors = np.linalg.eigh(flat.T @ flat / count)
+        outputs.append(flat @ ((vectors / np.sqrt(variances + 0.1)) @ vectors.T))
+
+    images, outputs = cifar_like(count), []
+    cost = measure(run)
+    return cost, peak_memory_mb() * 1e6 / 2**30, outputs[0][:50]
 
 
 def whitening(count: int, threads: int) -> None:
@@ -184,11 +207,11 @@ def whitening(count: int, threads: int) -> None:
     for work in (whiten_plain, whiten_ours):
         with ProcessPoolExecutor(1, context) as fresh:
             found.append(fresh.submit(work, count, threads).result())
-    (base, plain_peak, expected), (seconds, peak, outputs) = found
+    (base, plain_peak, expected), (cost, peak, outputs) = found
     print(f"whitening, fit and transform, {count} x {3 * SIZE**2}")
     report("  plain NumPy, float64", base, base, f"peak {plain_peak:.2f} GiB")
     off = np.abs(outputs - expected).max()
-    report("  ours", seconds, base, f"peak {peak:.2f} GiB; off by {off:.1e} at most")
+    report("  ours", cost, base, f"peak {peak:.2f} GiB; off by {off:.1e} at most")
 
 
 # --- opening ---------------------------------------------------------------------------------------------------------
@@ -205,7 +228,7 @@ def opening(count: int) -> None:
         )
         with tempfile.TemporaryDirectory() as folder:
             write_prepared(Path(folder), "any", ["any"], {"all": split}, {})
-            seconds = alternate(3, lambda folder=folder: PreparedDataset.open(Path(folder)))[0]
+            seconds = alternate(3, lambda folder=folder: PreparedDataset.open(Path(folder)))[0].wall
         print(f"  {images} images of {size} x {size}, {split.images.nbytes / 1e6:.0f} MB: {1000 * seconds:.1f} ms")
 
 
@@ -216,7 +239,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("parts", nargs="*", default=PARTS, choices=PARTS, help="what to measure (default: all)")
     options = parser.parse_args()
-    print(f"{'':46} {'time':>8}     {'ratio':>6}")
+    print(f"{'':40} {'wall':>9} {'processor':>9} {'ratio':>8} {'ratio':>8}")
     if "decode" in options.parts:
         decoding(options.photographs, options.threads)
     if "contrast" in options.parts:

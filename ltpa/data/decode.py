@@ -56,9 +56,12 @@ def _render(picture: "Image.Image", box: Box | None, size: int, options: Options
     scale = 1
     if options.reduced and options.resize != "nearest":
         scale = _reduction(picture, min(right - left, bottom - top) // (MARGIN * size))
+    colours = picture.convert("RGB")
     # What is cut off must not bleed in, so it is cut first. Reduced, the box may end inside a pixel.
     x, y = left // scale, top // scale
-    colours = picture.convert("RGB").crop((x, y, -(-right // scale), -(-bottom // scale)))
+    outer = (x, y, -(-right // scale), -(-bottom // scale))
+    if outer != (0, 0, *colours.size):
+        colours = colours.crop(outer)
     shown = (left / scale - x, top / scale - y, right / scale - x, bottom / scale - y)
     return np.asarray(colours.resize((size, size), filters[options.resize], box=shown)), (width, height)
 

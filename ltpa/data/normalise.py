@@ -177,30 +177,31 @@ def local_contrast(y: torch.Tensor, threshold: float = 1e-4) -> torch.Tensor:
     window's own weight; as in Torch the deviation is corrected by the weight itself, not by its root. Deviations up to
     `threshold` are replaced by it. The mean is subtracted in float64: what rounding leaves of a flat region is divided
     by 1e-4.
+
+    The windows are applied as products with a banded matrix on either side. That is S / 7 times the multiplications of
+    a separable convolution, and yet several times faster: small matrix products are what processors do best.
     """
+    window = _window(y.shape[-1])
+    weight = window.sum(axis=1, keepdims=True)
     values = y.double()
-    weight = _smooth(torch.ones_like(values[:1]))
-    centred = torch.addcdiv(values, _smooth(values), weight, value=-1).to(y.dtype)
-    weight = weight.to(y.dtype)
+    centred = (values - _apply(window / weight, values)).to(y.dtype)
+    variance = _apply(window / weight**2, centred.square())
     # Clamped before the root is taken: the root of zero has no finite gradient.
-    squares = _smooth(centred.square()).clamp_min((threshold * weight).square())
-    return centred * (weight * squares.rsqrt())
+    return centred * variance.clamp_min(threshold**2).rsqrt()
 
 
-def _smooth(values: torch.Tensor) -> torch.Tensor:
-    """Separable Gaussian window over (N, S, S), zero-padded.
-
-    Along each axis it is the product with a banded matrix. That is S / 7 times the multiplications of a convolution,
-    and yet several times faster: small matrix products are what processors do best.
-    """
-    offsets = np.arange(values.shape[-1])[:, None] - np.arange(values.shape[-1])
-    band = np.where(np.abs(offsets) <= 3, _gaussian(offsets), 0.0) / _gaussian(np.arange(-3, 4)).sum()
-    window = torch.from_numpy(band).to(values)
-    return window @ (values @ window)
+def _window(size: int) -> np.ndarray:
+    """Row i weighs the pixels of a line around pixel i, (size, size) float64. Rows at the border sum to less than 1."""
+    offsets = np.arange(size)[:, None] - np.arange(size)
+    gaussian = np.exp(-0.5 * (offsets / 1.75) ** 2)
+    taps = np.exp(-0.5 * (np.arange(-3, 4) / 1.75) ** 2)
+    return np.where(np.abs(offsets) <= 3, gaussian, 0.0) / taps.sum()
 
 
-def _gaussian(distance: np.ndarray) -> np.ndarray:
-    return np.exp(-0.5 * (distance / 1.75) ** 2)
+def _apply(window: np.ndarray, values: torch.Tensor) -> torch.Tensor:
+    """Weigh the rows and the columns of (N, S, S) by the same (S, S) matrix."""
+    matrix = torch.from_numpy(window).to(values)
+    return matrix @ (values @ matrix.T)
 
 
 _SCHEMES: dict[str, type[Normaliser]] = {
