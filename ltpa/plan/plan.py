@@ -37,7 +37,7 @@ class Plan:
         root: folder that holds `results/`.
 
     Raises:
-        ConfigError: a name that is not declared, or two datasets for one role.
+        ConfigError: a name that is not declared, two datasets for one role, or what no network or recipe can do.
     """
 
     def __init__(self, config: Config, source: str = "config", root: Path = Path()) -> None:
@@ -49,6 +49,7 @@ class Plan:
         self.recipes = load_declaration("recipes")
         self.tables = load_declaration("tables")
         self._check_names()
+        self._check_queries()
         self.roles = self._roles()
         for dataset in self.config.datasets:
             for variant in self.config.variants:
@@ -88,6 +89,16 @@ class Plan:
             Source.from_declaration(dataset, declared)
         except ConfigError as error:
             raise ConfigError(f"{self.source}: key 'data': {error}") from error
+
+    def _check_queries(self) -> None:
+        for name in self.config.protocols.query.variants:
+            options = resolve_architecture(name)
+            attends = bool(options.get("levels")) and options["compatibility"] != "local"
+            if not attends and options["family"] != "vgg-pan":
+                raise ConfigError(
+                    f"{self.source}: key 'protocols.query.variants': {name} has no global vector that another image "
+                    "could give; name a network with pc, dp or tanh attention"
+                )
 
     def _roles(self) -> dict[str, str]:
         roles: dict[str, str] = {}

@@ -67,6 +67,8 @@ def test_every_vgg_variant_takes_the_averaged_gradients_of_the_published_code():
     [
         ({"datasets": ["cub200"]}, r"starts\.yaml: key 'recipes': vgg-cub .* cifar100, and no dataset stands for it"),
         ({"recipes": {"vgg": {"default": "vgg-cub"}}}, "cifar100, whose own recipe starts from another"),
+        ({"protocols": {"query": {"variants": ["vgg-att2-concat-local"]}}}, "concat-local has no global vector"),
+        ({"protocols": {"query": {"variants": ["rn164"]}}}, "rn164 has no global vector"),
         ({"scale": {"name": "starts", "networks": {"vgg": {"pool": "cub"}}}}, "no option 'pool': did you mean pools"),
     ],
 )
