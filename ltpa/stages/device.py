@@ -23,11 +23,22 @@ def compute_device(name: str, threads: int) -> Iterator[torch.device]:
     Raises:
         LtpaError: a GPU is asked for and none is visible.
     """
+    before = torch.get_num_threads()
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
-    if name == "cpu":
-        yield torch.device("cpu")
-        return
+    try:
+        if name == "cpu":
+            yield torch.device("cpu")
+        else:
+            with _gpu() as device:
+                yield device
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _gpu() -> Iterator[torch.device]:
     if not torch.cuda.is_available():
         raise LtpaError("jobs.gpus is 1, but torch sees no GPU here; set jobs.gpus to 0, or run on a machine with one")
     torch.backends.cudnn.deterministic = True

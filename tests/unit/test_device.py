@@ -12,6 +12,7 @@ def test_cpu_sets_threads_and_treats_denormals_as_zero():
         assert describe_device(device) == "cpu"
         assert torch.get_num_threads() == 1
         assert float(torch.tensor([1e-40]) * 1.0) == 0.0
+    assert float(torch.tensor([1e-40]) * 1.0) > 0.0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

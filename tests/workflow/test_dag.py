@@ -57,9 +57,9 @@ def test_every_number_of_a_table_follows_from_the_records(finished: Checkout, ta
             by_cell.setdefault(key, []).append(float(row["value"]))
     for cell in cells:
         if not cell["mean"]:
-            assert cell["reason"], f"an empty cell of {table} does not say why: {cell}"
+            assert cell["missing"], f"an empty cell of {table} does not say why: {cell}"
             continue
-        key = tuple(cell[name] for name in ("stage", "dataset", "variant", "metric", "target", "measured"))
+        key = tuple(cell[name] for name in ("stage", "dataset", "variant", "metric", "target", "condition"))
         values = list(metrics[key].values())
         assert math.isclose(float(cell["mean"]), statistics.fmean(values), rel_tol=1e-12)
         assert math.isclose(float(cell["sd"]), statistics.stdev(values), rel_tol=1e-9, abs_tol=1e-12)
