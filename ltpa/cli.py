@@ -72,7 +72,6 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("table", "build one table from result records"),
         ("check", "assert that networks learned and attention attends"),
-        ("track", "write result records into the MLflow store"),
         ("figures", "draw overlays and curves"),
     ):
         view = command(name, _view, text)
@@ -80,9 +79,12 @@ def _parser() -> argparse.ArgumentParser:
         view.add_argument("--spec", required=True, help="the job's spec: JSON, or @FILE")
         view.add_argument("--results", type=Path, required=True, help="folder of the scale, results/<scale>")
         view.add_argument("--records", type=Path, nargs="*", default=[], help="result records to read")
-        if name == "track":
-            view.add_argument("--tables", type=Path, nargs="*", default=[], help="tidy tables to hold against MLflow")
-            view.add_argument("--rebuild", action="store_true", help="make the store anew from the records")
+
+    track = command("track", _track, "write result records into the MLflow store")
+    _add_spec_options(track)
+    track.add_argument("--records", type=Path, nargs="*", help="result records (default: all that are there)")
+    track.add_argument("--tables", type=Path, nargs="*", help="tidy tables to hold against MLflow (default: all)")
+    track.add_argument("--rebuild", action="store_true", help="make the store anew from the records")
 
     model = command("model", _model, "describe a network: parameters, MACs, feature dimension, map sizes")
     model.add_argument("variant", help="a name from config/variants.yaml")
@@ -180,9 +182,22 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _view(options: argparse.Namespace) -> None:
     stage = importlib.import_module(f"ltpa.stages.{options.stage}")
-    spec = stage.SPEC.from_json(options.spec)
-    extra = {"tables": options.tables, "rebuild": options.rebuild} if options.stage == "track" else {}
-    stage.run(spec, options.results, options.records, **extra)
+    stage.run(stage.SPEC.from_json(options.spec), options.results, options.records)
+
+
+def _track(options: argparse.Namespace) -> None:
+    from ltpa.plan import views
+    from ltpa.stages import track
+
+    if options.spec:
+        spec, results = _resolve(options, track.SPEC, views.track_spec)
+        track.run(spec, results, options.records or [], options.tables or [], options.rebuild)
+        return
+    plan = load_plan(options)
+    results = options.results or plan.results
+    records = options.records or [p for p in map(Path, views.records(plan, views.all_runs(plan))) if p.is_file()]
+    tables = options.tables or sorted((results / "tables").glob("*.tidy.csv"))
+    track.run(views.track_spec(plan), results, records, tables, options.rebuild)
 
 
 def _model(options: argparse.Namespace) -> None:

@@ -46,7 +46,7 @@ def table_spec(plan: Plan, table: str) -> TableSpec:
         table=table,
         comparable=plan.config.scale.comparable,
         scale_note=scale_note(plan),
-        seeds=plan.config.seeds,
+        seeds=plan.config.seeds if declaration.kind == "metrics" else [],
         variants=plan.config.variants,
         roles=plan.roles,
         standins=standins,

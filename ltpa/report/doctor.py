@@ -19,7 +19,7 @@ def examine(say: Callable[[str], None]) -> bool:
     good &= _libraries(say)
     good &= _folder(say, Path.cwd())
     _processors(say)
-    _tools(say)
+    _conda(say)
     return good
 
 
@@ -69,7 +69,6 @@ def _processors(say: Callable[[str], None]) -> None:
         say(_line("note", "no GPU: the embedded default runs on the CPU; the paper's scale needs one"))
 
 
-def _tools(say: Callable[[str], None]) -> None:
-    for tool, purpose in (("conda", "snakemake --sdm conda"), ("sbatch", "snakemake --profile profiles/slurm")):
-        found = shutil.which(tool)
-        say(_line("ok" if found else "note", f"{tool}: {found}" if found else f"no {tool}: `{purpose}` will not work"))
+def _conda(say: Callable[[str], None]) -> None:
+    found = shutil.which("conda")
+    say(_line("ok" if found else "note", f"conda: {found}" if found else "no conda: `snakemake --sdm conda` needs it"))

@@ -10,10 +10,10 @@ from ltpa.core.provenance import module_closure
 from ltpa.plan import Plan, views
 from ltpa.plan.plan import EVALUATIONS
 
+SOURCE = ", ".join(map(str, workflow.configfiles)) or "--config"
+
 try:
-    PLAN = Plan(
-        parse_config(config, ", ".join(map(str, workflow.configfiles)) or "--config")
-    )
+    PLAN = Plan(parse_config(config, SOURCE), SOURCE)
 except LtpaError as error:
     raise WorkflowError(str(error)) from None
 
@@ -43,8 +43,16 @@ wildcard_constraints:
 
 
 def code(stage):
-    """Source files that can change what a stage writes."""
-    return [str(path) for path in module_closure(f"ltpa.stages.{stage}")]
+    """Source files that can change what a stage writes, relative to the working directory where they lie below it.
+
+    So a checkout that is moved or copied together with its results does not look like other code.
+    """
+    here = Path.cwd()
+    paths = module_closure(f"ltpa.stages.{stage}")
+    return [
+        str(path.relative_to(here) if path.is_relative_to(here) else path)
+        for path in paths
+    ]
 
 
 def seeds_name(block):
