@@ -1,12 +1,13 @@
 # The two commands of the README: `make demo` and `make test`. Both set up .venv first when it is missing or outdated.
 SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CORES ?= $(shell nproc)
 
-.PHONY: demo test setup lint lock docs benchmarks
+.PHONY: demo test setup lint lock
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -21,9 +22,9 @@ setup: $(STAMP)
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ...")'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off -r requirements.lock
+	@echo "Installing $$(grep -c == requirements.lock) packages into $(VENV); this takes a minute or two"
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock | sed -u -n 's/^Collecting /  /p'
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
-	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true
 	touch $@
 
 lint: $(STAMP)

@@ -117,10 +117,17 @@ def _add_spec_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, help="folder of the scale (default: results/<scale>)")
 
 
+def _seed(text: str) -> int:
+    seed = int(text)
+    if not 0 <= seed < 2**31:
+        raise argparse.ArgumentTypeError(f"seed {seed} is not a whole number from 0 to 2^31 - 1")
+    return seed
+
+
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("variant", nargs="?", help="a name from config/variants.yaml")
     parser.add_argument("dataset", nargs="?", help="a name from config/datasets.yaml")
-    parser.add_argument("--seed", "--seeds", dest="seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seed", "--seeds", dest="seeds", type=_seed, nargs="+", default=[0])
     _add_spec_options(parser)
 
 
@@ -235,11 +242,16 @@ def _show(options: argparse.Namespace) -> None:
     plan = load_plan(options)
     if options.table not in plan.tables:
         raise ConfigError(unknown_name("table", options.table, list(plan.tables)))
-    path = layout.table_path(plan.results, options.table, "md")
+    path = layout.table_path(plan.results, options.table, "csv")
     if not path.is_file():
         raise ConfigError(f"{path} is not there yet; make it with: snakemake {options.table}")
-    print(path.read_text(encoding="utf-8"))
-    print(f"All tables (csv, md, tex, html): {path.parent}/")
+    from ltpa.tables.terminal import to_terminal
+
+    scale = plan.config.scale
+    print(f"{plan.tables[options.table]['title']} ({plan.tables[options.table]['unit']}), scale {scale.name}")
+    if not scale.comparable:
+        print("From stand-in data or short training: not comparable with the paper.")
+    print(f"\n{to_terminal(path)}\n\nAll tables (csv, md, tex, html): {path.parent}/")
 
 
 def _doctor(options: argparse.Namespace) -> None:

@@ -87,6 +87,7 @@ class Checks(_Section):
     """What the pipeline asserts about its own results."""
 
     max_error_of_chance: Annotated[float, Field(gt=0, le=1)] = 0.5
+    max_error_of_chance_elsewhere: Annotated[float, Field(gt=0, le=1)] = 0.75
     min_pointing_over_chance: Annotated[float, Field(ge=0)] = 1.2
     query_pc_max: Annotated[float, Field(ge=0)] = 1e-4
 

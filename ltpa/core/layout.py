@@ -29,6 +29,11 @@ def state_dir(results: Path, stage: str, key: str) -> Path:
     return Path(results) / "state" / stage / key
 
 
+def overlay_path(results: Path, dataset: str, variant: str, seed: int) -> Path:
+    """Picture of one network's maps over test images."""
+    return Path(results) / "figures" / "overlays" / f"{dataset}-{variant}-seed-{seed}.png"
+
+
 def table_path(results: Path, table: str, suffix: str) -> Path:
     """A table's file; `suffix` is one of `TABLE_SUFFIXES` or `tidy.csv`."""
     return Path(results) / "tables" / f"{table}.{suffix}"

@@ -39,7 +39,9 @@ class Spec:
             values = json.loads(source)
             return cls(**values)
         except (OSError, ValueError, TypeError) as error:
-            raise ConfigError(f"not a {cls.__name__}: {error}; make one with `ltpa spec`") from error
+            raise ConfigError(
+                f"not a {cls.__name__}: {error}; take one from `snakemake -n -p` or name what to run"
+            ) from error
 
     def hash(self) -> str:
         """SHA-256 of the canonical JSON."""

@@ -1,4 +1,4 @@
-"""The plan of a configuration: everything the DAG, `ltpa plan` and `ltpa spec` ask."""
+"""The plan of a configuration: everything the DAG and the command line ask."""
 
 import functools
 from pathlib import Path

@@ -65,8 +65,8 @@ def scale_note(plan: Plan) -> str:
     return "; ".join(parts)
 
 
-def check_runs(plan: Plan) -> list[Run]:
-    """What the checks look at: every variant trained on the first source set, its maps, its queries."""
+def source_runs(plan: Plan) -> list[Run]:
+    """What every variant goes through on the first source set: training, its maps, its queries."""
     if SOURCE_ROLES[0] not in plan.roles:
         return []
     source = plan.roles[SOURCE_ROLES[0]]
@@ -86,12 +86,17 @@ def patch_runs(plan: Plan) -> list[Run]:
 
 
 def all_runs(plan: Plan) -> list[Run]:
-    """Every run of the road, each once: those of the tables, the checks, the patches, and the training behind them."""
+    """Every run of the road, each once: tables, first source set, patches, and the training behind them."""
     runs = [run for table in plan.config.tables for run in table_runs(plan, table)]
-    runs += check_runs(plan) + patch_runs(plan)
+    runs += source_runs(plan) + patch_runs(plan)
     training = [Run("train", run.dataset, run.variant) for run in runs]
     starts = [Run("train", source, run.variant) for run in training if (source := plan.start(run.dataset, run.variant))]
     return list(dict.fromkeys(starts + training + runs))
+
+
+def check_runs(plan: Plan) -> list[Run]:
+    """What the checks look at: every training, every map, every query."""
+    return [run for run in all_runs(plan) if run.stage in ("train", "segmentation", "query")]
 
 
 def records(plan: Plan, runs: list[Run]) -> list[str]:
@@ -106,13 +111,13 @@ def table_files(plan: Plan, table: str) -> list[str]:
 
 def figure_runs(plan: Plan) -> list[Run]:
     """What the figures read besides networks: training on the first source set, attacks."""
-    training = [run for run in check_runs(plan) if run.stage == "train"]
+    training = [run for run in source_runs(plan) if run.stage == "train"]
     return training + [run for run in all_runs(plan) if run.stage == "fgsm"]
 
 
 def figures_spec(plan: Plan) -> FiguresSpec:
-    """Overlays of every network that has maps, on the first source set and the first seed."""
-    variants = [run.variant for run in check_runs(plan) if run.stage == "segmentation"]
+    """Overlays of every network that has maps, on the first source set."""
+    variants = [run.variant for run in source_runs(plan) if run.stage == "segmentation"]
     published: dict[str, dict[str, float]] = {}
     for entry in load_published(config_dir() / "published" / "figure6.csv"):
         if entry.value is not None:
@@ -121,7 +126,7 @@ def figures_spec(plan: Plan) -> FiguresSpec:
         scale=plan.config.scale.name,
         dataset=plan.roles.get(SOURCE_ROLES[0], ""),
         threads=plan.config.jobs.threads,
-        seed=plan.config.seeds[0],
+        seeds=plan.config.seeds,
         images=6,
         labels={variant: plan.variants[variant]["label"] for variant in plan.config.variants},
         overlays={variant: plan.variants[variant]["saliency"] for variant in variants},
@@ -132,7 +137,9 @@ def figures_spec(plan: Plan) -> FiguresSpec:
 def figure_models(plan: Plan) -> list[str]:
     """The networks the overlays load."""
     spec = figures_spec(plan)
-    folders = [layout.run_dir(plan.results, "train", spec.dataset, v, spec.seed) for v in spec.overlays]
+    folders = [
+        layout.run_dir(plan.results, "train", spec.dataset, v, seed) for v in spec.overlays for seed in spec.seeds
+    ]
     return [str(folder / name) for folder in folders for name in (layout.MODEL, layout.RECORD, layout.HISTORY)]
 
 
@@ -144,7 +151,9 @@ def check_spec(plan: Plan) -> CheckSpec:
     return CheckSpec(
         scale=plan.config.scale.name,
         compatibility={name: _compatibility(a) for name, a in attending.items()},
+        primary=plan.roles.get(SOURCE_ROLES[0], ""),
         max_error_of_chance=checks.max_error_of_chance,
+        max_error_of_chance_elsewhere=checks.max_error_of_chance_elsewhere,
         min_pointing_over_chance=checks.min_pointing_over_chance,
         query_pc_max=checks.query_pc_max,
     )

@@ -10,11 +10,10 @@ class FiguresSpec(Spec):
     """Figures of the networks trained on `dataset`.
 
     `overlays` maps a variant to its `saliency` declaration and `labels` a variant to its title; overlays show `images`
-    test images, the first of each class in turn, of the networks of `seed`. `published` holds the paper's fooling rates
-    by variant and norm.
+    test images, the first of each class in turn. `published` holds the paper's fooling rates by variant and norm.
     """
 
-    seed: int
+    seeds: list[int]
     images: int
     labels: dict[str, str]
     overlays: dict[str, dict[str, object]]

@@ -25,11 +25,11 @@ def run(spec: FiguresSpec, results: Path, records: Sequence[Path]) -> None:
     """Write PNGs into `figures/` and their list, with digests, into `figures/index.json` last."""
     folder = Path(results) / "figures"
     found = [record for record in map(read_record, records) if record.status == "ok"]
-    paths = [folder / "attention.png", folder / "learning-curves.png", folder / "fooling-rate.png"]
-    _overlays(spec, results, paths[0])
-    _learning_curves(spec, results, [r for r in found if r.stage == "train" and r.dataset == spec.dataset], paths[1])
-    _attack_curves(spec, [r for r in found if r.stage == "fgsm"], paths[2])
-    index = {path.name: sha256_file(path) for path in paths}
+    curves, attacks = folder / "learning-curves.png", folder / "fooling-rate.png"
+    written = _overlays(spec, results, folder / "attention.png")
+    _learning_curves(spec, results, [r for r in found if r.stage == "train" and r.dataset == spec.dataset], curves)
+    _attack_curves(spec, [r for r in found if r.stage == "fgsm"], attacks)
+    index = {str(path.relative_to(folder)): sha256_file(path) for path in (*written, curves, attacks)}
     write_text(folder / "index.json", json.dumps(index, indent=1) + "\n")
 
 
@@ -43,25 +43,41 @@ def choose_images(split: Split, count: int) -> np.ndarray:
     return np.array([index for _, _, index in sorted(keys)[:count]])
 
 
-def _overlays(spec: FiguresSpec, results: Path, path: Path) -> None:
-    from ltpa.models import load
-
+def _overlays(spec: FiguresSpec, results: Path, path: Path) -> list[Path]:
+    """One picture per network with all its maps, and `path` with the combined map of each variant's first seed."""
     dataset = PreparedDataset.open(layout.data_dir(results, spec.dataset))
     split = dataset.split("test")
     chosen = choose_images(split, spec.images)
-    images = split.images[chosen]
-    columns = {}
-    for variant, declared in spec.overlays.items():
-        source = layout.run_dir(results, "train", spec.dataset, variant, spec.seed)
-        if read_record(source / layout.RECORD).status != "ok":
-            continue
-        model = load(source / layout.MODEL, expect_variant=variant)
-        saliency = Saliency.from_declaration(declared, "figures")
-        found = saliency.maps(model, images, len(images))
-        maps = {level: upsample(stack, images.shape[1:3]) for level, stack in found.items()}
-        columns[spec.labels[variant]] = saliency.combine(maps)
+    images, masks = split.images[chosen], None if split.masks is None else split.masks[chosen]
     labels = [dataset.classes[label] for label in split.labels[chosen]]
-    draw_overlays(path, images, None if split.masks is None else split.masks[chosen], labels, columns)
+    columns, written = {}, [path]
+    for variant, declared in spec.overlays.items():
+        saliency = Saliency.from_declaration(declared, "figures")
+        for seed in spec.seeds:
+            maps = _maps(spec, results, variant, seed, saliency, images)
+            if maps is None:
+                continue
+            if seed == spec.seeds[0]:
+                columns[spec.labels[variant]] = maps["combined"]
+            written.append(layout.overlay_path(results, spec.dataset, variant, seed))
+            draw_overlays(written[-1], images, masks, labels, maps)
+    draw_overlays(path, images, masks, labels, columns)
+    return written
+
+
+def _maps(
+    spec: FiguresSpec, results: Path, variant: str, seed: int, saliency: Saliency, images: np.ndarray
+) -> dict[str, np.ndarray] | None:
+    """Maps by level and combined, at the images' size; None for a network whose training failed."""
+    from ltpa.models import load
+
+    source = layout.run_dir(results, "train", spec.dataset, variant, seed)
+    if read_record(source / layout.RECORD).status != "ok":
+        return None
+    model = load(source / layout.MODEL, expect_variant=variant)
+    found = saliency.maps(model, images, len(images))
+    maps = {level: upsample(stack, images.shape[1:3]) for level, stack in found.items()}
+    return {**maps, "combined": saliency.combine(maps)}
 
 
 def _learning_curves(spec: FiguresSpec, results: Path, records: list[Record], path: Path) -> None:

@@ -21,11 +21,11 @@ from ltpa.core.records import Metric, write_record
 from ltpa.core.seeds import derive
 from ltpa.core.specs import TrainSpec
 from ltpa.data.arrays import PreparedDataset
-from ltpa.data.normalise import fit_normaliser
 from ltpa.models import build_model, load, save_model, warm_start
 from ltpa.models.base import AttentionClassifier
 from ltpa.stages.common import make_record, trained_network
 from ltpa.stages.device import compute_device, describe_device
+from ltpa.stages.preprocessing import fitted_normaliser
 from ltpa.training import checkpoint
 from ltpa.training.engine import Arrays, EpochRow, Interrupted, Trainer
 from ltpa.training.recipe import Recipe
@@ -101,7 +101,7 @@ def _train_one(
     folder = layout.run_dir(results, _STAGE, spec.dataset, spec.variant, seed)
 
     train, test = dataset.split("train"), dataset.split("test")
-    preprocessing = fit_normaliser(recipe.normalise, train.images).to(device)
+    preprocessing = fitted_normaliser(results, dataset, recipe.normalise).to(device)
     torch.manual_seed(derive(seed, "init"))
     model = build_model(spec.architecture, spec.num_classes, spec.image_size).to(device)
     trainer = Trainer(

@@ -67,7 +67,7 @@ def from_dicts(rows: list[dict[str, Any]]) -> list[Published]:
     try:
         return [Published(**row) for row in rows]
     except TypeError as error:
-        raise ConfigError(f"published values of a table spec: {error}; make the spec with `ltpa spec`") from error
+        raise ConfigError(f"published values of a table spec: {error}; take the spec from `snakemake -n -p`") from error
 
 
 def _parse(rows: Iterator[list[str]], path: Path) -> Iterator[Published]:

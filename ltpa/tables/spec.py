@@ -50,7 +50,9 @@ class CheckSpec(ViewSpec):
     Attributes:
         compatibility: `pc`, `dp` or another compatibility of each attention variant; only these are checked for
             attending and for queries.
-        max_error_of_chance: a network learned if its test error is at most this fraction of the error of guessing.
+        primary: the dataset on which every seed of every variant must learn.
+        max_error_of_chance: there, a network learned if its test error is at most this fraction of that of guessing.
+        max_error_of_chance_elsewhere: on other datasets the mean over seeds must stay below this fraction.
         min_pointing_over_chance: attention attends if its peak hits the object at least this many times as often as a
             random pixel (mean over seeds; combined map where there is one, else the last level).
         query_pc_max: largest relative change of a pc map under another image's global vector, which is zero in exact
@@ -58,7 +60,9 @@ class CheckSpec(ViewSpec):
     """
 
     compatibility: dict[str, str]
+    primary: str
     max_error_of_chance: float
+    max_error_of_chance_elsewhere: float
     min_pointing_over_chance: float
     query_pc_max: float
 

@@ -91,7 +91,7 @@ def run_content(source: Source, relative: str, models: bool) -> Content:
         tags={**_tags(record), "ltpa.record": relative},
         params=_params(record),
         points=points,
-        artefacts=list(_artefacts(folder, models)),
+        artefacts=list(_artefacts(record, folder, models)),
     )
 
 
@@ -186,11 +186,15 @@ def _refuse_doubles(points: Sequence[Point], path: Path) -> None:
         seen.add((point.name, point.step))
 
 
-def _artefacts(folder: Path, models: bool) -> Iterator[Path]:
+def _artefacts(record: Record, folder: Path, models: bool) -> Iterator[Path]:
+    """Record, history, network, and the picture of the network's maps where the figures drew one."""
     yield folder / layout.RECORD
     if (folder / layout.HISTORY).exists():
         yield folder / layout.HISTORY
-    yield from sorted(folder.glob("*.png"))
+    results = folder.parents[3]  # below it: stage, dataset, variant, seed
+    overlay = layout.overlay_path(results, record.dataset, record.variant, record.seed)
+    if record.stage in ("train", "segmentation") and overlay.exists():
+        yield overlay
     model = folder / layout.MODEL
     if model.exists() and (models or model.stat().st_size < _SMALL_MODEL):
         yield model

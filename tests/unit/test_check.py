@@ -14,7 +14,9 @@ from ltpa.tables.spec import CheckSpec
 SPEC = CheckSpec(
     scale="demo",
     compatibility={"vgg-att-pc": "pc", "vgg-att-dp": "dp"},
+    primary="digits10",
     max_error_of_chance=0.5,
+    max_error_of_chance_elsewhere=0.75,
     min_pointing_over_chance=1.2,
     query_pc_max=1e-4,
 )
@@ -38,6 +40,20 @@ def segmentation(hits, variant="vgg-att-pc", seed=0, chance=20.0):
 def query(change, variant):
     metrics = [Metric("relative_change", value, 50, "digits10", level) for level, value in change.items()]
     return record("query", "digits10", variant, 0, metrics)
+
+
+def test_elsewhere_the_mean_over_seeds_decides():
+    def other(error, seed):
+        metrics = [
+            Metric("test_error_pct", error, 500, "digits20"),
+            Metric("chance_error_pct", 95.0, 500, "digits20"),
+        ]
+        return record("train", "digits20", "vgg", seed, metrics)
+
+    (check,) = examine(SPEC, [other(40.0, 0), other(80.0, 1)])
+    assert check.passed and check.value == pytest.approx(60 / 95)
+    (check,) = examine(SPEC, [other(70.0, 0), other(80.0, 1)])
+    assert not check.passed
 
 
 @pytest.mark.parametrize(

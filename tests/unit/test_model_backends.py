@@ -5,31 +5,53 @@ import shutil
 import pytest
 import torch
 from networks import images, narrow
+from torch import nn
 
 from ltpa.models import get_variant, list_models
 
 
+def lively(variant, **options):
+    """A network in evaluation mode whose normalisation fits its activations, so that its output follows its input."""
+    model = narrow(variant, image_size=16, bn_weight="one", u_std=0.2, dropout=0.0, **options)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model(images(16, 16, seed=5, dtype=torch.float32))
+    return model.eval()
+
+
+def assert_far_apart(first, second, tolerance):
+    """What is compared must differ between images by far more than the tolerance, or the comparison could not fail."""
+    assert float((first - second).abs().max()) > 100 * tolerance
+
+
 @pytest.mark.parametrize("variant", list_models())
 def test_channels_last(variant):
-    model = narrow(variant, image_size=16).eval()
+    model = lively(variant)
     x = images(2, 16, dtype=torch.float32)
     with torch.no_grad():
         expected = model(x)
         model.to(memory_format=torch.channels_last)
         got = model(x.to(memory_format=torch.channels_last))
+    assert_far_apart(expected[0], expected[1], 1e-5)
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("variant", list_models())
 def test_bfloat16_stays_near_float32(variant):
-    """Three decimal digits in, so about two out; attention weights are normalised in float32 all the same."""
-    model = narrow(variant, image_size=16).eval()
+    """Error against the spread of outputs over images; attention weights are normalised in float32 all the same."""
+    model = lively(variant)
     x = images(4, 16, dtype=torch.float32)
     with torch.no_grad():
-        expected = model(x).softmax(dim=1)
+        expected = model(x)
         with torch.autocast("cpu", torch.bfloat16):
-            got, maps = model(x).float().softmax(dim=1), model.attention(x)
-    torch.testing.assert_close(got, expected, atol=0.05, rtol=0)
+            got, maps = model(x).float(), model.attention(x)
+    spread = float((expected - expected.mean(dim=0)).square().mean().sqrt())
+    limit = (
+        0.75 if "-dp" in variant else 0.2
+    )  # dot products are sums of many terms, and softmax exponentiates their error
+    assert float((got - expected).square().mean().sqrt()) < limit * spread
     for level, weights in maps.items():
         if (variant, level) != ("vgg-pan", "conv10"):
             torch.testing.assert_close(weights.float().sum(dim=(1, 2)), torch.ones(4), atol=1e-5, rtol=0)
@@ -39,7 +61,7 @@ def shallow(variant, **options):
     """One unit per residual stage: graph capture takes time for every layer."""
     if get_variant(variant).recipe == "resnet":
         options["blocks_per_stage"] = 1
-    return narrow(variant, image_size=16, **options).eval()  # eval: without the noise of dropout
+    return lively(variant, **options)
 
 
 @pytest.mark.parametrize("variant", list_models())
@@ -49,7 +71,9 @@ def test_export_with_any_batch_size(variant):
     program = torch.export.export(model, (images(2, 16, dtype=torch.float32),), dynamic_shapes=({0: batch},))
     x = images(5, 16, dtype=torch.float32)
     with torch.no_grad():
-        torch.testing.assert_close(program.module()(x), model(x), atol=1e-6, rtol=1e-5)
+        expected = model(x)
+        assert_far_apart(expected[0], expected[1], 1e-6)
+        torch.testing.assert_close(program.module()(x), expected, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("variant", list_models())
@@ -72,7 +96,9 @@ def test_compiled_code_agrees_with_eager():
     model = shallow("vgg-att-pc")
     x = images(2, 16, dtype=torch.float32)
     with torch.no_grad():
-        torch.testing.assert_close(torch.compile(model)(x), model(x), atol=1e-5, rtol=1e-4)
+        expected = model(x)
+        assert_far_apart(expected[0], expected[1], 1e-5)
+        torch.testing.assert_close(torch.compile(model)(x), expected, atol=1e-5, rtol=1e-4)
 
 
 # First two logits of the second of two images for a network of width 1/16 and 5 classes, seed 0 (torch 2.13, CPU). They

@@ -25,7 +25,9 @@ HISTORY = "epoch,lr,train_loss,test_error_pct\n1,0.1,2.25,\n2,0.05,1.5,40.0\n"
 
 def history(path):
     (path.parent / layout.HISTORY).write_text(HISTORY)
-    (path.parent / "overlay.png").write_bytes(b"png")
+    overlay = layout.overlay_path(path.parents[4], "digits10", "vgg", 0)
+    overlay.parent.mkdir(parents=True, exist_ok=True)
+    overlay.write_bytes(b"png")
     (path.parent / layout.MODEL).write_bytes(b"weights")
     return path
 
@@ -98,7 +100,7 @@ def test_history_has_a_point_per_epoch_and_artefacts_are_kept(results):
         (2, 40.0)
     ]
     names = {item.path for item in client.list_artifacts(run.info.run_id)}
-    assert names == {"result.json", "history.csv", "overlay.png", "model.safetensors"}
+    assert names == {"result.json", "history.csv", "digits10-vgg-seed-0.png", "model.safetensors"}
 
 
 def test_parent_holds_mean_and_spread(results):

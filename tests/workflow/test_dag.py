@@ -239,4 +239,6 @@ def test_an_unusable_results_folder_is_named(fresh: Checkout):
     (fresh.root / "results").write_text("not a folder")
     output = fresh.snakemake("table4")
     assert output.returncode != 0
-    assert "results" in output.stdout
+    assert "results: not a folder that can be read" in output.stdout
+    assert "Traceback" not in output.stdout
+    assert (fresh.root / "results").read_text() == "not a folder"

@@ -17,6 +17,14 @@ try:
 except LtpaError as error:
     raise WorkflowError(str(error)) from None
 
+for folder in (PLAN.results.parent, PLAN.results):
+    if folder.exists() and not (
+        folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)
+    ):
+        raise WorkflowError(
+            f"{folder}: not a folder that can be read; move it away or mend its rights"
+        )
+
 RESULTS = str(PLAN.results)
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"

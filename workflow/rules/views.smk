@@ -111,6 +111,12 @@ rule figures:
             labels={"figure": "Learning curves"},
             caption="../report/curves.rst",
         ),
+        attacks=report(
+            f"{RESULTS}/figures/fooling-rate.png",
+            category="Figures",
+            labels={"figure": "Fooling rate"},
+            caption="../report/attacks.rst",
+        ),
     log:
         f"{LOGS}/figures.log",
     benchmark:
