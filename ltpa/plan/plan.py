@@ -17,6 +17,7 @@ DIRECT_ROLE = "stl10"
 MASKED_ROLE = "objectdiscovery"
 FINE_ROLE = "cub200"
 SOURCE_ROLES = ("cifar10", "cifar100")
+DESCRIPTIVE = ("title", "type", "resolution", "licence", "citation", "tasks", "networks", "plays")
 EVALUATIONS = ("transfer", "fgsm", "segmentation", "query", "patches")
 
 
@@ -125,8 +126,8 @@ class Plan:
     # --- specs -----------------------------------------------------------------------------------------------------
 
     def prepare_spec(self, dataset: str) -> PrepareSpec:
-        """How `dataset` is prepared."""
-        declared = {key: value for key, value in self.datasets[dataset].items() if key != "networks"}
+        """How `dataset` is prepared: what is declared of it, less what does not touch its arrays."""
+        declared = {key: value for key, value in self.datasets[dataset].items() if key not in DESCRIPTIVE}
         if chosen := self.config.data.get(dataset):
             declared = {**declared, "options": {**declared.get("options", {}), **chosen}}
         return PrepareSpec(self.config.scale.name, dataset, self.config.jobs.threads, declared)

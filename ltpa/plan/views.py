@@ -1,13 +1,14 @@
 """What the views need: the runs behind tables, checks, figures and the MLflow store, and the spec of each."""
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 from ltpa.core import layout
 from ltpa.core.declared import config_dir
 from ltpa.plan.plan import FINE_ROLE, SOURCE_ROLES, Plan, Run
 from ltpa.report.spec import FiguresSpec
-from ltpa.tables.declaration import Declaration, parse_declaration
+from ltpa.tables.declaration import Declaration, Description, parse_declaration
 from ltpa.tables.needs import needed
 from ltpa.tables.published import Published, load_published
 from ltpa.tables.spec import CheckSpec, TableSpec, TrackSpec
@@ -41,11 +42,13 @@ def table_spec(plan: Plan, table: str) -> TableSpec:
         for role, name in plan.roles.items()
         if "subset_roles" in plan.datasets[name]
     }
+    if declaration.kind == "datasets":
+        declaration = declaration.model_copy(update={"descriptions": _descriptions(plan, published)})
     return TableSpec(
         scale=plan.config.scale.name,
         table=table,
         comparable=plan.config.scale.comparable,
-        scale_note=scale_note(plan),
+        scale_note=scale_note(plan, {plan.variants[run.variant]["recipe"] for run in table_runs(plan, table)}),
         seeds=plan.config.seeds if declaration.kind == "metrics" else [],
         variants=plan.config.variants,
         roles=plan.roles,
@@ -56,10 +59,21 @@ def table_spec(plan: Plan, table: str) -> TableSpec:
     )
 
 
-def scale_note(plan: Plan) -> str:
-    """What the head of a table says about the networks' size; nothing where it is the paper's."""
+def _descriptions(plan: Plan, published: list[Published]) -> dict[str, Description]:
+    """What is declared of each of the paper's datasets besides its images."""
+    declared = {entry.source: plan.datasets[entry.source] for entry in published}
+    return {
+        role: Description(type=d["type"], resolution=d["resolution"], tasks=", ".join(d["tasks"]))
+        for role, d in declared.items()
+    }
+
+
+def scale_note(plan: Plan, families: Collection[str]) -> str:
+    """What the head of a table says about its networks' size; nothing where it is the paper's."""
     parts = []
     for family, options in plan.config.scale.networks.items():
+        if family not in families:
+            continue
         texts = [f"{key} {value}" for key, value in options.items()]
         parts.append(f"{family} networks with {', '.join(texts)}")
     return "; ".join(parts)

@@ -71,7 +71,7 @@ class Declaration(_Section):
         groups: titles of the groups of rows.
         beyond_paper: a row without a published value is a network that the paper gives no number for; it is run all the
             same. Otherwise such a value is a dash in the paper, against which nothing is run.
-        descriptions: role to description, for `kind: datasets`.
+        descriptions: role to description, for `kind: datasets`; the plan fills it in from the datasets' declarations.
     """
 
     title: str
