@@ -14,7 +14,7 @@ def compute_device(name: str, threads: int) -> Iterator[torch.device]:
     """Set torch up for reproducible work and yield the device; a GPU is held for the life of the block.
 
     Denormal numbers count as zero: weights that weight decay alone acts on, such as those of the dead branch under pc,
-    may shrink until they are denormal, which common processors handle slowly. What it gains here was not measured apart.
+    may shrink until they are denormal, which common processors handle slowly. What it gains was not measured apart.
 
     Args:
         name: `cpu` or `cuda`. Each GPU is one slot that processes of this machine take in turn.
