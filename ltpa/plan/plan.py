@@ -10,6 +10,7 @@ from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError, ModelError
 from ltpa.core.specs import EvaluationSpec, PrepareSpec, TrainSpec
 from ltpa.models.variants import resolve_architecture
+from ltpa.plan.schema import DatasetEntry, VariantEntry, check_entries
 from ltpa.training.recipe import Recipe
 
 TRANSFER_ROLES = ("caltech101", "caltech256", "event8", "action40", "scene67")
@@ -49,6 +50,8 @@ class Plan:
         self.datasets = load_declaration("datasets")
         self.recipes = load_declaration("recipes")
         self.tables = load_declaration("tables")
+        check_entries(self.variants, VariantEntry, "config/variants.yaml")
+        check_entries(self.datasets, DatasetEntry, "config/datasets")
         self._check_names()
         self._check_queries()
         self.roles = self._roles()

@@ -71,11 +71,17 @@ class Recipe:
         Raises:
             ConfigError: a key is unknown or missing, or a value is out of range; the message names `where` and the key.
         """
+        for key, value in (("", values), (".schedule", values.get("schedule", {}) if isinstance(values, dict) else {})):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{where}{key} is {value!r}; it must be a mapping of keys to settings")
         schedule_values = dict(values.get("schedule", {}))
         _refuse_unknown(schedule_values, Schedule, f"{where}.schedule")
         _refuse_unknown(values, cls, where)
         for key in ("milestones", "factors"):
-            schedule_values[key] = tuple(schedule_values.get(key, ()))
+            numbers = schedule_values.get(key, ())
+            if not isinstance(numbers, list | tuple) or not all(_is_number(number) for number in numbers):
+                raise ConfigError(f"{where}: schedule.{key} is {numbers!r}; it must be a list of numbers")
+            schedule_values[key] = tuple(numbers)
         try:
             recipe = cls(**{**values, "schedule": Schedule(**schedule_values)})
         except TypeError as error:
@@ -90,11 +96,15 @@ class Recipe:
                 raise ConfigError(f"{where}: {key} is {value!r}; it must be a whole number of at least 1")
         for key in ("lr", "momentum", "dampening", "weight_decay", "lr_decay", "checkpoint_seconds"):
             value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            if not _is_number(value) or not 0 <= value < math.inf:
                 raise ConfigError(f"{where}: {key} is {value!r}; it must be a number of at least 0")
-        warmup = self.schedule.warmup
+        warmup, period, factor = self.schedule.warmup, self.schedule.period, self.schedule.factor
         if not isinstance(warmup, int) or warmup < 0:
             raise ConfigError(f"{where}: schedule.warmup is {warmup!r}; it must be a whole number of epochs")
+        if not isinstance(period, int) or period < 1:
+            raise ConfigError(f"{where}: schedule.period is {period!r}; it must be a whole number of epochs")
+        if not _is_number(factor) or not 0 < factor < math.inf:
+            raise ConfigError(f"{where}: schedule.factor is {factor!r}; it must be a number above 0")
         if not isinstance(self.crop, int) or self.crop < 0:
             raise ConfigError(f"{where}: crop is {self.crop!r}; it must be a whole number of at least 0")
         if not isinstance(self.initialise, str):
@@ -110,6 +120,10 @@ class Recipe:
                 raise ConfigError(f"{where}: {key} is {value!r}; allowed: {', '.join(allowed)}")
         if len(self.schedule.milestones) != len(self.schedule.factors):
             raise ConfigError(f"{where}: schedule.milestones and schedule.factors differ in length")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _refuse_unknown(values: dict[str, Any], cls: type, where: str) -> None:

@@ -1,0 +1,217 @@
+"""One table again: after any change exactly what it touches is redone, wherever the checkout and the results lie."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import MINI, Checkout, copy_checkout
+
+pytestmark = pytest.mark.workflow
+
+VIEWS = {"table", "check", "track", "figures", "all_tables"}
+
+
+@pytest.fixture
+def edited(finished: Checkout):
+    """Edits files of the finished checkout and puts them back."""
+    originals: dict[Path, str] = {}
+
+    def edit(name: str, old: str, new: str) -> None:
+        path = finished.root / name
+        text = originals.setdefault(path, path.read_text())
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    yield edit
+    for path, text in originals.items():
+        path.write_text(text)
+
+
+def test_a_changed_variant_reruns_its_own_jobs_and_the_aggregation(finished: Checkout, edited):
+    edited("config/variants.yaml", "architecture: {family: vgg-gap}", "architecture: {family: vgg-gap, u_std: 0.3}")
+    planned = finished.planned("table1")
+    assert planned == {"train_seeds_0_1": 2, "table": 1, "table1": 1}
+    output = finished.snakemake("-n", "table1").stdout
+    outputs = [line for line in output.splitlines() if line.strip().startswith("output:") and "/train/" in line]
+    assert outputs and all("/vgg-gap/" in line for line in outputs)
+
+
+def test_a_changed_recipe_reruns_trainings_and_what_follows(finished: Checkout, edited):
+    edited("config/recipes.yaml", "vgg-smoke:\n", "vgg-smoke:\n  weight_decay: 0.001\n")
+    planned = finished.planned("table1")
+    assert set(planned) == {"train_seeds_0_1", "table", "table1"}
+
+
+def test_edited_training_code_reruns_trainings_and_their_descendants_only(finished: Checkout, edited):
+    edited("ltpa/training/engine.py", '"""', '"""Edited. ')
+    planned = finished.planned("all_tables")
+    assert "prepare" not in planned
+    assert {rule for rule in planned if rule.startswith("train")} == {"train_seeds_0_1"}
+    assert set(planned) >= VIEWS
+
+
+def test_an_edited_caption_reruns_its_table_only(finished: Checkout, edited):
+    edited("config/tables.yaml", "Top-1 error on the test sets of CIFAR-10", "Error on the test sets of CIFAR-10")
+    planned = finished.planned("all_tables")
+    assert not any(rule.startswith(("train", "prepare", "fgsm", "transfer")) for rule in planned)
+    assert planned["table"] == 1
+
+
+def test_a_fresh_clone_over_finished_results_reruns_nothing(finished: Checkout, tmp_path: Path):
+    clone = copy_checkout(tmp_path / "a fresh clone")
+    for path in clone.root.rglob("*"):
+        if path.is_file():
+            os.utime(path)
+    shutil.copytree(finished.root / "results", clone.root / "results")
+    shutil.copytree(finished.root / ".snakemake", clone.root / ".snakemake")
+    assert clone.planned("all_tables") == {}
+
+
+def test_results_alone_are_enough_for_another_clone(finished: Checkout, tmp_path: Path):
+    clone = copy_checkout(tmp_path / "clone")
+    shutil.copytree(finished.root / "results", clone.root / "results")
+    for path in (clone.root / "ltpa").rglob("*.py"):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    for path in [clone.root / "Snakefile", *(clone.root / "config").rglob("*.yaml")]:
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    planned = clone.planned("all_tables")
+    assert not any(rule.startswith(("train", "prepare")) for rule in planned), planned
+
+
+def test_forcerun_redoes_one_rule_and_gives_the_same_bytes(finished: Checkout):
+    before = {path: path.read_bytes() for path in (finished.results / "tables").iterdir()}
+    done = finished.snakemake("--forcerun", "table", "--", "table1")
+    assert done.returncode == 0, done.stdout
+    assert before == {path: path.read_bytes() for path in (finished.results / "tables").iterdir()}
+    repaired = finished.snakemake("all_tables")
+    assert repaired.returncode == 0, repaired.stdout
+
+
+def test_until_stops_before_the_evaluations(fresh: Checkout):
+    planned = fresh.planned("--until", "prepare", "--", "all_tables")
+    assert set(planned) == {"prepare"}
+    trained = fresh.planned("--until", "train_seeds_0_1", "--", "all_tables")
+    assert set(trained) == {"prepare", "train_seeds_0_1"}
+
+
+def test_results_go_where_directory_says(fresh: Checkout, tmp_path: Path):
+    elsewhere = tmp_path / "else where"
+    done = fresh.snakemake("--directory", str(elsewhere), "--", "table4")
+    assert done.returncode == 0, done.stdout
+    assert (elsewhere / "results" / "mini" / "tables" / "table4.md").is_file()
+    assert not (fresh.root / "results").exists() and not (fresh.root / ".snakemake").exists()
+
+
+def as_somebody(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user who is not root, where this process is root."""
+    if os.getuid() == 0:
+        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
+    return subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600, **options)
+
+
+def can_become_somebody() -> bool:
+    try:
+        return as_somebody([sys.executable, "-c", "import torch, snakemake"]).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def test_a_read_only_source_tree_serves(fresh: Checkout, tmp_path_factory: pytest.TempPathFactory):
+    if not can_become_somebody():
+        pytest.skip("this interpreter cannot be run as another user, and root may write everywhere")
+    for path in [fresh.root, *fresh.root.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    elsewhere = Path("/tmp") / f"ltpa-read-only-{os.getpid()}"
+    elsewhere.mkdir()
+    parents = [p for p in fresh.root.parents if p.is_relative_to("/tmp") and p != Path("/tmp")]
+    modes = {p: p.stat().st_mode for p in parents}
+    try:
+        for parent in parents:
+            parent.chmod(0o755)
+        shutil.chown(elsewhere, 65534 if os.getuid() == 0 else os.getuid())
+        command = [
+            sys.executable, "-m", "snakemake", "--snakefile", str(fresh.root / "Snakefile"), "--configfile", str(MINI),
+            "--cores", "2", "--directory", str(elsewhere), "--", "table4",
+        ]  # fmt: skip
+        config = shutil.copy2(MINI, elsewhere / "mini.yaml")
+        command[command.index(str(MINI))] = str(config)
+        done = as_somebody(command, cwd=elsewhere, env={**os.environ, "HOME": str(elsewhere), "PYTHONPATH": ""})
+        assert done.returncode == 0, done.stdout
+        assert (elsewhere / "results" / "mini" / "tables" / "table4.md").is_file()
+    finally:
+        for path in [fresh.root, *fresh.root.rglob("*")]:
+            path.chmod(0o755)
+        for parent, mode in modes.items():
+            parent.chmod(mode)
+        shutil.rmtree(elsewhere, ignore_errors=True)
+
+
+def test_hostile_archive_folders_reach_no_shell(fresh: Checkout, tmp_path: Path):
+    folders = ["$(touch pwned)", "`touch pwned`", "'; touch pwned; '", '"; touch pwned; "', "a\ntouch pwned", "{x} %s"]
+    values = {**yaml.safe_load(MINI.read_text()), "jobs": {"archives": folders}}
+    config = tmp_path / "hostile.yaml"
+    config.write_text(yaml.safe_dump(values))
+    done = fresh.snakemake("results/mini/data/digits10/manifest.json", config=config)
+    assert done.returncode == 0, done.stdout
+    assert not list(fresh.root.rglob("pwned"))
+
+
+def start(checkout: Checkout, *arguments: str) -> subprocess.Popen[str]:
+    """Start Snakemake in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "--configfile", str(MINI), "--cores", "1", *arguments],
+        cwd=checkout.root, env={**os.environ, "PYTHONPATH": ""}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_two_users_in_one_directory_and_the_messages_of_a_kill(fresh: Checkout):
+    """The messages that docs/troubleshooting.md explains, and that its remedies work."""
+    first = start(fresh, "all_tables")
+    wait_for(lambda: list((fresh.root / ".snakemake" / "incomplete").glob("*")) or first.poll() is not None)
+    second = fresh.snakemake("table4")
+    assert second.returncode != 0 and "LockException" in second.stdout and "Traceback" not in second.stdout
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    locked = fresh.snakemake("table4")
+    assert "LockException" in locked.stdout
+    assert fresh.snakemake("--unlock").returncode == 0
+    plain = fresh.snakemake("--workflow-profile", "none", "-n", "--", "all_tables")
+    assert "IncompleteFilesException" in plain.stdout
+    done = fresh.snakemake("table4")
+    assert done.returncode == 0, done.stdout
+
+
+def test_conda_that_is_not_there_is_said(fresh: Checkout):
+    output = fresh.snakemake("--sdm", "conda", "--", "table4")
+    if shutil.which("conda"):
+        pytest.skip("conda is installed here")
+    assert output.returncode != 0
+    assert "conda" in output.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--configfile", str(MINI), "all_tables"), "all_tables"),
+        (("table9",), "table9"),
+        (("--sdm", "conda", "table4"), "invalid choice: 'table4'"),
+    ],
+)
+def test_messages_that_the_troubleshooting_page_explains(fresh: Checkout, arguments: tuple[str, ...], words: str):
+    output = fresh.snakemake(*arguments)
+    assert output.returncode != 0
+    assert words in output.stdout
