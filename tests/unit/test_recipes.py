@@ -124,7 +124,7 @@ def test_momentum_is_forgotten_where_the_rate_drops(tmp_path, reset):
 
     def look():
         weight = model.linear.weight
-        fresh.append(torch.equal(trainer.optimizer.state[weight]["momentum_buffer"], weight.grad))
+        fresh.append(torch.equal(trainer.stepper.optimizer.state[weight]["momentum_buffer"], weight.grad))
         return False
 
     recipe = Recipe.from_dict({**values, "schedule": schedule})

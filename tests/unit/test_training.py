@@ -138,6 +138,23 @@ def test_diverging_loss_names_epoch_and_rate(tmp_path):
         trainer(tmp_path, lr=1e30, schedule={"kind": "constant"}).run()
 
 
+@pytest.mark.parametrize("spoil", ["weight", "loss"])
+def test_what_is_not_finite_is_never_saved(tmp_path, spoil):
+    t = trainer(tmp_path)
+
+    def should_stop():
+        if spoil == "weight":
+            t.model.body[1].running_var[0] = math.inf
+        else:
+            t.train_arrays.inputs.fill_(math.nan)
+        return t.step > 1
+
+    t.train_arrays, t.should_stop = t.stepper.train, should_stop
+    with pytest.raises(TrainingError, match="not finite in epoch 1"):
+        t.run()
+    assert not list(tmp_path.glob("step-*"))
+
+
 def test_too_few_images_for_a_batch(tmp_path):
     with pytest.raises(TrainingError, match="64 training images do not fill one batch of 100"):
         trainer(tmp_path, batch_size=100)

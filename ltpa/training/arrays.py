@@ -1,0 +1,43 @@
+"""Training and test data as the engine holds them: whole, normalised, on the device."""
+
+import dataclasses
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+EVALUATION_BATCH = 500
+
+
+@dataclasses.dataclass
+class Arrays:
+    """Network inputs (N, C, H, W) float32 and labels (N,) int64, on one device."""
+
+    inputs: Tensor
+    labels: Tensor
+
+    @classmethod
+    def prepare(
+        cls, images: np.ndarray, labels: np.ndarray, preprocessing: nn.Module, device: torch.device
+    ) -> "Arrays":
+        """Normalise uint8 images (N, H, W, 3) once; what depends on the image alone is never computed again."""
+        chunks = []
+        with torch.no_grad():
+            for start in range(0, len(images), EVALUATION_BATCH):
+                block = torch.from_numpy(np.array(images[start : start + EVALUATION_BATCH])).to(device)
+                chunks.append(preprocessing(block.permute(0, 3, 1, 2).float()))
+        return cls(torch.cat(chunks), torch.from_numpy(np.array(labels, dtype=np.int64)).to(device))
+
+
+@torch.no_grad()
+def error_pct(model: nn.Module, arrays: Arrays) -> float:
+    """Top-1 error in percent of `model` in evaluation mode; the mode is put back afterwards."""
+    was_training = model.training
+    model.eval()
+    wrong = torch.zeros((), dtype=torch.int64, device=arrays.labels.device)
+    for start in range(0, len(arrays.labels), EVALUATION_BATCH):
+        part = slice(start, start + EVALUATION_BATCH)
+        inputs = arrays.inputs[part].contiguous(memory_format=torch.channels_last)
+        wrong += (model(inputs).argmax(1) != arrays.labels[part]).sum()
+    model.train(was_training)
+    return 100 * int(wrong) / len(arrays.labels)
