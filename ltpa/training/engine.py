@@ -106,7 +106,7 @@ class Trainer:
         loss_sum, wrong = self.stepper.totals()
         last = self.epoch == self.recipe.epochs
         evaluate = last or self.epoch % self.recipe.evaluate_every == 0
-        test_error = error_pct(self.model, self.test_arrays) if evaluate else math.nan
+        test_error = error_pct(self.model, self.test_arrays, self.recipe.evaluation_batch) if evaluate else math.nan
         self.seconds += time.monotonic() - started
         images = self.steps_per_epoch * self.recipe.batch_size
         row = EpochRow(

@@ -39,7 +39,14 @@ class Recipe:
         flip: `half` mirrors exactly half of each batch, `none` nothing.
         crop: pixels of reflection padding before a random crop, one offset per batch; 0 for none.
         normalise: preprocessing scheme, see `ltpa.data.normalise`.
-        precision: of the training passes: `fp32`, `tf32`, or `bf16` (autocast); evaluation is always float32.
+        precision: of the training passes: `fp32`, `tf32` (a GPU's tensor cores; the same as `fp32` on a CPU), or `bf16`
+            (autocast); evaluation is always float32.
+        channels_last: keep images and weights with their channels innermost in memory.
+        fused: update all weights in one call of the device's own kernel.
+        compile: let torch generate code for augmentation, forward and backward pass (minutes before the first step).
+        cuda_graph: record a step on the GPU once and play it back; needs `fused`. A CPU has no such graphs, there it
+            changes nothing.
+        evaluation_batch: images at once in evaluation.
         initialise: the role whose trained network, of the same variant and seed, gives all weights but the head's;
             empty for random weights.
         evaluate_every: epochs between test evaluations; the last epoch is always evaluated.
@@ -60,6 +67,11 @@ class Recipe:
     crop: int = 0
     normalise: str = "meanstd"
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    channels_last: bool = True
+    fused: bool = True
+    compile: bool = False
+    cuda_graph: bool = False
+    evaluation_batch: int = 500
     initialise: str = ""
     evaluate_every: int = 1
     checkpoint_seconds: float = 60.0
@@ -90,7 +102,7 @@ class Recipe:
         return recipe
 
     def _check(self, where: str) -> None:
-        for key in ("epochs", "batch_size", "evaluate_every"):
+        for key in ("epochs", "batch_size", "evaluate_every", "evaluation_batch"):
             value = getattr(self, key)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigError(f"{where}: {key} is {value!r}; it must be a whole number of at least 1")
@@ -109,6 +121,12 @@ class Recipe:
             raise ConfigError(f"{where}: crop is {self.crop!r}; it must be a whole number of at least 0")
         if not isinstance(self.initialise, str):
             raise ConfigError(f"{where}: initialise is {self.initialise!r}; it must be a role, such as cifar100")
+        for key in ("nesterov", "reset_momentum", "channels_last", "fused", "compile", "cuda_graph"):
+            value = getattr(self, key)
+            if not isinstance(value, bool):
+                raise ConfigError(f"{where}: {key} is {value!r}; it must be true or false")
+        if self.cuda_graph and not self.fused:
+            raise ConfigError(f"{where}: cuda_graph needs fused: true, whose learning rate the GPU reads for itself")
         if self.nesterov and self.dampening:
             raise ConfigError(f"{where}: nesterov goes with dampening 0, not {self.dampening}")
         for key, value, allowed in (

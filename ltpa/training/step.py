@@ -1,21 +1,32 @@
 """One training step on the device: gather, augment, forward, backward, update, and the epoch's running sums.
 
 Everything random is drawn from streams named by (seed, purpose, epoch); what a step depends on besides them is in
-`Stepper.state_dict`. Nothing in a step waits for the device; `totals` and `finite` do.
+`Stepper.state_dict`. No step waits for the device to finish; `totals` and `finite` do.
+
+A step reads what changes from step to step (images chosen, draws, rate) from tensors that stay where they are, and
+writes its sums into such tensors. The same code is therefore run directly, compiled, or recorded as a CUDA graph.
 """
 
-import contextlib
+import collections
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ltpa.core.seeds import derive
 from ltpa.models.base import AttentionClassifier
 from ltpa.training.arrays import Arrays
-from ltpa.training.augment import augment
+from ltpa.training.augment import Draws, augment
+from ltpa.training.graph import StepGraph
+from ltpa.training.precision import autocast, tensor_cores
 from ltpa.training.recipe import Recipe
 from ltpa.training.schedule import epoch_rate, step_rate
+
+# Steps handed to a GPU ahead of the one it works on; a request to stop is honoured within so many.
+IN_FLIGHT = 8
 
 
 class Stepper:
@@ -30,25 +41,36 @@ class Stepper:
         self.model, self.train, self.recipe, self.seed = model, train, recipe, seed
         self.device = train.labels.device
         self.steps_per_epoch = len(train.labels) // recipe.batch_size
-        for parameter in model.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        if recipe.channels_last:
+            for parameter in model.parameters():
+                if parameter.ndim == 4:
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        self._chosen = torch.zeros(recipe.batch_size, dtype=torch.int64, device=self.device)
+        self._mirrored = torch.zeros(recipe.batch_size, dtype=torch.bool, device=self.device)
+        self._offset = torch.zeros(2, dtype=torch.int64, device=self.device)
+        self._rate = torch.zeros((), device=self.device)
+        self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self._wrong = torch.zeros((), dtype=torch.int64, device=self.device)
         self.optimizer = torch.optim.SGD(
             model.parameters(),
-            lr=recipe.lr,
+            lr=self._rate if recipe.fused else 0.0,
             momentum=recipe.momentum,
             dampening=recipe.dampening,
             nesterov=recipe.nesterov,
             weight_decay=recipe.weight_decay,
+            fused=recipe.fused,
         )
-        self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        self._wrong = torch.zeros((), dtype=torch.int64, device=self.device)
-        self._order = torch.empty(0, dtype=torch.int64)
+        self._losses = _compiled_losses() if recipe.compile else _losses
+        graphed = recipe.cuda_graph and self.device.type == "cuda"
+        self._graph = StepGraph(self._compute, self.device) if graphed else None
+        self._flying: collections.deque[torch.cuda.Event] = collections.deque()
 
     def enter_epoch(self, epoch: int, step: int) -> None:
         """Make ready for `epoch` from its step number `step` on; step 0 starts the epoch's sums and streams anew."""
-        order = np.random.default_rng(derive(self.seed, "order", epoch)).permutation(len(self.train.labels))
-        self._order = torch.from_numpy(order).to(self.device)
+        order = self._stream("order", epoch).permutation(len(self.train.labels))
+        whole = order[: self.steps_per_epoch * self.recipe.batch_size].reshape(self.steps_per_epoch, -1)
+        self._order = torch.from_numpy(whole).to(self.device)
+        self._draws = Draws.of_epoch(self.recipe, self.steps_per_epoch, self._stream("augment", epoch), self.device)
         self.model.train()
         if step == 0:
             self._loss_sum.zero_()
@@ -57,24 +79,25 @@ class Stepper:
             changed = epoch > 1 and epoch_rate(self.recipe, epoch) != epoch_rate(self.recipe, epoch - 1)
             if self.recipe.reset_momentum and changed:
                 self.optimizer.state.clear()
+                self._forget_graph()
 
     def take(self, epoch: int, step: int) -> None:
         """Take step number `step`, counted from 0, of `epoch`."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = step_rate(self.recipe, epoch, (epoch - 1) * self.steps_per_epoch + step)
-        generator = torch.Generator().manual_seed(derive(self.seed, "augment", epoch, step))
-        first = step * self.recipe.batch_size
-        chosen = self._order[first : first + self.recipe.batch_size]
-        inputs = augment(self.train.inputs[chosen], self.recipe, generator)
-        targets = self.train.labels[chosen]
-        self.optimizer.zero_grad(set_to_none=True)
-        with precision(self.recipe.precision, self.device):
-            loss, logits = self.model.loss_and_logits(inputs.contiguous(memory_format=torch.channels_last), targets)
-        loss.backward()
-        self.optimizer.step()
-        with torch.no_grad():
-            self._loss_sum += loss
-            self._wrong += (logits.argmax(1) != targets).sum()
+        self._chosen.copy_(self._order[step])
+        self._mirrored.copy_(self._draws.mirrored[step])
+        self._offset.copy_(self._draws.offset[step])
+        # Rounded to float32 here, so that the rate is one number, read from a tensor or handed over.
+        rate = float(np.float32(step_rate(self.recipe, epoch, (epoch - 1) * self.steps_per_epoch + step)))
+        if self.recipe.fused:
+            self._rate.fill_(rate)
+        else:
+            self.optimizer.param_groups[0]["lr"] = rate
+        if self._graph is None:
+            self._compute()
+        else:
+            self._graph.run()
+        if self.device.type == "cuda":
+            self._limit_lead()
 
     def totals(self) -> tuple[float, int]:
         """Sum of the losses and number of wrongly classified images of the epoch so far. Waits for the device."""
@@ -90,7 +113,7 @@ class Stepper:
         """All that the remaining steps depend on, apart from the network's own state: tensors and plain values."""
         loss_sum, wrong = self.totals()
         return {
-            "optimizer": self.optimizer.state_dict(),
+            "momentum": self.optimizer.state_dict()["state"],
             "rng": torch.get_rng_state(),
             "gpu_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "loss_sum": loss_sum,
@@ -99,21 +122,58 @@ class Stepper:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave; the network's own state must have been put back before."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["momentum"], "param_groups": groups})
+        if self.recipe.fused:  # loading makes a copy of the rate; the update must read ours
+            self.optimizer.param_groups[0]["lr"] = self._rate
+        self._forget_graph()
         torch.set_rng_state(state["rng"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["gpu_rng"], self.device)
         self._loss_sum.fill_(state["loss_sum"])
         self._wrong.fill_(state["wrong"])
 
+    def _stream(self, purpose: str, epoch: int) -> np.random.Generator:
+        return np.random.default_rng(derive(self.seed, purpose, epoch))
 
-def precision(name: str, device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Where the forward pass runs: `bf16` under autocast, `tf32` with tensor cores on float32, `fp32` without.
+    def _compute(self) -> None:
+        """The step itself. All it reads and writes stays in place, and nothing in it waits for the device."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with tensor_cores(self.recipe.precision == "tf32"):
+            with autocast(self.recipe.precision, self.device):
+                loss, wrong = self._losses(
+                    self.model, self.recipe, self.train, self._chosen, self._mirrored, self._offset
+                )
+            loss.backward()
+        self.optimizer.step()
+        self._loss_sum.add_(loss.detach())
+        self._wrong.add_(wrong)
 
-    Weights, losses, softmax and batch-normalisation statistics stay float32 in all of them.
-    """
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
-    if name == "bf16":
-        return torch.autocast(device.type, torch.bfloat16)
-    return contextlib.nullcontext()
+    def _forget_graph(self) -> None:
+        """Velocities are new tensors from here on; the first update after a reset takes the gradient undampened."""
+        if self._graph is not None:
+            self._graph.forget()
+
+    def _limit_lead(self) -> None:
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(self.device))
+        self._flying.append(event)
+        if len(self._flying) > IN_FLIGHT:
+            self._flying.popleft().synchronize()
+
+
+def _losses(
+    model: AttentionClassifier, recipe: Recipe, train: Arrays, chosen: Tensor, mirrored: Tensor, offset: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The loss on the augmented images `chosen` of `train`, and how many of them are classified wrongly."""
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    inputs = augment(train.inputs.index_select(0, chosen), recipe, mirrored, offset).contiguous(memory_format=layout)
+    targets = train.labels.index_select(0, chosen)
+    loss, logits = model.loss_and_logits(inputs, targets)
+    return loss, (logits.detach().argmax(1) != targets).sum()
+
+
+@functools.cache
+def _compiled_losses() -> Callable[..., tuple[Tensor, Tensor]]:
+    """`_losses` as generated code; one for the process, so that a second seed of a network finds it ready."""
+    return torch.compile(_losses, fullgraph=True, dynamic=False)

@@ -1,5 +1,6 @@
 """The declared recipes against the paper's routines, written out as tables (appendix A.3 and the released settings)."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ltpa.core.declared import load_declaration
-from ltpa.training.augment import augment
-from ltpa.training.engine import Arrays, Trainer
+from ltpa.training.arrays import Arrays
+from ltpa.training.augment import Draws, augment
+from ltpa.training.engine import Trainer
 from ltpa.training.recipe import Recipe
 from ltpa.training.schedule import epoch_rate, step_rate
 
@@ -80,9 +82,10 @@ def test_every_family_has_a_recipe_for_every_role_it_trains_on(family):
 @given(st.sampled_from(sorted(PAPER)), st.integers(1, 13), st.integers(0, 10_000))
 def test_augmentation_is_half_a_batch_mirrored_and_one_window_for_all(name, count, seed):
     """Each image is a window of its own padded or mirrored-then-padded self, all at one offset; half are mirrored."""
-    recipe = RECIPES[name]
+    recipe = dataclasses.replace(RECIPES[name], batch_size=count)
+    draws = Draws.of_epoch(recipe, 1, np.random.default_rng(seed), torch.device("cpu"))
     batch = torch.randn(count, 2, 6, 6, generator=torch.Generator().manual_seed(seed))
-    got = augment(batch.clone(), recipe, torch.Generator().manual_seed(seed + 1)).numpy()
+    got = augment(batch, recipe, draws.mirrored[0], draws.offset[0]).numpy()
     pad = recipe.crop
     padded = np.pad(batch.numpy(), [(0, 0), (0, 0), (pad, pad), (pad, pad)], mode="reflect")
     mirrored = padded[..., ::-1]

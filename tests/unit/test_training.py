@@ -12,8 +12,9 @@ from torch import nn
 
 from ltpa.core.errors import ConfigError, TrainingError
 from ltpa.training import checkpoint
-from ltpa.training.augment import crop_batch, flip_half
-from ltpa.training.engine import Arrays, Interrupted, Trainer, error_pct
+from ltpa.training.arrays import Arrays, error_pct
+from ltpa.training.augment import Draws, crop, flip
+from ltpa.training.engine import Interrupted, Trainer
 from ltpa.training.recipe import Recipe
 from ltpa.training.schedule import epoch_rate, step_rate
 
@@ -187,22 +188,32 @@ def test_cosine_falls_from_the_base_rate_towards_zero(epochs):
     assert all(a > b > 0 for a, b in itertools.pairwise(rates))
 
 
-@given(st.integers(1, 17), st.integers(0, 1000))
-def test_flip_mirrors_exactly_half(n, seed):
+@given(st.integers(1, 17), st.integers(1, 5), st.integers(0, 1000))
+def test_flip_mirrors_exactly_half(n, steps, seed):
     batch = torch.arange(n * 2 * 3 * 4, dtype=torch.float32).view(n, 2, 3, 4)
-    flipped = flip_half(batch.clone(), torch.Generator().manual_seed(seed))
-    mirrored = [torch.equal(f, b.flip(-1)) for f, b in zip(flipped, batch, strict=True)]
-    kept = [torch.equal(f, b) for f, b in zip(flipped, batch, strict=True)]
-    assert sum(mirrored) == n // 2 and sum(kept) == n - n // 2
+    draws = Draws.of_epoch(recipe(batch_size=n), steps, np.random.default_rng(seed), torch.device("cpu"))
+    for mirrored in draws.mirrored:
+        flipped = flip(batch, mirrored)
+        turned = [torch.equal(f, b.flip(-1)) for f, b in zip(flipped, batch, strict=True)]
+        kept = [torch.equal(f, b) for f, b in zip(flipped, batch, strict=True)]
+        assert sum(turned) == n // 2 and sum(kept) == n - n // 2
 
 
-@given(st.integers(1, 4), st.integers(0, 1000))
-def test_crop_is_one_window_of_numpys_reflection(pad, seed):
-    batch = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
-    cut = crop_batch(batch, pad, torch.Generator().manual_seed(seed)).numpy()
+@given(st.integers(0, 4), st.integers(0, 1000), st.integers(8, 9))
+def test_crop_is_the_named_window_of_numpys_reflection(pad, seed, width):
+    batch = torch.randn(2, 3, 8, width, generator=torch.Generator().manual_seed(seed))
+    offsets = Draws.of_epoch(recipe(crop=pad), 1, np.random.default_rng(seed), torch.device("cpu")).offset
     padded = np.pad(batch.numpy(), ((0, 0), (0, 0), (pad, pad), (pad, pad)), mode="reflect")
-    windows = [padded[:, :, i : i + 8, j : j + 8] for i in range(2 * pad + 1) for j in range(2 * pad + 1)]
-    assert any(np.array_equal(cut, window) for window in windows)
+    for offset in (*offsets, torch.tensor([0, 2 * pad]), torch.tensor([2 * pad, 0])):
+        top, left = offset.tolist()
+        window = padded[:, :, top : top + 8, left : left + width]
+        assert np.array_equal(crop(batch, pad, offset).numpy(), window)
+
+
+def test_every_offset_of_a_crop_is_drawn_about_as_often():
+    draws = Draws.of_epoch(recipe(crop=4), 5000, np.random.default_rng(0), torch.device("cpu"))
+    counts = np.bincount((draws.offset[:, 0] * 9 + draws.offset[:, 1]).numpy(), minlength=81)
+    assert len(counts) == 81 and counts.min() > 30 and counts.max() < 100  # 62 expected, deviation 8
 
 
 def test_dampened_rate_one_follows_torch7_over_500_steps():
@@ -235,6 +246,9 @@ def test_dampened_rate_one_follows_torch7_over_500_steps():
         ({"epochs": 0}, "epochs is 0"),
         ({"epochs": 2.5}, "epochs is 2.5"),
         ({"flip": "all"}, "allowed: half, none"),
+        ({"cuda_graph": True, "fused": False}, "cuda_graph needs fused"),
+        ({"compile": "no"}, "compile is 'no'; it must be true or false"),
+        ({"evaluation_batch": 0}, "evaluation_batch is 0"),
         ({"precision": "fp16"}, "allowed: fp32, tf32, bf16"),
         ({"schedule": {"kind": "cosine", "warmup": -1}}, "warmup is -1"),
         ({"nesterov": True, "dampening": 0.9}, "nesterov goes with dampening 0"),
