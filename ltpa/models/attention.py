@@ -10,10 +10,19 @@ and everything that computes it receives a zero gradient. It is computed all the
 """
 
 import torch
-from torch import Tensor, einsum, nn, tanh
+from torch import Tensor, nn, tanh
 from torch.nn import functional as F
 
 from ltpa.models.blocks import normalised_vector
+
+
+def _vectors(local: Tensor) -> Tensor:
+    """The map (N, C, h, w) as its n vectors l_i (N, h * w, C), without a copy.
+
+    Products with it leave the map's gradient with channels innermost, as the networks are trained; otherwise each layer
+    below would read it across memory.
+    """
+    return local.flatten(2).transpose(1, 2)
 
 
 class Parametrised(nn.Module):
@@ -45,7 +54,7 @@ class DotProduct(nn.Module):
 
     def forward(self, local: Tensor, g: Tensor) -> Tensor:
         """Scores (N, h, w) of `local` (N, C, h, w) with `g` (N, C)."""
-        return einsum("nchw,nc->nhw", local, g)
+        return (_vectors(local) @ g.unsqueeze(2)).squeeze(2).unflatten(1, local.shape[2:])
 
 
 class Additive(nn.Module):
@@ -142,4 +151,5 @@ class AttentionUnit(nn.Module):
         local = self.project_local(local)
         scores = self.compatibility(local, None if g is None else self.project_global(g))
         weights = self.normalise(scores)
-        return einsum("nchw,nhw->nc", local, weights.to(local.dtype)), weights
+        attended = weights.to(local.dtype).flatten(1).unsqueeze(1) @ _vectors(local)
+        return attended.squeeze(1), weights
