@@ -24,6 +24,11 @@ def run_dir(results: Path, stage: str, dataset: str, variant: str, seed: int) ->
     return Path(results) / stage / dataset / variant / f"seed-{seed}"
 
 
+def boxes_path(results: Path, dataset: str, source: str, seed: int) -> Path:
+    """Patch boxes of a dataset from one patch source (a name in `config/patches.yaml`); its sidecar lies beside it."""
+    return run_dir(results, "patches", dataset, source, seed) / "boxes.parquet"
+
+
 def state_dir(results: Path, stage: str, key: str) -> Path:
     """Folder of resumable state, named by the hash of everything that affects the result."""
     return Path(results) / "state" / stage / key

@@ -1,0 +1,212 @@
+"""Patch boxes on disk: one Parquet table for all splits of a dataset, and a sealed sidecar that says whose they are.
+
+Boxes are y0, x0, y1, x1 in whole pixels of the prepared images, last row and column exclusive. The table's bytes depend
+on images and settings alone; the hash of the data, labels included, stands in the sidecar.
+"""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping
+from enum import IntFlag
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltpa.core.errors import DataError
+from ltpa.core.files import atomic_path, write_text
+from ltpa.core.hashing import digest, sha256_file
+from ltpa.data.arrays import PreparedDataset
+
+FORMAT = 1
+_CORNERS = ("y0", "x0", "y1", "x1")
+
+
+class Flag(IntFlag):
+    """What there is to say about a box; the values are part of the format."""
+
+    FULL = 1  # the whole image
+    MULTIBLOB = 2  # the map had further regions above the threshold
+    TINY = 4  # grown, for one of its sides was too short
+    BORDER = 8  # touches the edge of the image
+    DUP = 16  # the same box has a better rank
+    REPEAT = 32  # taken again, for there were no further boxes
+    FALLBACK = 64  # no map gave a box
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Boxes:
+    """Boxes of N images, n for each, best first.
+
+    Attributes:
+        boxes: (N, n, 4) int64, y0, x0, y1, x1.
+        scores: (N, n) float32, the value the boxes were ranked by; zero where there was none.
+        map_ids: (N, n) int32, number of the prototype, cluster or window behind a box; -1 where there was none.
+        flags: (N, n) int16, sums of `Flag`.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    map_ids: np.ndarray
+    flags: np.ndarray
+
+
+def sidecar_path(path: Path) -> Path:
+    """The sidecar of a table of boxes."""
+    return Path(path).with_suffix(".json")
+
+
+def write_boxes(path: Path, dataset: PreparedDataset, found: Mapping[str, Boxes], facts: dict[str, Any]) -> None:
+    """Write the boxes of the splits of `dataset` to `path`, and the sidecar, last.
+
+    One row per image and rank. Columns: split and id (text), index (row in the split, int32), rank (int16, 0 is best),
+    y0, x0, y1, x1 (int32), score (float32), map_id (int32), flags (int16). `facts` is plain JSON on their origin.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables = [pa.table(_columns(name, dataset.split(name).ids, boxes)) for name, boxes in found.items()]
+    sidecar_path(path).unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.concat_tables(tables), temporary)
+    content = {
+        "format": FORMAT,
+        "dataset": dataset.name,
+        "data_hash": dataset.data_hash,
+        "image_size": dataset.image_size,
+        "images": {name: len(boxes.boxes) for name, boxes in found.items()},
+        "boxes_per_image": next(iter(found.values())).boxes.shape[1],
+        "flags": {name: flag_counts(boxes.flags) for name, boxes in found.items()},
+        "sha256": {Path(path).name: sha256_file(path)},
+        **facts,
+    }
+    sealed = {**content, "seal": digest(content)}
+    write_text(sidecar_path(path), json.dumps(sealed, indent=1, ensure_ascii=False) + "\n")
+
+
+def flag_counts(flags: np.ndarray) -> dict[str, int]:
+    """How many boxes bear each flag, by the flag's name."""
+    counts = Counter({flag: int((flags & flag.value != 0).sum()) for flag in Flag})
+    return {str(flag.name): count for flag, count in counts.items()}
+
+
+def _columns(split: str, ids: np.ndarray, found: Boxes) -> dict[str, Any]:
+    count, ranks = found.scores.shape
+    corners = found.boxes.reshape(-1, 4).astype(np.int32)
+    return {
+        "split": [split] * (count * ranks),
+        "id": np.repeat(ids, ranks).tolist(),
+        "index": np.repeat(np.arange(count, dtype=np.int32), ranks),
+        "rank": np.tile(np.arange(ranks, dtype=np.int16), count),
+        **{name: corners[:, column] for column, name in enumerate(_CORNERS)},
+        "score": found.scores.astype(np.float32).ravel(),
+        "map_id": found.map_ids.astype(np.int32).ravel(),
+        "flags": found.flags.astype(np.int16).ravel(),
+    }
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """What the sidecar of the boxes in `path` says, without its seal.
+
+    Raises:
+        DataError: it is missing, damaged or of another format.
+    """
+    beside = sidecar_path(path)
+    try:
+        content = json.loads(beside.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{beside}: no such file; run `ltpa patches` for these boxes") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{beside}: not readable ({error}); {_remedy(path)}") from error
+    seal = content.pop("seal", None) if isinstance(content, dict) else None
+    if seal is None or digest(content) != seal:
+        raise DataError(f"{beside}: content does not match its seal (truncated or edited); {_remedy(path)}")
+    if content["format"] != FORMAT:
+        raise DataError(f"{beside}: written in another format; {_remedy(path)}")
+    return content
+
+
+def read_boxes(path: Path, dataset: PreparedDataset, split: str, count: int | None = None) -> np.ndarray:
+    """Boxes of one split, (N, count, 4) int64: y0, x0, y1, x1, best first, rows in the order of the split's images.
+
+    Args:
+        path: a file that `write_boxes` made.
+        dataset: the dataset they are to be laid over.
+        split: one of its splits.
+        count: the boxes wanted of each image; default: all there are.
+
+    Raises:
+        DataError: the file is missing or damaged, belongs to other images or another order of them, holds fewer boxes
+            than wanted, or a box that is empty or not within the image.
+    """
+    import pyarrow.parquet as pq
+
+    path = Path(path)
+    facts = read_sidecar(path)
+    images = dataset.split(split)
+    _check_belongs(path, facts, dataset, split)
+    available = int(facts["boxes_per_image"])
+    wanted = available if count is None else count
+    if not 1 <= wanted <= available:
+        raise DataError(
+            f"{path}: {available} boxes per image, {wanted} wanted; ask for at most {available}, or set "
+            f"protocols.patches.boxes to {wanted} and extract them again"
+        )
+    try:
+        intact = sha256_file(path) == facts["sha256"].get(path.name)
+        table = pq.read_table(path, filters=[("split", "=", split)]) if intact else None
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; {_remedy(path)}") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable ({error}); {_remedy(path)}") from error
+    if table is None:
+        raise DataError(f"{path}: does not match its SHA-256 in {sidecar_path(path).name}; {_remedy(path)}")
+    if table.num_rows != len(images) * available:
+        raise DataError(f"{path}: {table.num_rows} rows for {len(images)} images of {split}; {_remedy(path)}")
+    ids = np.array(table["id"].to_pylist()).reshape(len(images), available)
+    ranks = table["rank"].to_numpy().reshape(len(images), available)
+    if (ids != images.ids[:, None]).any() or (ranks != np.arange(available)).any():
+        first = int((ids != images.ids[:, None]).any(axis=1).argmax())
+        raise DataError(
+            f"{path}: rows are not in the order of split {split} of {dataset.name} (image {first} is "
+            f"{str(images.ids[first])!r}, its boxes are of {str(ids[first, 0])!r}); {_remedy(path)}"
+        )
+    found = np.stack([table[name].to_numpy() for name in _CORNERS], axis=-1).astype(np.int64)
+    found = found.reshape(len(images), available, 4)
+    check_boxes(path, found, dataset.image_size)
+    return found[:, :wanted]
+
+
+def check_boxes(where: Path, boxes: np.ndarray, size: int) -> None:
+    """Raise `DataError` naming `where` unless all boxes (N, n, 4) have an area and lie in images of `size` pixels."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    for problem, bad in (
+        ("has no area", (high <= low).any(axis=-1)),
+        (f"is not within {size} x {size} pixels", (low < 0).any(axis=-1) | (high > size).any(axis=-1)),
+    ):
+        if bad.any():
+            image, rank = np.argwhere(bad)[0]
+            corners = boxes[image, rank].tolist()
+            raise DataError(f"{where}: box {rank} of image {image}, {corners}, {problem}; {_remedy(where)}")
+
+
+def _check_belongs(path: Path, facts: dict[str, Any], dataset: PreparedDataset, split: str) -> None:
+    if facts["dataset"] != dataset.name:
+        raise DataError(f"{path}: boxes of dataset {facts['dataset']}, not {dataset.name}; name the boxes of that one")
+    if split not in facts["images"]:
+        raise DataError(f"{path}: no boxes of split {split!r}, only {', '.join(facts['images'])}; {_remedy(path)}")
+    if facts["images"][split] != len(dataset.split(split)):
+        raise DataError(
+            f"{path}: boxes of {facts['images'][split]} images, split {split} of {dataset.name} has "
+            f"{len(dataset.split(split))}; {_remedy(path)}"
+        )
+    if facts["data_hash"] != dataset.data_hash:
+        raise DataError(
+            f"{path}: made from another preparation of {dataset.name} (data hash {facts['data_hash'][:12]}, now "
+            f"{dataset.data_hash[:12]}); {_remedy(path)}"
+        )
+
+
+def _remedy(path: Path) -> str:
+    return f"delete {Path(path).parent} and run `ltpa patches` again"
