@@ -31,4 +31,5 @@ rule all_tables:
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/patches.smk"
 include: "workflow/rules/views.smk"

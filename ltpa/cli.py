@@ -23,7 +23,6 @@ EVALUATIONS = {
     "fgsm": "fooling rate under the fast gradient sign attack",
     "segmentation": "attention maps binarised and held against masks",
     "query": "attention under another image's global vector",
-    "patches": "patch boxes from attention maps",
 }
 
 
@@ -68,6 +67,13 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in EVALUATIONS.items():
         _add_run_options(command(name, _evaluate, f"evaluate: {text}"))
         commands.choices[name].set_defaults(stage=name)
+
+    extract = command("patches", _patches, "extract patch boxes, or draw those that are there")
+    extract.add_argument("source", nargs="?", help="a name from config/patches.yaml that the configuration uses")
+    extract.add_argument("dataset", nargs="?", help="a name from config/datasets.yaml")
+    extract.add_argument("--seed", "--seeds", dest="seeds", type=_seed, nargs="+", default=[0])
+    extract.add_argument("--show", type=int, metavar="N", help="only draw the boxes of N test images, by rank")
+    _add_spec_options(extract)
 
     for name, text in (
         ("table", "build one table from result records"),
@@ -148,7 +154,11 @@ def _resolve(options: argparse.Namespace, kind: type, make: "Callable[[Plan], An
             raise ConfigError("--spec goes with --results DIR")
         return kind.from_json(options.spec), options.results  # type: ignore[attr-defined]
     plan = load_plan(options)
-    for key, known in (("variant", plan.variants), ("dataset", plan.datasets)):
+    for key, known in (
+        ("variant", plan.variants),
+        ("source", plan.patch_sources),
+        ("dataset", plan.datasets),
+    ):
         name = getattr(options, key, "")
         if name is None:
             raise ConfigError(f"name a {key}, or pass --spec; known: {', '.join(known)}")
@@ -185,6 +195,19 @@ def _evaluate(options: argparse.Namespace) -> None:
         options, EvaluationSpec, lambda plan: plan.evaluation_spec(options.stage, options.dataset, options.variant)
     )
     importlib.import_module(f"ltpa.stages.{options.stage}").run(spec, results, options.seeds)
+
+
+def _patches(options: argparse.Namespace) -> None:
+    from ltpa.core.specs import EvaluationSpec
+
+    spec, results = _resolve(options, EvaluationSpec, lambda plan: plan.patch_spec(options.dataset, options.source))
+    if options.show is None:
+        importlib.import_module("ltpa.stages.patches").run(spec, results, options.seeds)
+        return
+    from ltpa.stages.patch_pictures import draw
+
+    for seed in options.seeds:
+        print(draw(spec, results, seed, options.show))
 
 
 def _view(options: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from ltpa.core.errors import ConfigError
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
 Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Section(BaseModel):
@@ -74,13 +75,41 @@ class Query(_Section):
 
 
 class Patches(_Section):
-    """Patch boxes from attention maps for the fine-grained set."""
+    """Patch boxes for the fine-grained sets.
 
-    variants: list[str] = ["vgg-att2-concat-pc"]
-    boxes: Positive = 3
-    box_fraction: Annotated[float, Field(gt=0, le=1)] = 0.4
-    percentile: Annotated[float, Field(gt=0, lt=100)] = 90.0
-    seed: int = 0
+    `sources` names patch sources (`config/patches.yaml`) and the variant behind each, `none` for those without.
+    `released` names array files by split. `limits` are the lowest and the highest value allowed of statistics of the
+    test split's boxes, by source. The rest are settings of `ltpa.evaluation.patches.PatchSettings`; what is left out
+    has the default given there.
+    """
+
+    sources: dict[str, str] = {}
+    released: dict[str, str] = {}
+    limits: dict[str, dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]]] = {}
+    boxes: Positive | None = None
+    cleaning: Literal["clean", "parity"] | None = None
+    percentile: Annotated[float, Field(gt=0, lt=100)] | None = None
+    smooth: Positive | None = None
+    grid: Positive | None = None
+    level: str | None = None
+    min_side: Fraction | None = None
+    grown_side: Fraction | None = None
+    max_aspect: Annotated[float, Field(ge=1)] | None = None
+    max_area: Fraction | None = None
+    max_iou: Fraction | None = None
+    window_iou: Fraction | None = None
+    clusters: Positive | None = None
+    cells_per_image: Positive | None = None
+    iterations: Positive | None = None
+    min_share: Fraction | None = None
+    center_sides: list[Fraction] | None = None
+    random_areas: list[list[Fraction]] | None = None
+    random_aspect: Annotated[float, Field(ge=1)] | None = None
+    batch_size: Positive | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that were given."""
+        return self.model_dump(exclude={"sources", "released", "limits"}, exclude_none=True)
 
 
 class Checks(_Section):

@@ -39,6 +39,11 @@ def overlay_path(results: Path, dataset: str, variant: str, seed: int) -> Path:
     return Path(results) / "figures" / "overlays" / f"{dataset}-{variant}-seed-{seed}.png"
 
 
+def boxes_picture_path(results: Path, dataset: str, source: str, seed: int) -> Path:
+    """Picture of one patch source's boxes over test images."""
+    return Path(results) / "figures" / "patches" / f"{dataset}-{source}-seed-{seed}.png"
+
+
 def table_path(results: Path, table: str, suffix: str) -> Path:
     """A table's file; `suffix` is one of `TABLE_SUFFIXES` or `tidy.csv`."""
     return Path(results) / "tables" / f"{table}.{suffix}"

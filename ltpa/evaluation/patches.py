@@ -1,174 +1,352 @@
-"""Patch boxes from saliency maps, and how well they hit (the parts a fine-grained network would look at).
+"""From maps to patch boxes: N boxes per image, best first, one way for every patch source.
 
-A box is x0, y0, x1, y1 in whole pixels, right and lower edge exclusive. All boxes of a run have the same size, so the
-controls (`center`, `random`) differ from attention in position alone.
+A source offers *candidates*, boxes best first: the region above a percentile of each of several maps (`map_candidates`,
+as ProtoPNet's local analysis draws them), or fixed windows laid over one map (`window_candidates`). `fill` makes N rows
+of them. Under `parity` a box is what the reference draws: all that reaches the percentile, whatever comes of it. Under
+`clean` it is the region of the peak alone, maps without a region are passed over, slivers are grown and near-copies
+replaced (docs/choices.md). Boxes are y0, x0, y1, x1 in whole pixels, last row and column exclusive.
 """
 
 import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from ltpa.core.errors import ConfigError, DataError
 from ltpa.core.seeds import derive
+from ltpa.data.boxes import Boxes, Flag
 
-ATTENTION, CENTER, RANDOM = "attention", "center", "random"
+CLEAN, PARITY = "clean", "parity"
+# Windows in fourteenths of the image's side (height, width), in groups of one scale, and how many of ten boxes each
+# group gives: those of MMAL-Net for CUB, with 4 + 4 + 2 of them.
+WINDOWS = (
+    (4, ((4, 4), (3, 5), (5, 3))),
+    (4, ((6, 6), (5, 7), (7, 5))),
+    (2, ((8, 8), (6, 10), (10, 6), (7, 9), (9, 7), (7, 10), (10, 7))),
+)
+_CELLS = 14
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
+
+Box = tuple[int, int, int, int]
 
 
 @dataclasses.dataclass(frozen=True)
 class PatchSettings:
-    """Settings of the extraction.
+    """Settings of the extraction; lengths and areas are fractions of the image's.
 
     Attributes:
-        boxes: boxes per image.
-        box_fraction: side of a box as a fraction of the image's, 0 to 1.
-        percentile: a map's cells at or above this percentile of what is left of it are its peak regions, 0 to 100.
-        seed: of the random boxes.
+        boxes: boxes per image, N.
+        cleaning: `clean`, or `parity` with the reference.
+        percentile: a map's box holds what is at or above this percentile of its values; it alone sets the scale.
+        smooth: side in cells of the mean that a map passes first under `clean`, odd; 1 for none.
+        grid: maps of more cells on a side are averaged down to this many.
+        level: layer whose map is read, a name among the network's local features; empty for its last.
+        min_side: sides below it are grown to `grown_side`.
+        grown_side: see `min_side`.
+        max_aspect: the short side is grown until the long one is at most so many times as long.
+        max_area: a map whose box is larger is passed over.
+        max_iou: a box that overlaps a better one more than this is passed over.
+        window_iou: the same among windows of one scale.
+        clusters: prototypes sought by k-means (`protolite`).
+        cells_per_image: cells of a training image it looks at.
+        iterations: its most iterations.
+        min_share: prototypes present in a smaller share of the training images are dropped.
+        center_sides: sides of the smallest and the largest of the central boxes.
+        random_areas: quantiles of the area of random boxes as (probability, area), between which log area is linear.
+        random_aspect: 95 % of random boxes have an aspect of at most this.
         batch_size: images per forward pass.
     """
 
-    boxes: int = 3
-    box_fraction: float = 0.4
-    percentile: float = 90.0
-    seed: int = 0
-    batch_size: int = 250
+    boxes: int = 10
+    cleaning: str = CLEAN
+    percentile: float = 95.0
+    smooth: int = 3
+    grid: int = 14
+    level: str = ""
+    min_side: float = 32 / 448
+    grown_side: float = 64 / 448
+    max_aspect: float = 4.0
+    max_area: float = 0.9
+    max_iou: float = 0.9
+    window_iou: float = 0.25
+    clusters: int = 200
+    cells_per_image: int = 20
+    iterations: int = 50
+    min_share: float = 0.01
+    center_sides: Sequence[float] = (96 / 448, 320 / 448)
+    random_areas: Sequence[Sequence[float]] = ((0, 0.053), (0.05, 0.0621), (0.5, 0.1031), (0.95, 0.567), (1, 1))
+    random_aspect: float = 2.68
+    batch_size: int = 64
 
     def __post_init__(self) -> None:
-        if self.boxes < 1 or self.batch_size < 1:
-            raise ConfigError("patches: needs boxes >= 1 and batch_size >= 1")
-        if not 0 < self.box_fraction <= 1 or not 0 < self.percentile < 100:
-            raise ConfigError("patches: needs 0 < box_fraction <= 1 and 0 < percentile < 100")
-
-    def box_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of a box in an image of height and width `size`, at least one pixel each."""
-        height, width = (max(1, round(self.box_fraction * side)) for side in size)
-        return height, width
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Boxes:
-    """Boxes of N images.
-
-    Attributes:
-        boxes: (N, n, 4) int64, best first.
-        scores: (N, n) float64, the map's value at the peak each box was drawn around.
-        repeated: (N, n) bool, boxes taken again because the map had no further peak.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    repeated: np.ndarray
+        for key, fits, allowed in (
+            ("boxes", self.boxes >= 1, "at least 1"),
+            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("cleaning", self.cleaning in (CLEAN, PARITY), f"{CLEAN} or {PARITY}"),
+            ("percentile", 0 < self.percentile < 100, "between 0 and 100"),
+            ("smooth", self.smooth >= 1 and self.smooth % 2 == 1, "odd, 1 for none"),
+            ("grid", self.grid >= 1, "at least 1"),
+            ("grown_side", 0 <= self.min_side <= self.grown_side <= 1, "from min_side to 1"),
+            ("max_aspect", self.max_aspect >= 1, "at least 1"),
+            ("max_area", 0 < self.max_area <= 1, "above 0, at most 1"),
+            ("max_iou", 0 < self.max_iou <= 1, "above 0, at most 1"),
+            ("window_iou", 0 <= self.window_iou <= 1, "from 0 to 1"),
+            ("clusters", min(self.clusters, self.cells_per_image, self.iterations) >= 1, "at least 1, like its kin"),
+            ("min_share", 0 <= self.min_share <= 1, "from 0 to 1"),
+            ("center_sides", len(self.center_sides) == 2 and min(self.center_sides) > 0, "two, above 0"),
+            ("center_sides", max(self.center_sides) <= 1, "at most 1"),
+            ("random_aspect", self.random_aspect >= 1, "at least 1"),
+            ("random_areas", _is_quantiles(self.random_areas), "rising (probability, area) from 0 to 1"),
+        ):
+            if not fits:
+                raise ConfigError(f"patches: {key} is {getattr(self, key)}; it must be {allowed}")
 
 
-def attention_boxes(maps: np.ndarray, settings: PatchSettings) -> Boxes:
-    """Boxes around the peaks of maps (N, H, W), each the size of its image; always `settings.boxes` rows an image.
+def _is_quantiles(pairs: Sequence[Sequence[float]]) -> bool:
+    table = np.array(pairs, dtype=np.float64)
+    if table.ndim != 2 or table.shape[1] != 2 or len(table) < 2:
+        return False
+    ends = table[0, 0] == 0 and table[-1, 0] == 1 and table[0, 1] > 0 and table[-1, 1] <= 1
+    return bool(ends and (np.diff(table, axis=0) >= 0).all() and (np.diff(table[:, 0]) > 0).all())
 
-    Peak by peak: of the cells at or above the percentile, those connected (8 neighbours) to the highest form a region;
-    the box is centred on it, or kept inside it around the peak where the region is larger; then the box's cells are
-    suppressed. Equal values go in reading order. Where no cell above the map's minimum is left, the boxes found are
-    taken again in turn; a constant map gives the central box.
+
+class Candidate(NamedTuple):
+    """A box on offer: its corners, the value it ranks by, the number of its map, and what there is to say (`Flag`)."""
+
+    box: Box
+    score: float
+    map_id: int
+    flags: int = 0
+
+
+def grow(maps: np.ndarray, size: int) -> np.ndarray:
+    """Maps (m, h, w) brought to (m, size, size) float64 by bicubic interpolation, as OpenCV's INTER_CUBIC does."""
+    import torch
+    from torch.nn import functional
+
+    stack = torch.from_numpy(np.asarray(maps, dtype=np.float64))[None]
+    return functional.interpolate(stack, (size, size), mode="bicubic", align_corners=False)[0].numpy()
+
+
+def map_candidates(maps: np.ndarray, size: int, settings: PatchSettings) -> Iterator[Candidate]:
+    """A box from each of one image's maps (m, h, w), from the map with the greatest value on; ties in order of maps.
+
+    Under `clean` maps without a region of their own give none.
 
     Raises:
         DataError: a map is not finite.
     """
-    if not np.isfinite(maps).all():
-        raise DataError("saliency maps are not finite; retrain the network")
-    found = [_boxes_of_map(each.astype(np.float64), settings) for each in maps]
-    return Boxes(*(np.array(column) for column in zip(*found, strict=True)))
+    _check_finite(maps)
+    scores = maps.reshape(len(maps), -1).max(axis=1)
+    order = np.argsort(-scores, kind="stable")
+    smooth = settings.cleaning == CLEAN and settings.smooth > 1
+    for start in range(0, len(order), settings.boxes):
+        block = order[start : start + settings.boxes]
+        chosen = _smoothed(maps[block], settings.smooth) if smooth else maps[block]
+        for number, grown in zip(block, grow(chosen, size), strict=True):
+            found = box_of_map(grown, settings)
+            if found is not None:
+                yield Candidate(found[0], float(scores[number]), int(number), found[1])
 
 
-def _boxes_of_map(each: np.ndarray, settings: PatchSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    height, width = settings.box_size(each.shape)
-    floor = each.min()
-    free = np.ones(each.shape, dtype=bool)
-    rows: list[tuple[int, int, int, int]] = []
-    scores: list[float] = []
-    while len(rows) < settings.boxes and (each[free] > floor).any():
-        peak = np.unravel_index(np.where(free, each, -np.inf).argmax(), each.shape)
-        region = _peak_region(each, free, (int(peak[0]), int(peak[1])), floor, settings.percentile)
-        y0 = _window(np.flatnonzero(region.any(axis=1)), int(peak[0]), height, each.shape[0])
-        x0 = _window(np.flatnonzero(region.any(axis=0)), int(peak[1]), width, each.shape[1])
-        rows.append((x0, y0, x0 + width, y0 + height))
-        scores.append(float(each[peak]))
-        free[y0 : y0 + height, x0 : x0 + width] = False
-    if not rows:
-        y0, x0 = (each.shape[0] - height) // 2, (each.shape[1] - width) // 2
-        rows, scores = [(x0, y0, x0 + width, y0 + height)], [float(floor)]
-    order = np.arange(settings.boxes)
-    cycle = order % len(rows)
-    return np.array(rows, dtype=np.int64)[cycle], np.array(scores)[cycle], order >= len(rows)
-
-
-def _peak_region(
-    each: np.ndarray, free: np.ndarray, peak: tuple[int, int], floor: float, percentile: float
-) -> np.ndarray:
-    """Free cells that reach the percentile, exceed the minimum and are connected to the peak, bool (H, W)."""
+def _smoothed(maps: np.ndarray, side: int) -> np.ndarray:
+    """Mean over `side` x `side` cells; beyond an edge its own cells count on."""
     from scipy import ndimage
 
-    threshold = np.percentile(each[free], percentile)
-    high = free & (each >= threshold) & (each > floor)
-    parts, _ = ndimage.label(high, structure=_EIGHT_NEIGHBOURS)
-    return parts == parts[peak]
+    return ndimage.uniform_filter(maps.astype(np.float64), size=(0, side, side), mode="nearest")
 
 
-def _window(occupied: np.ndarray, peak: int, length: int, limit: int) -> int:
-    """Start of a window of `length` within 0..limit: centred on the occupied stretch, or around the peak inside it."""
-    low, high = int(occupied[0]), int(occupied[-1]) + 1
-    around_peak = min(max(peak - length // 2, low), high - length)
-    start = (low + high - length) // 2 if high - low <= length else around_peak
-    return min(max(start, 0), limit - length)
+def box_of_map(grown: np.ndarray, settings: PatchSettings) -> tuple[Box, int] | None:
+    """Box around what reaches the percentile in a map (H, W), and its flags.
+
+    Under `parity`: the tight box of all of it. Under `clean`: that of the part connected (8 neighbours) to the peak,
+    grown to a minimal side and aspect; None where that is the whole map, or larger than allowed.
+    """
+    from scipy import ndimage
+
+    threshold = np.percentile(grown, settings.percentile)
+    high = grown >= threshold
+    if settings.cleaning == PARITY:
+        return _tight(high), 0
+    if high.all():
+        return None
+    parts, count = ndimage.label(high, structure=_EIGHT_NEIGHBOURS)
+    box = _tight(parts == parts[np.unravel_index(grown.argmax(), grown.shape)])
+    grown_box, tiny = _proportioned(box, grown.shape[0], settings)
+    if _area(grown_box) > settings.max_area * grown.size:
+        return None
+    return grown_box, (Flag.MULTIBLOB if count > 1 else 0) | (Flag.TINY if tiny else 0)
 
 
-def center_boxes(count: int, size: tuple[int, int], settings: PatchSettings) -> np.ndarray:
-    """The central box of images of height and width `size`, `settings.boxes` times for each: (count, n, 4) int64."""
-    height, width = settings.box_size(size)
-    y0, x0 = (size[0] - height) // 2, (size[1] - width) // 2
-    return np.tile(np.array([x0, y0, x0 + width, y0 + height]), (count, settings.boxes, 1))
+def _tight(region: np.ndarray) -> Box:
+    rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
-def random_boxes(count: int, size: tuple[int, int], settings: PatchSettings, purpose: str) -> np.ndarray:
-    """Boxes at uniformly random places, (count, n, 4) int64; the stream depends on the seed and `purpose` alone."""
-    height, width = settings.box_size(size)
-    generator = np.random.default_rng(derive(settings.seed, "patches", purpose))
-    x0 = generator.integers(0, size[1] - width + 1, (count, settings.boxes))
-    y0 = generator.integers(0, size[0] - height + 1, (count, settings.boxes))
-    return np.stack([x0, y0, x0 + width, y0 + height], axis=-1)
+def _proportioned(box: Box, size: int, settings: PatchSettings) -> tuple[Box, bool]:
+    """The box with its short sides grown, and whether one was too short (and not just too slender)."""
+    height, width = box[2] - box[0], box[3] - box[1]
+    tiny = min(height, width) < settings.min_side * size
+    grown = max(1, round(settings.grown_side * size))
+    height, width = (grown if side < settings.min_side * size else side for side in (height, width))
+    shortest = -int(-max(height, width) // settings.max_aspect)
+    y0, y1 = _widened(box[0], box[2], max(height, shortest), size)
+    x0, x1 = _widened(box[1], box[3], max(width, shortest), size)
+    return (y0, x0, y1, x1), tiny
 
 
-def inside_masks(boxes: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Share of each box's area on its image's mask (N, H, W), (N, n) 0-1."""
-    totals = np.zeros((len(masks), masks.shape[1] + 1, masks.shape[2] + 1), dtype=np.int64)
-    totals[:, 1:, 1:] = (masks > 0).cumsum(axis=1).cumsum(axis=2)
-    rows = np.arange(len(masks))[:, None]
-    x0, y0, x1, y1 = np.moveaxis(boxes, -1, 0)
-    covered = totals[rows, y1, x1] - totals[rows, y0, x1] - totals[rows, y1, x0] + totals[rows, y0, x0]
-    return covered / ((x1 - x0) * (y1 - y0))
+def _widened(low: int, high: int, length: int, size: int) -> tuple[int, int]:
+    """A stretch of `length` about the middle of low..high, moved into 0..size where it would reach beyond."""
+    start = min(max((low + high - length) // 2, 0), size - length)
+    return start, start + length
 
 
-def inside_boxes(boxes: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """Share of each box's area inside its image's object box (N, 4), (N, n) 0-1."""
-    around = objects[:, None, :].astype(np.float64)
-    low, high = np.maximum(boxes[..., :2], around[..., :2]), np.minimum(boxes[..., 2:], around[..., 2:])
-    return np.clip(high - low, 0, None).prod(axis=-1) / (boxes[..., 2:] - boxes[..., :2]).prod(axis=-1)
+def window_candidates(each: np.ndarray, size: int, settings: PatchSettings) -> Iterator[Candidate]:
+    """Windows of fixed sizes over one map (h, w), those with the greatest mean first; none for a constant map.
 
-
-def part_coverage(boxes: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """Share of each image's part box (N, 4) that its boxes cover together, (N,) 0-1.
+    Per scale the best windows are taken greedily, none overlapping a better one by more than `window_iou`.
 
     Raises:
-        DataError: a part box has no area.
+        DataError: the map is not finite.
     """
-    if ((parts[:, 2:] - parts[:, :2]) <= 0).any():
-        raise DataError("a part box has no area; prepare the dataset again")
-    return np.array([_union_share(each, part) for each, part in zip(boxes, parts.astype(np.float64), strict=True)])
+    _check_finite(each[None])
+    low, high = each.min(), each.max()
+    if high <= low:
+        return
+    grown = grow(((each - low) / (high - low))[None], size)[0]
+    totals = np.zeros((size + 1, size + 1))
+    totals[1:, 1:] = grown.cumsum(axis=0).cumsum(axis=1)
+    edges = np.round(np.arange(_CELLS + 1) * size / _CELLS).astype(np.int64)
+    picked: list[Candidate] = []
+    first = 0
+    for share, shapes in WINDOWS:
+        wanted = -(-share * settings.boxes // sum(share for share, _ in WINDOWS))
+        boxes = np.concatenate([_windows(edges, *shape) for shape in shapes])
+        y0, x0, y1, x1 = boxes.T
+        means = (totals[y1, x1] - totals[y0, x1] - totals[y1, x0] + totals[y0, x0]) / ((y1 - y0) * (x1 - x0))
+        kept = _suppressed(boxes, means, wanted, settings.window_iou)
+        picked += [Candidate(_as_box(boxes[i]), float(means[i]), first + i) for i in kept]
+        first += len(boxes)
+    yield from sorted(picked, key=lambda candidate: -candidate.score)
 
 
-def _union_share(boxes: np.ndarray, part: np.ndarray) -> float:
-    """Covered share of one part, exactly: the edges of all boxes cut it into tiles, each covered or not."""
-    xs = np.unique(np.clip(np.append(boxes[:, [0, 2]], part[[0, 2]]), part[0], part[2]))
-    ys = np.unique(np.clip(np.append(boxes[:, [1, 3]], part[[1, 3]]), part[1], part[3]))
-    middle_x, middle_y = (xs[1:] + xs[:-1]) / 2, (ys[1:] + ys[:-1]) / 2
-    inside_x = (boxes[:, [0]] <= middle_x) & (middle_x < boxes[:, [2]])
-    inside_y = (boxes[:, [1]] <= middle_y) & (middle_y < boxes[:, [3]])
-    covered = (inside_y[:, :, None] & inside_x[:, None, :]).any(axis=0)
-    return float((covered * np.diff(ys)[:, None] * np.diff(xs)).sum() / (part[2:] - part[:2]).prod())
+def _windows(edges: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Every place of a window of so many cells, (n, 4), less those without area."""
+    y, x = (grid.ravel() for grid in np.mgrid[: len(edges) - height, : len(edges) - width])
+    boxes = np.stack([edges[y], edges[x], edges[y + height], edges[x + width]], axis=1)
+    return boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
+
+
+def _suppressed(boxes: np.ndarray, scores: np.ndarray, wanted: int, limit: float) -> list[int]:
+    """Indices of the `wanted` best boxes of which none overlaps a better one by more than `limit`."""
+    kept: list[int] = []
+    for index in np.argsort(-scores, kind="stable"):
+        if len(kept) == wanted:
+            break
+        if not kept or overlap(boxes[index], boxes[kept]).max() <= limit:
+            kept.append(int(index))
+    return kept
+
+
+def overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of a box (4,), or boxes (..., 4), with `others` (..., 4), by broadcasting; 0-1."""
+    low, high = np.maximum(box[..., :2], others[..., :2]), np.minimum(box[..., 2:], others[..., 2:])
+    common = np.clip(high - low, 0, None).prod(axis=-1)
+    areas = (box[..., 2:] - box[..., :2]).prod(axis=-1) + (others[..., 2:] - others[..., :2]).prod(axis=-1)
+    return common / (areas - common)
+
+
+def fill(candidates: Iterable[Candidate], size: int, settings: PatchSettings) -> list[Candidate]:
+    """Exactly N boxes from candidates that come best first.
+
+    Under `clean` a box that overlaps a better one by more than `max_iou` is passed over; under `parity` it stays, and
+    an exact copy is flagged. Too few are taken again in turn; the whole image stands in where there is none.
+    """
+    chosen: list[Candidate] = []
+    for candidate in candidates:
+        others = np.array([kept.box for kept in chosen]).reshape(-1, 4)
+        nearest = overlap(np.array(candidate.box), others).max(initial=0.0)
+        if settings.cleaning == CLEAN and nearest > settings.max_iou:
+            continue
+        copy = Flag.DUP if nearest == 1 else 0
+        chosen.append(candidate._replace(flags=candidate.flags | _place_flags(candidate.box, size) | copy))
+        if len(chosen) == settings.boxes:
+            return chosen
+    if not chosen:
+        whole = (0, 0, size, size)
+        chosen = [Candidate(whole, 0.0, -1, _place_flags(whole, size) | Flag.FALLBACK)]
+    found = len(chosen)
+    again = (chosen[rank % found] for rank in range(found, settings.boxes))
+    return chosen + [each._replace(flags=each.flags | Flag.REPEAT) for each in again]
+
+
+def _place_flags(box: Box, size: int) -> int:
+    border = min(box[:2]) == 0 or max(box[2:]) == size
+    return (Flag.FULL if box == (0, 0, size, size) else 0) | (Flag.BORDER if border else 0)
+
+
+def stack(rows: Sequence[Sequence[Candidate]]) -> Boxes:
+    """N candidates of each image, as `fill` gives them, in arrays."""
+    return Boxes(
+        np.array([[each.box for each in row] for row in rows], dtype=np.int64),
+        np.array([[each.score for each in row] for row in rows], dtype=np.float32),
+        np.array([[each.map_id for each in row] for row in rows], dtype=np.int32),
+        np.array([[each.flags for each in row] for row in rows], dtype=np.int16),
+    )
+
+
+def center_boxes(count: int, size: int, settings: PatchSettings) -> Boxes:
+    """Central squares of N sizes, evenly spaced, for each of `count` images; first the one nearest a tenth in area."""
+    sides = np.linspace(settings.center_sides[0], settings.center_sides[1], settings.boxes)
+    ordered = sides[np.argsort(np.abs(sides**2 - 0.1), kind="stable")]
+    row = []
+    for length in np.maximum(1, np.round(ordered * size).astype(np.int64)).tolist():
+        start = (size - length) // 2
+        row.append(Candidate((start, start, start + length, start + length), 0.0, -1))
+    return _repeated(stack([fill(row, size, dataclasses.replace(settings, cleaning=PARITY))]), count)
+
+
+def full_boxes(count: int, size: int, settings: PatchSettings) -> Boxes:
+    """The whole image, N times for each of `count` images."""
+    return _repeated(stack([fill([Candidate((0, 0, size, size), 0.0, -1)], size, settings)]), count)
+
+
+def _repeated(one: Boxes, count: int) -> Boxes:
+    return Boxes(*(np.repeat(getattr(one, field.name), count, axis=0) for field in dataclasses.fields(one)))
+
+
+def random_boxes(count: int, size: int, settings: PatchSettings, seed: int, purpose: str) -> Boxes:
+    """Boxes of random size, shape and place for each of `count` images; the stream hangs on seed and `purpose` alone.
+
+    Log area is uniform between the quantiles of `random_areas`, log aspect normal, the place uniform.
+    """
+    generator = np.random.default_rng(derive(seed, "patches", purpose))
+    shape = (count, settings.boxes)
+    table = np.array(settings.random_areas, dtype=np.float64)
+    area = np.exp(np.interp(generator.random(shape), table[:, 0], np.log(table[:, 1])))
+    log_aspect = generator.normal(0.0, np.log(settings.random_aspect) / 1.96, shape)
+    limit = -np.log(area)  # neither side may exceed the image's
+    aspect = np.exp(np.clip(log_aspect, -limit, limit))
+    sides = np.sqrt(area)[..., None] * np.stack([aspect, 1 / aspect], axis=-1) ** 0.5
+    lengths = np.clip(np.round(sides * size), 1, size).astype(np.int64)
+    low = np.floor(generator.random((*shape, 2)) * (size - lengths + 1)).astype(np.int64)
+    boxes = np.concatenate([low, low + lengths], axis=-1)
+    parity = dataclasses.replace(settings, cleaning=PARITY)
+    rows = [fill([Candidate(_as_box(box), 0.0, -1) for box in row], size, parity) for row in boxes]
+    return stack(rows)
+
+
+def _as_box(corners: np.ndarray) -> Box:
+    y0, x0, y1, x1 = corners.tolist()
+    return y0, x0, y1, x1
+
+
+def _area(box: Box) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _check_finite(maps: np.ndarray) -> None:
+    if not np.isfinite(maps).all():
+        bad = int((~np.isfinite(maps)).any(axis=(1, 2)).sum())
+        raise DataError(f"patches: {bad} of an image's {len(maps)} maps are not finite; retrain the network")

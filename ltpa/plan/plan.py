@@ -16,10 +16,11 @@ from ltpa.training.recipe import Recipe
 TRANSFER_ROLES = ("caltech101", "caltech256", "event8", "action40", "scene67")
 DIRECT_ROLE = "stl10"
 MASKED_ROLE = "objectdiscovery"
-FINE_ROLE = "cub200"
+FINE_ROLES = ("cub200", "stanforddogs")
 SOURCE_ROLES = ("cifar10", "cifar100")
 DESCRIPTIVE = ("title", "type", "resolution", "licence", "citation", "tasks", "networks", "plays")
-EVALUATIONS = ("transfer", "fgsm", "segmentation", "query", "patches")
+EVALUATIONS = ("transfer", "fgsm", "segmentation", "query")
+NO_NETWORK = "none"
 
 
 class Run(NamedTuple):
@@ -49,11 +50,13 @@ class Plan:
         self.variants = load_declaration("variants")
         self.datasets = load_declaration("datasets")
         self.recipes = load_declaration("recipes")
+        self.patch_sources = load_declaration("patches")
         self.tables = load_declaration("tables")
         check_entries(self.variants, VariantEntry, "config/variants.yaml")
         check_entries(self.datasets, DatasetEntry, "config/datasets")
         self._check_names()
         self._check_queries()
+        self._check_patches()
         self.roles = self._roles()
         for dataset in self.config.datasets:
             for variant in self.config.variants:
@@ -67,7 +70,8 @@ class Plan:
             ("data", list(self.config.data), self.datasets),
             ("tables", self.config.tables, self.tables),
             ("protocols.query.variants", protocols.query.variants, self.variants),
-            ("protocols.patches.variants", protocols.patches.variants, self.variants),
+            ("protocols.patches.sources", list(protocols.patches.sources), self.patch_sources),
+            ("protocols.patches.limits", list(protocols.patches.limits), self.patch_sources),
             ("recipes", [name for family in self.config.recipes.values() for name in family.values()], self.recipes),
         ):
             for name in names:
@@ -103,6 +107,13 @@ class Plan:
                     f"{self.source}: key 'protocols.query.variants': {name} has no global vector that another image "
                     "could give; name a network with pc, dp or tanh attention"
                 )
+
+    def _check_patches(self) -> None:
+        for source, network in self.config.protocols.patches.sources.items():
+            known = [NO_NETWORK, *self.variants]
+            if network not in known:
+                where = f"{self.source}: key 'protocols.patches.sources.{source}'"
+                raise ConfigError(f"{where}: {unknown_name('variant', network, known)}")
 
     def _roles(self) -> dict[str, str]:
         roles: dict[str, str] = {}
@@ -201,7 +212,7 @@ class Plan:
     def evaluation_spec(self, stage: str, dataset: str, variant: str) -> EvaluationSpec:
         """How `stage` evaluates the networks of `variant` trained on `dataset`."""
         protocol = getattr(self.config.protocols, stage).model_dump(exclude={"variants"})
-        if stage in ("segmentation", "patches"):
+        if stage == "segmentation":
             protocol["saliency"] = self.variants[variant]["saliency"]
         return EvaluationSpec(
             scale=self.config.scale.name,
@@ -213,6 +224,51 @@ class Plan:
             protocol=protocol,
             device=self.device,
         )
+
+    def patch_spec(self, dataset: str, source: str) -> EvaluationSpec:
+        """How the boxes of a patch source come about on `dataset`; its `variant` is the source's name.
+
+        Raises:
+            ConfigError: the configuration does not use this source.
+        """
+        patches = self.config.protocols.patches
+        if source not in patches.sources:
+            names = list(patches.sources)
+            raise ConfigError(
+                f"{self.source}: key 'protocols.patches.sources': {unknown_name('source', source, names)}"
+            )
+        network = self.patch_network(source)
+        origin = {
+            "source": self.patch_sources[source],
+            "network": network,
+            "saliency": self.variants[network]["saliency"] if network else None,
+            "released": patches.released if self.patch_sources[source]["mode"] == "released" else None,
+        }
+        return EvaluationSpec(
+            scale=self.config.scale.name,
+            dataset=dataset,
+            threads=self.config.jobs.threads,
+            variant=source,
+            training=self.train_spec(dataset, network).hash() if network else "",
+            targets=[{"name": dataset}],
+            protocol={**patches.settings(), **origin},
+            device=self.device if network else "cpu",
+        )
+
+    def patch_network(self, source: str) -> str | None:
+        """The variant behind a patch source, None where there is none."""
+        network = self.config.protocols.patches.sources[source]
+        return None if network == NO_NETWORK else network
+
+    def patch_inputs(self, dataset: str, source: str, seeds: list[int]) -> list[str]:
+        """Files that the boxes of a patch source are made from, besides the dataset."""
+        if self.patch_sources[source]["mode"] == "released":
+            return list(self.config.protocols.patches.released.values())
+        network = self.patch_network(source)
+        if network is None:
+            return []
+        folders = [layout.run_dir(self.results, "train", dataset, network, seed) for seed in seeds]
+        return [str(folder / name) for folder in folders for name in (layout.MODEL, layout.RECORD)]
 
     def targets(self, stage: str, dataset: str) -> list[dict[str, Any]]:
         """The datasets a stage evaluates on, in the form its protocol reads."""

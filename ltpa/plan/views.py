@@ -6,7 +6,7 @@ from typing import Any
 
 from ltpa.core import layout
 from ltpa.core.declared import config_dir
-from ltpa.plan.plan import FINE_ROLE, SOURCE_ROLES, Plan, Run
+from ltpa.plan.plan import FINE_ROLES, SOURCE_ROLES, Plan, Run
 from ltpa.report.spec import FiguresSpec
 from ltpa.tables.declaration import Declaration, Description, parse_declaration
 from ltpa.tables.needs import needed
@@ -92,25 +92,33 @@ def source_runs(plan: Plan) -> list[Run]:
 
 
 def patch_runs(plan: Plan) -> list[Run]:
-    """Patch extraction on the fine-grained set."""
-    if FINE_ROLE not in plan.roles:
-        return []
-    chosen = plan.config.protocols.patches.variants
-    return [Run("patches", plan.roles[FINE_ROLE], variant) for variant in chosen if variant in plan.config.variants]
+    """Patch extraction on the fine-grained sets; a run's variant is the patch source.
+
+    Sources of networks that the configuration does not train are left out.
+    """
+    datasets = [plan.roles[role] for role in FINE_ROLES if role in plan.roles]
+    usable = (None, *plan.config.variants)
+    sources = [name for name in plan.config.protocols.patches.sources if plan.patch_network(name) in usable]
+    return [Run("patches", dataset, source) for dataset in datasets for source in sources]
 
 
 def all_runs(plan: Plan) -> list[Run]:
     """Every run of the road, each once: tables, first source set, patches, and the training behind them."""
     runs = [run for table in plan.config.tables for run in table_runs(plan, table)]
     runs += source_runs(plan) + patch_runs(plan)
-    training = [Run("train", run.dataset, run.variant) for run in runs]
+    training = [Run("train", run.dataset, network) for run in runs if (network := _network(plan, run))]
     starts = [Run("train", source, run.variant) for run in training if (source := plan.start(run.dataset, run.variant))]
     return list(dict.fromkeys(starts + training + runs))
 
 
+def _network(plan: Plan, run: Run) -> str | None:
+    """The variant whose training a run draws on."""
+    return plan.patch_network(run.variant) if run.stage == "patches" else run.variant
+
+
 def check_runs(plan: Plan) -> list[Run]:
-    """What the checks look at: every training, every map, every query."""
-    return [run for run in all_runs(plan) if run.stage in ("train", "segmentation", "query")]
+    """What the checks look at: every training, every map, every query, all patch boxes."""
+    return [run for run in all_runs(plan) if run.stage in ("train", "segmentation", "query", "patches")]
 
 
 def records(plan: Plan, runs: list[Run]) -> list[str]:
@@ -170,6 +178,7 @@ def check_spec(plan: Plan) -> CheckSpec:
         max_error_of_chance_elsewhere=checks.max_error_of_chance_elsewhere,
         min_pointing_over_chance=checks.min_pointing_over_chance,
         query_pc_max=checks.query_pc_max,
+        patch_limits=plan.config.protocols.patches.limits,
     )
 
 

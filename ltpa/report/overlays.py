@@ -27,7 +27,7 @@ def draw_overlays(
         row_labels: N texts.
         maps: column title -> (N, H, W) saliency.
     """
-    figure = _grid(len(images), len(maps) + 1)
+    figure = grid(len(images), len(maps) + 1)
     for row, image in enumerate(images):
         axes = figure.axes[row * (len(maps) + 1) :]
         axes[0].imshow(image)
@@ -48,7 +48,8 @@ def _relative(saliency: np.ndarray) -> np.ndarray:
     return saliency / mean if mean > 0 else np.zeros_like(saliency)
 
 
-def _grid(rows: int, columns: int) -> "Figure":
+def grid(rows: int, columns: int) -> "Figure":
+    """A figure of cells without ticks, row by row in `axes`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(columns * CELL_INCHES, rows * CELL_INCHES + 0.3), layout="constrained")

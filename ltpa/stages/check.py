@@ -69,6 +69,8 @@ def examine(spec: CheckSpec, records: Sequence[Record]) -> list[Check]:
             checks += _attends(spec, subject, good)
         elif stage == "query" and variant in spec.compatibility:
             checks.append(_query(spec, subject, spec.compatibility[variant], good))
+        elif stage == "patches":
+            checks += _patches(spec, subject, variant, good)
     return checks
 
 
@@ -129,6 +131,16 @@ def _query(spec: CheckSpec, subject: str, compatibility: str, group: Sequence[Re
     return Check("query", subject, largest, limit, passed, detail)
 
 
+def _patches(spec: CheckSpec, subject: str, source: str, group: Sequence[Record]) -> Iterator[Check]:
+    """One check per limit declared for the source, of the mean over seeds; statistics are those of the test split."""
+    for statistic, (low, high) in spec.patch_limits.get(source, {}).items():
+        values = [_one(record, "patch_statistic", f"{record.dataset}/test", statistic) for record in group]
+        mean = sum(values) / len(values)
+        listed = ", ".join(f"{value:.3g}" for value in values)
+        limit = f"{low:g} to {high:g}"
+        yield Check("patches", subject, mean, limit, low <= mean <= high, f"{statistic} {listed}; mean {mean:.3g}")
+
+
 def _one(record: Record, name: str, target: str | None = None, condition: str | None = None) -> float:
     """The record's value of a metric; `target` and `condition` select among several.
 
@@ -166,6 +178,7 @@ def _markdown(spec: CheckSpec, checks: Sequence[Check]) -> str:
     legend = [
         f"- learns: test error as a share of that of guessing; the worst seed on {spec.primary}, elsewhere the mean.",
         "- attends: how much oftener than a random pixel the peak of the map lies on the object, over seeds.",
+        "- patches: a statistic of the test images' patch boxes, mean over seeds, within the source's limits.",
         "- query: change of the maps under another image's global vector; exactly none for pc, some for dp.",
     ]
     return "\n\n".join([f"# Checks of scale {spec.scale}", summary, table, "\n".join(legend)]) + "\n"

@@ -57,6 +57,7 @@ class CheckSpec(ViewSpec):
             random pixel (mean over seeds; combined map where there is one, else the last level).
         query_pc_max: largest relative change of a pc map under another image's global vector, which is zero in exact
             arithmetic (softmax is shift-invariant); all others must change.
+        patch_limits: lowest and highest value of statistics of the test split's boxes, by patch source.
     """
 
     compatibility: dict[str, str]
@@ -65,6 +66,7 @@ class CheckSpec(ViewSpec):
     max_error_of_chance_elsewhere: float
     min_pointing_over_chance: float
     query_pc_max: float
+    patch_limits: dict[str, dict[str, list[float]]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The checks of a scale's own results: each must be able to fail, and failure must be loud."""
 
+import dataclasses
 import json
 
 import pytest
@@ -138,3 +139,23 @@ def test_edited_record_is_refused(tmp_path):
 def test_a_training_record_without_chance_is_named():
     with pytest.raises(LtpaError, match="train digits10 vgg seed 0 has no chance_error_pct"):
         examine(SPEC, [trained("digits10", "vgg", 0, 9.0)])
+
+
+def test_patch_boxes_stay_within_their_sources_limits():
+    def extracted(value, seed, source="protolite"):
+        metrics = [
+            Metric("patch_statistic", value, 480, "digits-marks/test", "pair_iou_mean"),
+            Metric("patch_statistic", 0.0, 1500, "digits-marks/train", "pair_iou_mean"),
+        ]
+        return record("patches", "digits-marks", source, seed, metrics)
+
+    spec = dataclasses.replace(SPEC, patch_limits={"protolite": {"pair_iou_mean": [0.3, 0.6]}})
+    (check,) = examine(spec, [extracted(0.2, 0), extracted(0.5, 1)])
+    assert check.passed and check.value == pytest.approx(0.35) and check.limit == "0.3 to 0.6"
+    for value in (0.1, 0.9):
+        (check,) = examine(spec, [extracted(value, 0), extracted(0.4, 1)])
+        assert check.passed is (0.3 <= (value + 0.4) / 2 <= 0.6) and "pair_iou_mean" in check.detail
+    assert examine(spec, [extracted(0.9, 0, "random")]) == []
+    missing = dataclasses.replace(SPEC, patch_limits={"protolite": {"centre_in_object": [0.85, 1]}})
+    with pytest.raises(LtpaError, match="has no patch_statistic"):
+        examine(missing, [extracted(0.5, 0)])

@@ -22,7 +22,7 @@ def plan(**changes):
 
 
 def scales():
-    declarations = {"variants", "datasets", "recipes", "tables"}
+    declarations = {"variants", "datasets", "recipes", "tables", "patches"}
     return [path for path in CONFIGS if path.stem not in declarations]
 
 
@@ -34,6 +34,8 @@ def test_every_scale_file_is_valid_and_plans_every_job(path):
     for run in runs:
         if run.stage == "train":
             whole.train_spec(run.dataset, run.variant)
+        elif run.stage == "patches":
+            whole.patch_spec(run.dataset, run.variant)
         else:
             whole.evaluation_spec(run.stage, run.dataset, run.variant)
     for table in whole.config.tables:

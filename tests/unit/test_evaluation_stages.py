@@ -1,16 +1,13 @@
 """The evaluation stages on a small prepared dataset and untrained networks: what they write, and what they refuse."""
 
-import dataclasses
 import importlib
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 
 from ltpa.core import layout
 from ltpa.core.errors import ConfigError, DataError, ModelError, RecordError
-from ltpa.core.hashing import sha256_file
 from ltpa.core.records import Record, read_record, write_record
 from ltpa.core.specs import EvaluationSpec
 from ltpa.data.arrays import PreparedDataset, Split, write_prepared
@@ -170,49 +167,13 @@ def test_query(results, variant, moves):
         assert (metrics["relative_change", "toy", level].value > 1e-4) is moves
 
 
-def test_patches(results):
-    variant = "vgg-att2-concat-pc"
-    protocol = {"boxes": 2, "box_fraction": 0.5, "saliency": get_variant(variant).saliency}
-    record = run_stage(results, "patches", variant, [{"name": "toy"}], protocol)
-    metrics = by_key(record)
-    assert metrics["boxes", "toy", "attention"].value == 60 and metrics["boxes", "toy", "attention"].n == 30
-    assert metrics["inside_object_pct", "toy", "center"].value == 25  # 8 x 8 in the middle, 4 x 4 object in its corner
-    assert metrics["part_coverage_pct", "toy", "center"].value == 100
-    assert {condition for name, _, condition in metrics if name == "inside_object_pct"} == {
-        "attention", "center", "random",
-    }  # fmt: skip
-    path = layout.run_dir(results, "patches", "toy", variant, 0) / "boxes.parquet"
-    assert record.extra["sha256"] == sha256_file(path)
-    table = pq.read_table(path)
-    assert table.column_names == ["index", "id", "split", "rank", "x0", "y0", "x1", "y1", "score"]
-    rows = table.to_pylist()
-    assert len(rows) == 60
-    assert rows[3] == {**rows[3], "index": 1, "id": "toy/1/1", "split": "train", "rank": 1}
-    assert rows[36] == {**rows[36], "index": 0, "id": "toy/2/0", "split": "test", "rank": 0}
-    assert all(row["x1"] - row["x0"] == row["y1"] - row["y0"] == 8 for row in rows)
-
-
 def test_the_same_spec_gives_the_same_bytes(results):
     variant = "vgg-att2-concat-dp"
     protocol = {"saliency": get_variant(variant).saliency}
-    first = run_stage(results, "patches", variant, [{"name": "toy"}], protocol)
-    again = run_stage(results, "patches", variant, [{"name": "toy"}], protocol)
+    targets = [{"name": "toy", "kind": "pointing", "split": "test"}]
+    first = run_stage(results, "segmentation", variant, targets, protocol)
+    again = run_stage(results, "segmentation", variant, targets, protocol)
     assert (first.metrics, first.extra) == (again.metrics, again.extra)
-
-
-def test_labels_do_not_move_boxes(results, tmp_path):
-    for name, shift in (("toy", 0), ("shifted", 1)):
-        split = make_split(12, SIZE, 2)
-        split = dataclasses.replace(split, labels=(split.labels + shift) % 3)
-        write_prepared(layout.data_dir(results / "labels", name), name, CLASSES, {"test": split}, {})
-    variant = "vgg-att2-concat-pc"
-    (results / "labels" / "train").symlink_to(results / "train")
-    hashes = [
-        run_stage(results / "labels", "patches", variant, [{"name": name}],
-                  {"saliency": get_variant(variant).saliency}).extra["sha256"]
-        for name in ("toy", "shifted")
-    ]  # fmt: skip
-    assert hashes[0] == hashes[1]
 
 
 def test_a_failed_training_gives_a_failed_record(results):
@@ -246,8 +207,6 @@ def test_a_network_trained_otherwise_is_refused(results):
         ("segmentation", "vgg-gap", [{"name": "toy", "kind": "masks", "class_ids": [1]}],
          {"saliency": {"source": "cam"}}, ConfigError, "1 entries for 3 classes"),
         ("query", "vgg-gap", [{"name": "toy"}], {}, ModelError, "no attention maps"),
-        ("patches", "vgg-gap", [{"name": "toy"}], {}, ConfigError, "declares no saliency"),
-        ("patches", "vgg-gap", [], {"saliency": {"source": "cam"}}, ConfigError, "0 targets"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(results, stage, variant, targets, protocol, error, message):

@@ -47,6 +47,7 @@ shell.prefix(
 wildcard_constraints:
     dataset="|".join(PLAN.datasets),
     variant="|".join(PLAN.variants),
+    source="|".join(PLAN.patch_sources),
     table="|".join(PLAN.tables),
 
 

@@ -40,7 +40,6 @@ rule table:
 rule check:
     input:
         records=views.records(PLAN, views.check_runs(PLAN)),
-        patches=views.records(PLAN, views.patch_runs(PLAN)),
         code=code("check"),
     output:
         json=f"{RESULTS}/checks.json",
