@@ -9,6 +9,9 @@ writes its sums into such tensors. The same code is therefore run directly, comp
 
 import collections
 import functools
+import importlib.util
+import os
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ltpa.core.errors import TrainingError
 from ltpa.core.seeds import derive
 from ltpa.models.base import AttentionClassifier
 from ltpa.training.arrays import Arrays
@@ -60,9 +64,11 @@ class Stepper:
             weight_decay=recipe.weight_decay,
             fused=recipe.fused,
         )
+        if recipe.compile:
+            require_compiler(self.device)
         self._losses = _compiled_losses() if recipe.compile else _losses
         graphed = recipe.cuda_graph and self.device.type == "cuda"
-        self._graph = StepGraph(self._compute, self.device) if graphed else None
+        self._graph = StepGraph(self.device) if graphed else None
         self._flying: collections.deque[torch.cuda.Event] = collections.deque()
 
     def enter_epoch(self, epoch: int, step: int) -> None:
@@ -95,7 +101,7 @@ class Stepper:
         if self._graph is None:
             self._compute()
         else:
-            self._graph.run()
+            self._graph.run(self._compute)
         if self.device.type == "cuda":
             self._limit_lead()
 
@@ -171,6 +177,17 @@ def _losses(
     targets = train.labels.index_select(0, chosen)
     loss, logits = model.loss_and_logits(inputs, targets)
     return loss, (logits.detach().argmax(1) != targets).sum()
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raise `TrainingError` unless what torch generates for `device` can be compiled here."""
+    compiler = os.environ.get("CXX", "g++")
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        raise TrainingError(
+            f"compile: true needs a C++ compiler, and there is no {compiler}; install it, or leave it out"
+        )
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise TrainingError("compile: true needs the package triton on a GPU; install it, or leave the key out")
 
 
 @functools.cache

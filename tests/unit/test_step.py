@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ltpa.core.errors import TrainingError
 from ltpa.models import create_model
 from ltpa.training import graph
 from ltpa.training.arrays import Arrays
@@ -142,12 +143,27 @@ def test_on_a_cpu_a_graph_changes_nothing():
 class Stand:
     """Stands in for CUDA's recording: notes what is computed while recording, and computes it when played."""
 
+    recording = None
     recorded = 0
     played = 0
 
     def replay(self):
         type(self).played += 1
         self.compute()
+
+
+def recorded_stepper(**changes):
+    taken = stepper(**changes)
+    compute = taken._compute
+
+    def noted():
+        if Stand.recording is None:
+            compute()
+        else:
+            Stand.recording.compute = compute
+
+    taken._compute, taken._graph = noted, StepGraph(taken.device)
+    return taken
 
 
 @pytest.fixture
@@ -163,10 +179,9 @@ def without_cuda(monkeypatch):
 
     @contextlib.contextmanager
     def recording(stand, stream):
-        owner = recording.owner
-        compute, owner._compute = owner._compute, lambda: None
+        Stand.recording = stand
         yield
-        owner._compute = stand.compute = compute
+        Stand.recording = None
         Stand.recorded += 1
 
     Stand.recorded = Stand.played = 0
@@ -177,17 +192,15 @@ def without_cuda(monkeypatch):
         "device": lambda device: contextlib.nullcontext(),
         "stream": lambda stream: contextlib.nullcontext(),
         "current_stream": Stream,
+        "synchronize": lambda device: None,
     }.items():
         monkeypatch.setattr(graph.torch.cuda, name, value)
-    return recording
 
 
 @pytest.mark.parametrize("changes", [DAMPENED, NESTEROV], ids=["dampened", "nesterov"])
 def test_steps_are_recorded_after_every_reset_and_never_a_first_one(without_cuda, changes):
     """The first update takes the gradient undampened; velocities made anew at a reset ask for a new recording."""
-    plain, recorded = stepper(**changes), stepper(**changes)
-    recorded._graph = StepGraph(recorded._compute, recorded.device)
-    without_cuda.owner = recorded._graph
+    plain, recorded = stepper(**changes), recorded_stepper(**changes)
     assert_same_bits(weights_after(plain, 4), weights_after(recorded, 4))
     # Four epochs of five steps. Nesterov: the rate drops, and momentum is reset, at epochs 2 and 3.
     resets = 2 if "nesterov" in changes else 0
@@ -196,9 +209,7 @@ def test_steps_are_recorded_after_every_reset_and_never_a_first_one(without_cuda
 
 
 def test_state_taken_up_asks_for_a_new_recording(without_cuda):
-    recorded = stepper()
-    recorded._graph = StepGraph(recorded._compute, recorded.device)
-    without_cuda.owner = recorded._graph
+    recorded = recorded_stepper()
     weights_after(recorded)
     recorded.load_state_dict(recorded.state_dict())
     weights_after(recorded)
@@ -255,3 +266,9 @@ def test_half_precision_keeps_losses_weights_and_statistics_single(monkeypatch):
     weights = weights_after(taken, 1)
     assert {loss.dtype for loss, _ in seen} == {torch.float32}
     assert {v.dtype for name, v in weights.items() if "tracked" not in name} == {torch.float32}
+
+
+def test_a_missing_compiler_is_named(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(TrainingError, match="there is no no-such-compiler; install it"):
+        stepper(variant="shallow", compile=True)
