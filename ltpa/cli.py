@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     show = command("show", _show, "print a finished table and say where its files are")
     show.add_argument("table")
     _add_config_option(show)
-    command("doctor", _doctor, "check this machine and say what will and will not work")
+    _add_config_option(command("doctor", _doctor, "check machine and folder and say what will and will not work"))
     return parser
 
 
@@ -279,6 +279,9 @@ def _show(options: argparse.Namespace) -> None:
 
 def _doctor(options: argparse.Namespace) -> None:
     from ltpa.report.doctor import examine
+    from ltpa.tracking.store import DATABASE, check_database
 
-    if not examine(print):
+    results = load_plan(options).results
+    database = results / DATABASE
+    if not examine(print, Path.cwd(), results, lambda: check_database(database) if database.exists() else None):
         raise LtpaError("something above needs attention before the pipeline can run")

@@ -2,73 +2,80 @@
 
 import importlib.metadata
 import os
+import re
 import shutil
+import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from ltpa.core.slots import slot_folder
+from ltpa.report.workspace import Finding, examine_workspace
+
 NEEDED = ("torch", "numpy", "safetensors", "pydantic", "PyYAML", "scikit-learn", "scikit-image", "pandas", "snakemake")
 OPTIONAL = {"mlflow": "tables build without it; only `track` needs it", "matplotlib": "only figures need it"}
-MINIMUM_FREE_GB = 2.0
+MINIMUM_CONDA = (24, 7, 1)
 
 
-def examine(say: Callable[[str], None]) -> bool:
-    """Tell `say` one line per finding; return whether the pipeline can run here."""
-    good = _python(say)
-    good &= _libraries(say)
-    good &= _folder(say, Path.cwd())
-    _processors(say)
-    _conda(say)
-    return good
+def examine(say: Callable[[str], None], root: Path, results: Path, store: Callable[[], None]) -> bool:
+    """Tell `say` one line per finding; return whether the pipeline can run here.
 
-
-def _line(state: str, text: str) -> str:
-    return f"[{state:^4}] {text}"
-
-
-def _python(say: Callable[[str], None]) -> bool:
-    good = sys.version_info >= (3, 11)
-    say(_line("ok" if good else "bad", f"Python {sys.version.split()[0]}" + ("" if good else "; 3.11 is needed")))
-    return good
-
-
-def _libraries(say: Callable[[str], None]) -> bool:
+    Args:
+        root: the folder Snakemake is started in.
+        results: the scale's folder of results, whether or not it is there.
+        store: checks the MLflow store and raises `LtpaError` where something is wrong with it.
+    """
+    machine = [*_python(), *_libraries(), *_processors(), *_conda(), *_slots()]
     good = True
+    for state, text in (*machine, *examine_workspace(root, results, store)):
+        say(f"[{state:^4}] {text}")
+        good &= state != "bad"
+    return good
+
+
+def _python() -> list[Finding]:
+    good = sys.version_info >= (3, 11)
+    return [("ok" if good else "bad", f"Python {sys.version.split()[0]}" + ("" if good else "; 3.11 is needed"))]
+
+
+def _libraries() -> list[Finding]:
+    findings = []
     for name in (*NEEDED, *OPTIONAL):
         try:
-            say(_line("ok", f"{name} {importlib.metadata.version(name)}"))
+            findings.append(("ok", f"{name} {importlib.metadata.version(name)}"))
         except importlib.metadata.PackageNotFoundError:
-            good &= name in OPTIONAL
-            say(_line("note" if name in OPTIONAL else "bad", f"{name} is missing; {OPTIONAL.get(name, 'make setup')}"))
-    return good
+            state = "note" if name in OPTIONAL else "bad"
+            findings.append((state, f"{name} is missing; {OPTIONAL.get(name, 'make setup')}"))
+    return findings
 
 
-def _folder(say: Callable[[str], None], folder: Path) -> bool:
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        say(_line("bad", f"{folder}: cannot write here ({error.strerror}); use --directory or free the folder"))
-        return False
-    free = shutil.disk_usage(folder).free / 1e9
-    enough = free >= MINIMUM_FREE_GB
-    remedy = "" if enough else f"; the embedded default needs {MINIMUM_FREE_GB:g} GB"
-    say(_line("ok" if enough else "bad", f"{free:.1f} GB free in {folder}{remedy}"))
-    return enough
-
-
-def _processors(say: Callable[[str], None]) -> None:
+def _processors() -> list[Finding]:
     import torch
 
-    say(_line("ok", f"{len(os.sched_getaffinity(0))} processor cores"))
-    if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            say(_line("ok", f"GPU {index}: {torch.cuda.get_device_name(index)}"))
-    else:
-        say(_line("note", "no GPU: the embedded default runs on the CPU; the paper's scale needs one"))
+    findings = [("ok", f"{len(os.sched_getaffinity(0))} processor cores")]
+    if not torch.cuda.is_available():
+        return [*findings, ("note", "no GPU: the embedded default runs on the CPU; the paper's scale needs one")]
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return [*findings, *(("ok", f"GPU {index}: {name}") for index, name in enumerate(names))]
 
 
-def _conda(say: Callable[[str], None]) -> None:
+def _conda() -> list[Finding]:
     found = shutil.which("conda")
-    say(_line("ok" if found else "note", f"conda: {found}" if found else "no conda: `snakemake --sdm conda` needs it"))
+    if not found:
+        return [("note", "no conda: `snakemake --sdm conda` needs it; without that option nothing does")]
+    try:
+        said = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=60).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return [("note", f"conda: {found} does not answer ({error}); leave `--sdm conda` out")]
+    version = tuple(map(int, re.findall(r"\d+", said)[:3]))
+    if version < MINIMUM_CONDA:
+        needed = ".".join(map(str, MINIMUM_CONDA))
+        return [("note", f"conda: {found} is {said or 'of unknown version'}; `--sdm conda` needs {needed}")]
+    return [("ok", f"{said}: {found}")]
+
+
+def _slots() -> list[Finding]:
+    folder = slot_folder()
+    if not folder.exists() or os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        return []
+    return [("bad", f"{folder}: GPU slots are kept here and it cannot be written; remove it, or set TMPDIR")]

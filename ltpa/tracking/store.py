@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DATABASE = "mlflow.db"
 ARTEFACTS = "mlruns"
+PATIENCE_SECONDS = 5.0  # for another program that is writing
 REBUILD = "make it anew from the records with `ltpa track --rebuild`"
 
 
@@ -61,7 +62,7 @@ def open_store(results: Path) -> "MlflowClient":
         with atomic_path(database) as temporary:
             temporary.unlink()
             client_type(tracking_uri=f"sqlite:///{temporary}").search_experiments()
-    _check_database(database)
+    check_database(database)
     with mlflow_errors(database):
         client = client_type(tracking_uri=f"sqlite:///{database}")
         client.search_experiments(max_results=1)
@@ -104,11 +105,20 @@ def _import_client() -> "type[MlflowClient]":
     return MlflowClient
 
 
-def _check_database(database: Path) -> None:
+def check_database(database: Path) -> None:
+    """Look whether a database file is a whole MLflow store.
+
+    Raises:
+        LtpaError: it is damaged, locked for long, or no MLflow store.
+    """
     try:
-        with contextlib.closing(sqlite3.connect(database)) as connection:
+        with contextlib.closing(sqlite3.connect(database, timeout=PATIENCE_SECONDS)) as connection:
             state = connection.execute("PRAGMA quick_check").fetchone()[0]
             versions = connection.execute("SELECT count(*) FROM alembic_version").fetchone()[0]
+    except sqlite3.OperationalError as error:
+        if "locked" not in str(error):
+            raise LtpaError(f"{database}: not a usable MLflow store ({error}); {REBUILD}") from error
+        raise LtpaError(f"{database}: locked by another program, perhaps `mlflow ui`; end it and try again") from error
     except sqlite3.Error as error:
         raise LtpaError(f"{database}: not a usable MLflow store ({error}); {REBUILD}") from error
     if state != "ok" or versions != 1:

@@ -1,0 +1,129 @@
+"""Each condition that would break a run is found beforehand, with its remedy."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ltpa.cli import main
+from ltpa.report import doctor, workspace
+from ltpa.report.workspace import examine_workspace
+from ltpa.tracking.store import check_database
+
+
+def fine() -> None:
+    """A store with nothing wrong."""
+
+
+def bad(findings: list[tuple[str, str]]) -> list[str]:
+    return [text for state, text in findings if state == "bad"]
+
+
+def test_a_good_folder_has_no_bad_finding(tmp_path: Path):
+    assert bad(examine_workspace(tmp_path, tmp_path / "results" / "demo", fine)) == []
+
+
+def test_the_command_line_says_ok_here(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert "processor cores" in said and "[bad" not in said
+
+
+def test_results_that_are_a_file_are_named(tmp_path: Path):
+    (tmp_path / "results").write_text("")
+    assert any("not a folder" in text for text in bad(examine_workspace(tmp_path, tmp_path / "results", fine)))
+
+
+def test_a_locked_folder_and_cut_off_jobs_are_named(tmp_path: Path):
+    for name in ("locks/0.input.lock", "incomplete/abc"):
+        (tmp_path / ".snakemake" / name).parent.mkdir(parents=True)
+        (tmp_path / ".snakemake" / name).write_text("")
+    findings = examine_workspace(tmp_path, tmp_path / "results", fine)
+    assert any("--unlock" in text for text in bad(findings))
+    assert any(state == "note" and "--rerun-incomplete" in text for state, text in findings)
+
+
+def test_files_from_the_future_are_named(tmp_path: Path):
+    path = tmp_path / "results" / "demo" / "data" / "digits10" / "manifest.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    assert bad(examine_workspace(tmp_path, tmp_path / "results" / "demo", fine)) == []
+    os.utime(path, (time.time() + 86400,) * 2)
+    (text,) = bad(examine_workspace(tmp_path, tmp_path / "results" / "demo", fine))
+    assert "manifest.json is dated in the future" in text
+
+
+def test_a_damaged_record_is_named(tmp_path: Path):
+    path = tmp_path / "demo" / "train" / "digits10" / "vgg" / "seed-0" / "result.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    assert any(str(path) in text for text in bad(examine_workspace(tmp_path, tmp_path / "demo", fine)))
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(workspace.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 10**6))
+    assert any("0.0 GB free" in text for text in bad(examine_workspace(tmp_path, tmp_path, fine)))
+
+
+def test_a_folder_of_another_user_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    theirs = tmp_path / "results" / "train"
+    theirs.mkdir(parents=True)
+    real = os.access
+    monkeypatch.setattr(workspace.os, "access", lambda path, mode: Path(path) != theirs and real(path, mode))
+    (text,) = bad(examine_workspace(tmp_path, tmp_path / "results", fine))
+    assert str(theirs) in text and "owner" in text and "--directory" in text
+
+
+def test_file_names_in_another_encoding_are_said():
+    command = [sys.executable, "-X", "utf8=0", "-c", "from ltpa.report.workspace import _encoding; print(_encoding())"]
+    environment = {**os.environ, "LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "utf8"}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "LC_ALL=C.UTF-8" in said
+
+
+def database(path: Path) -> Path:
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+    connection.execute("INSERT INTO alembic_version VALUES ('x')")
+    connection.commit()
+    connection.close()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [("nothing", ""), ("text", "--rebuild"), ("half", "--rebuild"), ("empty", "--rebuild"), ("locked", "locked by")],
+)
+def test_a_spoilt_store_is_named(tmp_path: Path, damage: str, words: str, monkeypatch: pytest.MonkeyPatch):
+    path = database(tmp_path / "mlflow.db")
+    holder = None
+    if damage == "text":
+        path.write_text("not a database, and long enough to be read as one" * 20)
+    elif damage == "half":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "locked":
+        monkeypatch.setattr("ltpa.tracking.store.PATIENCE_SECONDS", 0.1)
+        holder = sqlite3.connect(path)
+        holder.execute("BEGIN EXCLUSIVE")
+    found = bad(examine_workspace(tmp_path, tmp_path, lambda: check_database(path)))
+    if holder is not None:
+        holder.close()
+    assert [words in text for text in found] == ([True] if words else [])
+
+
+def test_conda_too_old_or_dumb_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    program = tmp_path / "conda"
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for said, state in (("conda 23.1.0", "note"), ("conda 26.3.2", "ok"), ("", "note")):
+        program.write_text(f"#!/bin/sh\necho '{said}'\n")
+        program.chmod(0o755)
+        ((found, text),) = doctor._conda()
+        assert found == state and ("24.7.1" in text) == (state == "note")
