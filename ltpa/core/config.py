@@ -47,8 +47,12 @@ class Transfer(_Section):
     folds: Annotated[int, Field(ge=2)] = 5
     C: Annotated[float, Field(gt=0)] = 1.0
     multiclass: Literal["ovr", "ovo"] = "ovr"
+    solver: Literal["exact", "liblinear"] = "exact"
+    normalise: Annotated[list[Literal["raw", "l2"]], Field(min_length=1)] = ["raw", "l2"]
     seed: int = 0
     batch_size: Positive = 500
+    preprocessing: Literal["network", "zca"] = "network"
+    storage: Literal["memory", "float16"] = "memory"
 
 
 class Fgsm(_Section):

@@ -41,6 +41,14 @@ def pixel_batches(model: "AttentionClassifier", images: np.ndarray, batch_size: 
         yield pixels.contiguous()
 
 
+def network_pixels(model: "AttentionClassifier", images: np.ndarray, batch_size: int) -> np.ndarray:
+    """The images at the network's input size, (N, S, S, 3) uint8; resized ones are rounded."""
+    if images.shape[1:3] == (model.image_size, model.image_size):
+        return images
+    batches = pixel_batches(model, images, batch_size)
+    return np.concatenate([pixels.round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy() for pixels in batches])
+
+
 def _collect(
     model: "AttentionClassifier", images: np.ndarray, batch_size: int, measure: Callable[[torch.Tensor], torch.Tensor]
 ) -> np.ndarray:

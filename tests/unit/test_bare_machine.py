@@ -41,6 +41,22 @@ sys.exit(main(["train", "--spec", sys.argv[1], "--results", sys.argv[2], "--seed
 """
 
 
+FEATURES_TO_ACCURACY = """
+import numpy as np
+import ltpa.stages.transfer
+from ltpa.evaluation.svm import SvmSettings, cross_validate
+
+labels = np.arange(40) % 2
+print(cross_validate(np.eye(2)[labels], labels, SvmSettings(), "raw", "toy").accuracy_pct)
+"""
+
+
+def test_the_default_classifier_needs_nothing_more():
+    command = [sys.executable, "-c", SCRIPT + FEATURES_TO_ACCURACY]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "100.0\n", done.stderr
+
+
 def test_the_bare_machine_is_bare():
     for name in ABSENT:
         done = subprocess.run([sys.executable, "-c", f"{SCRIPT}import {name}"], capture_output=True, text=True)

@@ -15,6 +15,7 @@ from ltpa.plan import Plan, views
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
 DEMO = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+STAGES = ("train", "transfer", "fgsm", "segmentation", "query", "patches")
 
 
 def plan(**changes):
@@ -30,7 +31,8 @@ def scales():
 def test_every_scale_file_is_valid_and_plans_every_job(path):
     whole = Plan(load_config(path), str(path))
     runs = views.all_runs(whole)
-    assert {run.stage for run in runs} >= {"train", "transfer", "fgsm", "segmentation", "query", "patches"}
+    stages = {"train", "transfer"} if path.stem == "trial" else set(STAGES)
+    assert {run.stage for run in runs} >= stages
     for run in runs:
         if run.stage == "train":
             whole.train_spec(run.dataset, run.variant)

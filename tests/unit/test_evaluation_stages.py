@@ -11,7 +11,8 @@ from ltpa.core.errors import ConfigError, DataError, ModelError, RecordError
 from ltpa.core.records import Record, read_record, write_record
 from ltpa.core.specs import EvaluationSpec
 from ltpa.data.arrays import PreparedDataset, Split, write_prepared
-from ltpa.evaluation.inference import extract_features
+from ltpa.data.normalise import fit_normaliser
+from ltpa.evaluation.inference import extract_features, network_pixels
 from ltpa.evaluation.svm import SvmSettings, cross_validate
 from ltpa.models import create_model, get_variant, load, save_model
 
@@ -104,6 +105,42 @@ def test_transfer(results):
         np.mean(record.extra["fold_accuracies_pct"]["plain/l2"])
     )
     assert record.status == "ok" and record.stage == "transfer"
+
+
+def test_transfer_names_its_protocol_and_forgets_its_features(results):
+    target = [{"name": "plain", "kind": "svm"}]
+    changed = {"folds": 3, "normalise": ["l2"], "preprocessing": "zca", "storage": "float16"}
+    own = run_stage(results, "transfer", "vgg-gap", target, {"folds": 3})
+    folder = layout.run_dir(results, "transfer", "toy", "vgg-gap", 0)
+    (folder / "features").mkdir()
+    (folder / "features" / "cut-off.npy").write_bytes(b"half a file")
+    other = run_stage(results, "transfer", "vgg-gap", target, changed)
+    assert own.extra["protocol"] == dataclasses.asdict(SvmSettings(folds=3)) | {"normalise": ["raw", "l2"]}
+    assert other.extra["protocol"] == own.extra["protocol"] | changed
+    assert own.extra["largest_duality_gap"]["plain/raw"] < 1e-8
+    assert [key[2] for key in by_key(other)] == ["l2"]
+    assert not (folder / "features").exists()
+
+
+def test_half_precision_features_give_nearly_the_same_accuracy(results):
+    target = [{"name": "plain", "kind": "svm"}]
+    whole, half = (
+        by_key(run_stage(results, "transfer", "vgg-att2-concat-pc", target, {"folds": 3, "storage": storage}))
+        for storage in ("memory", "float16")
+    )
+    for key, metric in whole.items():
+        assert half[key].value == pytest.approx(metric.value, abs=7)  # two of 30 images
+
+
+def test_whitening_of_the_evaluated_set_is_what_the_network_then_sees(results):
+    target = [{"name": "plain", "kind": "svm"}]
+    network = load(layout.run_dir(results, "train", "toy", "vgg-gap", 0) / layout.MODEL)
+    pooled = PreparedDataset.open(layout.data_dir(results, "plain")).pooled()
+    network.preprocessing = fit_normaliser("gcn-zca", network_pixels(network, pooled.images, 500)).eval()
+    features = extract_features(network, pooled.images, 500)
+    expected = cross_validate(features, pooled.labels, SvmSettings(folds=3), "raw", "plain")
+    found = run_stage(results, "transfer", "vgg-gap", target, {"folds": 3, "preprocessing": "zca"})
+    assert found.extra["fold_accuracies_pct"]["plain/raw"] == expected.fold_accuracies_pct
 
 
 def test_fgsm(results):

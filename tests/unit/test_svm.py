@@ -4,12 +4,15 @@ import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.preprocessing import normalize
 from sklearn.svm import SVC, LinearSVC
 
 from ltpa.core.errors import ConfigError, DataError
-from ltpa.evaluation.svm import SvmSettings, cross_validate, l2_normalise
+from ltpa.evaluation import active_set
+from ltpa.evaluation.svm import SvmSettings, cross_validate, l2_normalise, stratified_folds
 
 
 def blobs(count=90, classes=3, spread=1.0, seed=0):
@@ -30,6 +33,43 @@ def test_fold_accuracies_are_those_of_scikit_learn(multiclass, classifier):
     np.testing.assert_allclose(found.fold_accuracies_pct, expected)
     assert found.accuracy_pct == pytest.approx(expected.mean())
     assert 34 < found.accuracy_pct < 100  # neither chance nor trivial, so that agreement means something
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(5, 12), min_size=2, max_size=6), st.integers(2, 5), st.integers(0, 99))
+def test_folds_are_those_of_scikit_learn(counts, folds, seed):
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)) * 3, counts))
+    tested = stratified_folds(labels, folds, seed)
+    theirs = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
+    for fold, (_, test) in enumerate(theirs):
+        np.testing.assert_array_equal(np.flatnonzero(tested == fold), test)
+
+
+@pytest.mark.parametrize("normalise", ["raw", "l2"])
+def test_both_solvers_of_one_problem_agree_and_ours_says_how_exact_it_is(normalise):
+    features, labels = blobs(spread=1.5)
+    ours = cross_validate(features, labels, SvmSettings(), normalise, "toy")
+    theirs = cross_validate(features, labels, SvmSettings(solver="liblinear"), normalise, "toy")
+    assert ours.fold_accuracies_pct == theirs.fold_accuracies_pct
+    assert ours.largest_gap < 1e-8 and theirs.largest_gap is None
+    assert ours.unconverged == ours.fallbacks == 0
+
+
+def test_liblinear_steps_in_for_what_our_solver_cannot_certify(monkeypatch):
+    features, labels = blobs()
+    expected = cross_validate(features, labels, SvmSettings(), "raw", "toy")
+    solve = active_set.fit
+
+    def spoilt(*given):
+        fits = solve(*given)
+        fits.gaps[1, 2] = np.inf
+        fits.weights[1, 2] = np.nan
+        return fits
+
+    monkeypatch.setattr(active_set, "fit", spoilt)
+    found = cross_validate(features, labels, SvmSettings(), "raw", "toy")
+    assert found.fallbacks == 1
+    assert found.fold_accuracies_pct == expected.fold_accuracies_pct
 
 
 def test_separable_classes_are_all_found_and_two_classes_work():
@@ -65,8 +105,8 @@ def test_fits_that_do_not_converge_are_counted_without_a_warning():
     features, labels = blobs(spread=3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = cross_validate(1000 * features, labels, SvmSettings(C=1000), "raw", "toy")
-        easy = cross_validate(*blobs(spread=0.1), SvmSettings(), "raw", "toy")
+        found = cross_validate(1000 * features, labels, SvmSettings(C=1000, solver="liblinear"), "raw", "toy")
+        easy = cross_validate(*blobs(spread=0.1), SvmSettings(solver="liblinear"), "raw", "toy")
     assert found.unconverged == 5
     assert easy.unconverged == 0
 
@@ -86,12 +126,20 @@ def test_bad_data_names_the_dataset():
         broken[5, 2] = bad
         with pytest.raises(DataError, match="toy: features of 1 images are not finite"):
             cross_validate(broken, labels, settings, "raw", "toy")
+        names = np.array([f"{i}.jpg" for i in range(90)])
+        with pytest.raises(DataError, match=r"of 1 images are not finite \(the first is 5.jpg\)"):
+            cross_validate(broken, labels, settings, "raw", "toy", ids=names)
+    with pytest.raises(DataError, match="toy: no images"):
+        cross_validate(features[:0], labels[:0], settings, "raw", "toy")
 
 
 @pytest.mark.parametrize(
     ("values", "named"),
     [
         ({"multiclass": "all"}, "multiclass"),
+        ({"solver": "sgd"}, "solver"),
+        ({"preprocessing": "none"}, "preprocessing"),
+        ({"storage": "disk"}, "storage"),
         ({"normalise": ["raw", "max"]}, "normalise"),
         ({"normalise": []}, "normalise"),
         ({"folds": 1}, "folds"),
