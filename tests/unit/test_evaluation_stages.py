@@ -1,5 +1,6 @@
 """The evaluation stages on a small prepared dataset and untrained networks: what they write, and what they refuse."""
 
+import dataclasses
 import importlib
 
 import numpy as np
