@@ -2,8 +2,11 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from ltpa.core.declared import near_matches
+from ltpa.core.errors import ModelError
 
 READ = "read"
 
@@ -67,6 +70,38 @@ def ordered(default: Sequence[str], order: Sequence[str], at_least: int = 0) -> 
         return tuple(value)
 
     return _field(tuple(default), read)
+
+
+def text(default: str) -> Any:
+    """A field that is text."""
+
+    def read(value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError("must be text")
+        return value
+
+    return _field(default, read)
+
+
+def read_fields(kind: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The checked `values` of the fields of `kind`; fields that do not check (without `READ`) are left out.
+
+    Raises:
+        ModelError: an unknown field, or a value that is not possible; the message begins with `where`.
+    """
+    readers = {field.name: field.metadata.get(READ) for field in dataclasses.fields(kind)}
+    found = {}
+    for key, value in values.items():
+        if key not in readers:
+            raise ModelError(f"{where} has no option {key!r}: {near_matches(key, readers)}")
+        read = readers[key]
+        if read is None:
+            continue
+        try:
+            found[key] = read(value)
+        except ValueError as error:
+            raise ModelError(f"{where}: {key} = {value!r}: {error}") from error
+    return found
 
 
 def quoted(names: Sequence[str]) -> str:

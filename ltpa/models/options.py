@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from ltpa.core.declared import near_matches
 from ltpa.core.errors import ModelError
-from ltpa.models.fields import READ, choice, number, ordered, switch, whole
+from ltpa.models.fields import choice, number, ordered, read_fields, switch, whole
 
 VGG_LEVELS = ("conv7", "conv10", "conv13")
 RESNET_LEVELS = ("stage2", "stage3")
@@ -145,19 +145,7 @@ def parse_options(architecture: Mapping[str, Any]) -> NetworkOptions:
     family = architecture.get("family")
     if not isinstance(family, str) or family not in FAMILIES:
         raise ModelError(f"unknown family {family!r}: {near_matches(str(family), FAMILIES)}")
-    readers = {field.name: field.metadata.get(READ) for field in dataclasses.fields(FAMILIES[family])}
-    values: dict[str, Any] = {"family": family}
-    for key, value in architecture.items():
-        if key not in readers:
-            raise ModelError(f"{family} has no option {key!r}: {near_matches(key, readers)}")
-        read = readers[key]
-        if read is None:  # `family`, which is settled
-            continue
-        try:
-            values[key] = read(value)
-        except ValueError as error:
-            raise ModelError(f"{family}: {key} = {value!r}: {error}") from error
-    options = FAMILIES[family](**values)
+    options = FAMILIES[family](family=family, **read_fields(FAMILIES[family], architecture, family))
     try:
         options.check()
     except ValueError as error:

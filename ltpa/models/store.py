@@ -25,7 +25,7 @@ _HEADER = "ltpa"
 _RETRAIN = "delete it and train again"
 
 
-def _seal(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+def seal(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 (hex) of the description and of every tensor's name, type, shape and bytes."""
     state = hashlib.sha256(canonical_json(description).encode())
     for name in sorted(tensors):
@@ -62,8 +62,6 @@ def save_model(
         ModelError: the arguments do not describe `model`.
         LtpaError: the file cannot be written.
     """
-    from safetensors.torch import save_file
-
     resolved = parse_options(architecture).plain()
     described = (resolved, num_classes, image_size)
     if described != (model.architecture, model.num_classes, model.image_size) or len(classes) != num_classes:
@@ -82,12 +80,19 @@ def save_model(
         "normalisation": getattr(model.preprocessing, "scheme", None),
         "extra": dict(extra or {}),
     }
-    header = canonical_json({**description, "sha256": _seal(description, tensors)})
+    write_sealed(path, description, tensors)
+
+
+def write_sealed(path: Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors (on the CPU, contiguous) and a JSON-like description under one seal, atomically."""
+    from safetensors.torch import save_file
+
+    header = canonical_json({**description, "sha256": seal(description, tensors)})
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={_HEADER: header})
+        save_file(dict(tensors), temporary, metadata={_HEADER: header})
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_sealed(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Description and tensors of a model file whose seal is intact."""
     from safetensors import SafetensorError, safe_open
 
@@ -102,13 +107,15 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ModelError(f"{path}: not a complete safetensors file ({error}); {_RETRAIN}") from error
     try:
         description = json.loads(header or "")
-        seal = description.pop("sha256")
+        expected = description.pop("sha256")
     except (ValueError, AttributeError, KeyError) as error:
         raise ModelError(f"{path}: a safetensors file, but not a model written by ltpa") from error
     if description.get("format") != FORMAT:
         raise ModelError(f"{path}: model format {description.get('format')}, this version reads {FORMAT}; {_RETRAIN}")
-    if _seal(description, tensors) != seal:
-        raise ModelError(f"{path}: content does not match its SHA-256 {seal[:12]}... (edited or damaged); {_RETRAIN}")
+    if seal(description, tensors) != expected:
+        raise ModelError(
+            f"{path}: content does not match its SHA-256 {expected[:12]}... (edited or damaged); {_RETRAIN}"
+        )
     return description, tensors
 
 
@@ -130,7 +137,7 @@ def load(
         ModelError: no such file, truncated, edited, not a model, or not the expected one; the message names both sides.
     """
     path = Path(path)
-    description, tensors = _read(path)
+    description, tensors = read_sealed(path)
     for key, expected in (
         ("variant", expect_variant),
         ("num_classes", expect_classes),

@@ -131,9 +131,9 @@ def test_a_wrong_description_is_not_written(tmp_path, change):
 
 
 def test_a_wrong_architecture_does_not_load(saved, monkeypatch):
-    description, tensors = store._read(saved)
+    description, tensors = store.read_sealed(saved)
     description["architecture"]["compatibility"] = "local"
-    monkeypatch.setattr("ltpa.models.store._read", lambda path: (description, tensors))
+    monkeypatch.setattr("ltpa.models.store.read_sealed", lambda path: (description, tensors))
     with pytest.raises(ModelError, match="does not fit this version"):
         load(saved)
 
