@@ -5,6 +5,7 @@ from pathlib import Path
 RECORD = "result.json"
 MODEL = "model.safetensors"
 HISTORY = "history.csv"
+BOXES = "boxes.parquet"
 MANIFEST = "manifest.json"
 TABLE_SUFFIXES = ("csv", "md", "tex", "html")
 

@@ -74,6 +74,28 @@ class TrainSpec(Spec):
 
 
 @dataclasses.dataclass(frozen=True)
+class TwoStreamSpec(Spec):
+    """Train one row of the two-stream network on one dataset.
+
+    `architecture` holds every option of the network (`ltpa.models.twostream.options`), `recipe` every setting of the
+    routine (`ltpa.training.twostream`). `weights` are those the trunks start from: `imagenet`, `scratch`, or a file.
+    `patches` names the patch source, empty for networks without a local stream, and `boxes` how many of each image's
+    boxes are used. With `split` `validation` a tenth of every class of the training images is held out and takes the
+    place of the test images.
+    """
+
+    variant: str
+    architecture: dict[str, Any]
+    num_classes: int
+    recipe: dict[str, Any]
+    weights: str
+    patches: str
+    boxes: int
+    split: str = "test"
+    device: str = "cpu"
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluationSpec(Spec):
     """Evaluate trained networks of one variant under one protocol.
 

@@ -11,7 +11,7 @@ from ltpa.core.errors import ConfigError, ModelError
 from ltpa.core.hashing import digest
 from ltpa.core.provenance import code_hash, code_version, library_versions, peak_memory_mb
 from ltpa.core.records import Metric, Record, read_record, write_record
-from ltpa.core.specs import EvaluationSpec, TrainSpec
+from ltpa.core.specs import EvaluationSpec, TrainSpec, TwoStreamSpec
 from ltpa.data.arrays import PreparedDataset
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def trained_network(results: Path, dataset: str, variant: str, seed: int, traini
 
 def make_record(
     module: str,
-    spec: TrainSpec | EvaluationSpec,
+    spec: TrainSpec | TwoStreamSpec | EvaluationSpec,
     seed: int,
     *,
     metrics: list[Metric],

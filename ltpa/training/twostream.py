@@ -122,7 +122,10 @@ class TwoStreamTrainer:
                 f"{name}: {len(train.labels)} training images do not fill one batch of {self.routine.batch_size}; "
                 "lower the recipe's batch_size"
             )
-        self.model = model.to(device, memory_format=torch.channels_last)
+        self.model = model.to(device)
+        for parameter in model.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.train, self.evaluate, self.recipe, self.seed = train, evaluate, recipe, seed
         self.folder, self.device, self.name = folder, device, name
         self.should_stop, self.on_epoch = should_stop, on_epoch

@@ -66,7 +66,7 @@ def follow(boxes: np.ndarray, views: Views, size: int) -> np.ndarray:
 
 def pixels(images: np.ndarray, device: torch.device) -> Tensor:
     """uint8 images (B, S, S, 3) as float32 (B, 3, S, S), 0-255, in channels-last memory, on `device`."""
-    return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float()
+    return torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).float()
 
 
 def look(batch: Tensor, views: Views | None) -> Tensor:

@@ -11,9 +11,10 @@ from typing import Any
 from ltpa.core.errors import ModelError
 from ltpa.models.fields import choice, number, read_fields, switch, text, whole
 
-OWN_TRUNKS = ("vgg11", "vgg11_bn", "vgg19", "vgg19_bn", "resnet34")
+OWN_TRUNKS = ("vgg6", "vgg6_bn", "vgg11", "vgg11_bn", "vgg19", "vgg19_bn", "resnet34")
 TORCHVISION = "torchvision:"
-STRIDE = 32  # of all trunks here; that of a VGG trunk without its last pool is 16
+STRIDE = 32  # of a trunk, with its last pool
+SMALL_STRIDE = 8  # of vgg6, which is for small images
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,8 +52,8 @@ class TwoStreamOptions:
     trunk: str = text("vgg19")
     local_trunk: str = text("")
     width: float = number(1.0, above=0, at_most=4)
-    image_size: int = whole(448, at_least=STRIDE)
-    patch_size: int = whole(224, at_least=STRIDE)
+    image_size: int = whole(448, at_least=SMALL_STRIDE)
+    patch_size: int = whole(224, at_least=SMALL_STRIDE)
     global_head: str = choice("gap", "conv1x1")
     head_width: int = whole(1024, at_least=1)
     local: str = choice("attention", "lstm", "cnn", "mlp", "spatial", "none")
@@ -92,5 +93,11 @@ def parse_twostream(architecture: Mapping[str, Any]) -> TwoStreamOptions:
         if not known and (name or key == "trunk"):
             raise ModelError(
                 f"two-stream: {key} = {name!r}: must be one of {', '.join(OWN_TRUNKS)} or {TORCHVISION}NAME"
+            )
+    for stream, key in (("global", "image_size"), ("local", "patch_size")):
+        stride = SMALL_STRIDE if options.trunk_of(stream).startswith("vgg6") else STRIDE
+        if getattr(options, key) < stride:
+            raise ModelError(
+                f"two-stream: {key} = {getattr(options, key)}: {options.trunk_of(stream)} takes {stride} and more"
             )
     return options

@@ -12,6 +12,7 @@ from ltpa.models.twostream.vision import torchvision_models
 
 # Channels of each 3 x 3 convolution; 0 is a 2 x 2 max-pool.
 VGG: dict[str, tuple[int, ...]] = {
+    "vgg6": (64, 64, 0, 128, 128, 0, 256, 256, 0),  # no published network: for images of few pixels
     "vgg11": (64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0),
     "vgg19": (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512, 0),
 }
