@@ -187,8 +187,27 @@ def _place_marks(scene: _Scene, style: Style, masks: np.ndarray, rng: np.random.
     coverage = inside_boxes(parts, size)
     colours = np.array([MARK_COLOURS[mark] for mark in style.marks], dtype=np.float64)
     _paint(scene.canvas, coverage.astype(np.float64), colours[scene.labels % len(style.marks)])
+    if style.decoys[1]:
+        _place_decoys(scene, style, np.stack([x0, y0, x1, y1], axis=1), coverage, rng)
     masks |= coverage.astype(np.uint8)
     return parts
+
+
+def _place_decoys(scene: _Scene, style: Style, digit: np.ndarray, mark: np.ndarray, rng: np.random.Generator) -> None:
+    """Draw squares like the mark, of any colour, that keep a pixel off the digit's box (N, 4) and off the mark."""
+    count, size, side = len(scene.labels), scene.size, _mark_side(scene.size)
+    taken = inside_boxes(digit.astype(np.float32), size, margin=1) | mark
+    wanted = rng.integers(style.decoys[0], style.decoys[1] + 1, count)
+    colours = np.array([MARK_COLOURS[name] for name in style.marks], dtype=np.float64)
+    for _ in range(4 * style.decoys[1]):
+        corner = rng.integers(0, size - side + 1, (count, 2))
+        square = inside_boxes(np.concatenate([corner, corner + side], axis=1).astype(np.float32), size)
+        chosen = colours[rng.integers(len(colours), size=count)]
+        free = (wanted > 0) & ~(square & taken).any(axis=(1, 2))
+        square &= free[:, None, None]
+        _paint(scene.canvas, square.astype(np.float64), chosen)
+        taken |= square
+        wanted -= free
 
 
 def _finish(canvas: np.ndarray, style: Style, rng: np.random.Generator) -> np.ndarray:

@@ -20,6 +20,7 @@ class Style:
             of the mark (digit-major); or the photograph region behind (`ltpa.data.corpus.SCENES`).
         digits: the digits that occur.
         marks: colours of the mark beside the digit, of `MARK_COLOURS`; only with `labels: digit-mark`.
+        decoys: fewest and most marks of any colour away from the digit, which mean nothing; only with `digit-mark`.
         polarity: `light` digits on darker ground, `dark` digits on lighter ground, or `both`.
         background: `texture` (photograph patches, set to even tone), `gradient`, or `scene` (patches as they are).
         scale: smallest and largest side of a digit; never under `MIN_SIDE` pixels.
@@ -39,6 +40,7 @@ class Style:
     labels: Literal["digit", "digit-polarity", "digit-mark", "scene"] = "digit"
     digits: tuple[int, ...] = tuple(range(10))
     marks: tuple[str, ...] = ()
+    decoys: tuple[int, int] = (0, 0)
     polarity: Literal["light", "dark", "both"] = "light"
     background: Literal["texture", "gradient", "scene"] = "texture"
     scale: tuple[float, float] = (0.55, 0.75)
@@ -76,6 +78,7 @@ _ALLOWED: dict[str, Callable[[Style], bool]] = {
     "marks": lambda style: (
         set(style.marks) <= set(MARK_COLOURS) and bool(style.marks) == (style.labels == "digit-mark")
     ),
+    "decoys": lambda style: _ordered(style.decoys, 0, 10) and (style.labels == "digit-mark" or style.decoys == (0, 0)),
     "polarity": lambda style: style.polarity in ("light", "dark", "both"),
     "background": lambda style: (
         style.background in ("texture", "gradient", "scene")

@@ -212,7 +212,7 @@ def test_first_look_is_the_same_query_for_every_patch():
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ({"trunk": "vgg12"}, "must be one of vgg11"),
+        ({"trunk": "vgg12"}, "must be one of vgg6, vgg6_bn, vgg11"),
         ({"local": "gru"}, "must be 'attention'"),
         ({"stepps": 3}, "did you mean steps"),
         ({"steps": 0}, "at least 1"),
