@@ -16,6 +16,7 @@ from ltpa.core import layout
 from ltpa.core.errors import DataError
 from ltpa.core.files import atomic_path, write_text
 from ltpa.core.hashing import digest, sha256_file
+from ltpa.data.masks import Masks, RaggedMasks
 from ltpa.data.rows import draft_path
 
 FORMAT = 1
@@ -30,7 +31,8 @@ class Split:
         images: (N, S, S, 3) uint8, RGB.
         labels: (N,) int64, indices into the dataset's classes.
         ids: (N,) fixed-width unicode; where each image comes from.
-        masks: (N, M, M) uint8, 1 on the object and 0 elsewhere; M is S, or greater to keep detail; None where unknown.
+        masks: uint8, 1 on the object and 0 elsewhere, over the whole image: (N, M, M), where M is S or greater to keep
+            detail, or each of the size its file has; None where unknown.
         boxes: (N, 4) float32, x0, y0, x1, y1 of the object in pixels, last edges exclusive; None where unknown.
         parts: (N, 4) float32, box of the discriminative part, laid out like `boxes`; None where unknown.
     """
@@ -38,7 +40,7 @@ class Split:
     images: np.ndarray
     labels: np.ndarray
     ids: np.ndarray
-    masks: np.ndarray | None = None
+    masks: Masks | None = None
     boxes: np.ndarray | None = None
     parts: np.ndarray | None = None
 
@@ -46,9 +48,19 @@ class Split:
         return len(self.labels)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The fields that are known, by name."""
+        """The arrays that are known, by name: those of the fields, `mask_pixels` and `mask_sizes` for ragged masks."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if isinstance(ragged := fields["masks"], RaggedMasks):
+            fields |= {"masks": None, "mask_pixels": ragged.pixels, "mask_sizes": ragged.sizes}
         return {name: array for name, array in fields.items() if array is not None}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        """The split whose `arrays` these are."""
+        plain = {name: array for name, array in arrays.items() if name not in ("mask_pixels", "mask_sizes")}
+        if "mask_pixels" not in arrays:
+            return cls(**plain)
+        return cls(**plain, masks=RaggedMasks(arrays["mask_pixels"], arrays["mask_sizes"]))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,7 +96,7 @@ class PreparedDataset:
         entries = [entry for split in manifest["splits"].values() for entry in split["arrays"].values()]
         hashed = verify or sum(entry["bytes"] for entry in entries) < HASHED_BELOW
         splits = {
-            name: Split(**{field: _open_array(folder, entry, hashed) for field, entry in split["arrays"].items()})
+            name: Split.from_arrays({key: _open_array(folder, entry, hashed) for key, entry in split["arrays"].items()})
             for name, split in manifest["splits"].items()
         }
         return cls(manifest["name"], manifest["classes"], splits, _data_hash(manifest), manifest["facts"])
@@ -108,7 +120,7 @@ class PreparedDataset:
         """All splits one after the other, in memory; fields that some split lacks are None."""
         parts = [split.arrays() for split in self.splits.values()]
         common = [field for field in parts[0] if all(field in part for part in parts)]
-        return Split(**{field: np.concatenate([part[field] for part in parts]) for field in common})
+        return Split.from_arrays({field: np.concatenate([part[field] for part in parts]) for field in common})
 
 
 def write_prepared(
@@ -141,16 +153,20 @@ def write_prepared(
 
 def _check_split(where: str, split: Split, classes: int, size: int) -> None:
     count = len(split)
-    mask_size = size if split.masks is None else split.masks.shape[-1]
+    arrays = split.arrays()
+    mask_size = arrays["masks"].shape[-1] if "masks" in arrays else size
+    mask_area = int(arrays["mask_sizes"].prod(axis=-1).sum()) if "mask_sizes" in arrays else 0
     expected = {
         "images": ((count, size, size, 3), "u1"),
         "labels": ((count,), "i8"),
         "ids": ((count,), "U"),
         "masks": ((count, mask_size, mask_size), "u1"),
+        "mask_pixels": ((mask_area,), "u1"),
+        "mask_sizes": ((count, 2), "i8"),
         "boxes": ((count, 4), "f4"),
         "parts": ((count, 4), "f4"),
     }
-    for field, array in split.arrays().items():
+    for field, array in arrays.items():
         shape, kind = expected[field]
         if array.shape != shape or not (array.dtype.kind == kind or array.dtype.str[1:] == kind):
             raise DataError(f"{where}: {field} is {array.dtype} {array.shape}, expected {kind} {shape}")
@@ -158,7 +174,9 @@ def _check_split(where: str, split: Split, classes: int, size: int) -> None:
         raise DataError(f"{where}: no images")
     if split.labels.min() < 0 or split.labels.max() >= classes:
         raise DataError(f"{where}: labels {split.labels.min()} to {split.labels.max()} with {classes} classes")
-    if split.masks is not None and split.masks.max() > 1:
+    if "mask_sizes" in arrays and arrays["mask_sizes"].min() < 1:
+        raise DataError(f"{where}: a mask has no pixels")
+    if any(arrays[field].max() > 1 for field in ("masks", "mask_pixels") if field in arrays):
         raise DataError(f"{where}: masks hold values other than 0 and 1")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from ltpa.core.files import atomic_path
 from ltpa.data.arrays import PreparedDataset, Split
+from ltpa.data.masks import squashed
 
 _PER_CLASS = 12
 _SIDE = 64  # pixels an image is shown at
@@ -28,8 +29,8 @@ def contact_sheet(dataset: PreparedDataset, path: Path, masks: bool = False) -> 
         for column, (split, index) in enumerate(_first(dataset, row)):
             picture = np.asarray(split.images[index])
             if masks and split.masks is not None:
-                inside = Image.fromarray(split.masks[index]).resize(picture.shape[1::-1], Image.Resampling.NEAREST)
-                picture = np.where(np.asarray(inside)[..., None] == 1, picture, picture // 4)
+                inside = squashed([split.masks[index]], len(picture))[0]
+                picture = np.where(inside[..., None] == 1, picture, picture // 4)
             tile = Image.fromarray(picture).resize(
                 (_SIDE, _SIDE), Image.Resampling.NEAREST if len(picture) <= _SIDE else Image.Resampling.BOX
             )

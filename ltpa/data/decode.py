@@ -90,8 +90,10 @@ def whole_pixels(box: Box, width: int, height: int) -> tuple[int, int, int, int]
     return left, top, right, bottom
 
 
-def load_mask(path: Path, box: Box | None, size: int) -> np.ndarray:
+def load_mask(path: Path, box: Box | None, size: int | None) -> np.ndarray:
     """Mask (size, size) uint8 of an image file: 1 where the nearest stored pixel is non-zero in any channel.
+
+    Without a `size` it keeps the height and width it is stored at, or those of the box.
 
     Raises:
         Exception: as `load_image`.
@@ -102,5 +104,6 @@ def load_mask(path: Path, box: Box | None, size: int) -> np.ndarray:
         stored = np.asarray(picture.convert("RGBA" if picture.mode in ("P", "PA") else picture.mode))
     colours = stored[..., :3] if stored.ndim == 3 else stored[..., None]
     marked = Image.fromarray((colours > 0).any(axis=2).astype(np.uint8))
-    shown = None if box is None else whole_pixels(box, marked.width, marked.height)
-    return np.asarray(marked.resize((size, size), Image.Resampling.NEAREST, box=shown))
+    shown = (0, 0, *marked.size) if box is None else whole_pixels(box, *marked.size)
+    wanted = (shown[2] - shown[0], shown[3] - shown[1]) if size is None else (size, size)
+    return np.asarray(marked.resize(wanted, Image.Resampling.NEAREST, box=shown))

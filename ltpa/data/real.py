@@ -96,6 +96,6 @@ def _mask_facts(source: Source, split: str, prepared: Split) -> dict[str, Any]:
     """How many images of each class show their object, and how many are expected to."""
     if prepared.masks is None:
         return {}
-    shown = np.asarray(prepared.masks.any(axis=(1, 2)))
+    shown = np.array([mask.any() for mask in prepared.masks])
     found = [int(shown[prepared.labels == label].sum()) for label in range(len(source.classes))]
     return {"with_object": found, "with_object_expected": source.splits[split].get("with_object")}

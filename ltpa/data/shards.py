@@ -14,6 +14,7 @@ from ltpa.core.errors import DataError
 from ltpa.data.arrays import Split
 from ltpa.data.decode import load_image, load_mask
 from ltpa.data.listing import Listing
+from ltpa.data.masks import Masks, RaggedMasks
 from ltpa.data.rows import RowWriter, draft_path
 from ltpa.data.source import Source
 
@@ -26,7 +27,7 @@ class _Block:
 
     rows: list[int]
     images: np.ndarray
-    masks: np.ndarray | None
+    masks: list[np.ndarray]
     sizes: list[tuple[int, int]]
     problems: list[str]
 
@@ -42,20 +43,21 @@ def prepare_split(
     Raises:
         DataError: a file is missing, or cannot be decoded and the option `skip_corrupt` is off.
     """
-    size, mask_size = source.image_size, source.options.mask_size or source.image_size
+    size = source.image_size
     kept: list[int] = []
     sizes: list[tuple[int, int]] = []
+    shapes: list[tuple[int, ...]] = []
     skipped: list[str] = []
-    images_path, masks_path = (draft_path(folder, split, field) for field in ("images", "masks"))
+    images_path = draft_path(folder, split, "images")
     with contextlib.ExitStack() as files:
         images = files.enter_context(RowWriter(images_path, (size, size, 3), np.uint8))
-        masks = None
-        if listing.masks is not None:
-            masks = files.enter_context(RowWriter(masks_path, (mask_size, mask_size), np.uint8))
+        masks = None if listing.masks is None else files.enter_context(_mask_writer(folder, split, source.mask_size))
         for block in _blocks(listing, source, threads):
             images.append(block.images)
-            if masks is not None and block.masks is not None:
-                masks.append(block.masks)
+            for mask in block.masks:
+                if masks is not None:
+                    masks.append(mask.reshape(-1, *masks.row))
+                    shapes.append(mask.shape)
             kept += block.rows
             sizes += block.sizes
             skipped += block.problems
@@ -67,11 +69,23 @@ def prepare_split(
         images=np.load(images_path, mmap_mode="r"),
         labels=np.asarray(listing.labels, dtype=np.int64),
         ids=np.asarray(listing.ids, dtype=np.str_),
-        masks=None if masks is None else np.load(masks_path, mmap_mode="r"),
+        masks=None if masks is None else _opened(masks, shapes),
         boxes=None if listing.boxes is None or cut else _scaled(np.asarray(listing.boxes), np.asarray(sizes), size),
     )
     width, height = np.median(np.asarray(sizes), axis=0).tolist()
     return found, {"stored_width": width, "stored_height": height, "skipped": skipped}
+
+
+def _mask_writer(folder: Path, split: str, size: int | None) -> RowWriter:
+    """Masks of one size are rows; others go pixel by pixel, one behind the other."""
+    if size is None:
+        return RowWriter(draft_path(folder, split, "mask_pixels"), (), np.uint8)
+    return RowWriter(draft_path(folder, split, "masks"), (size, size), np.uint8)
+
+
+def _opened(written: RowWriter, shapes: list[tuple[int, ...]]) -> Masks:
+    masks = np.load(written.path, mmap_mode="r")
+    return masks if written.row else RaggedMasks(masks, np.asarray(shapes, dtype=np.int64))
 
 
 def _scaled(boxes: np.ndarray, sizes: np.ndarray, size: int) -> np.ndarray:
@@ -103,22 +117,20 @@ def _copy(listing: Listing, source: Source, rows: range) -> _Block:
     pixels = np.asarray(listing.images[rows.start : rows.stop])
     if pixels.ndim == 3:
         pixels = np.repeat(pixels[..., None], 3, axis=3)
-    return _Block(list(rows), pixels, None, [(source.image_size,) * 2] * len(rows), [])
+    return _Block(list(rows), pixels, [], [(source.image_size,) * 2] * len(rows), [])
 
 
 def _decode(listing: Listing, source: Source, rows: range) -> _Block:
     size, options = source.image_size, source.options
-    mask_size = options.mask_size or size
     images = np.empty((len(rows), size, size, 3), np.uint8)
-    masks = None if listing.masks is None else np.empty((len(rows), mask_size, mask_size), np.uint8)
-    block = _Block([], images, masks, [], [])
+    block = _Block([], images, [], [], [])
     for row in rows:
         box = listing.boxes[row] if options.crop == "box" and listing.boxes is not None else None
         place = len(block.rows)
         try:
             images[place], stored = load_image(listing.images[row], box, size, options)
-            if masks is not None and listing.masks is not None:
-                masks[place] = load_mask(listing.masks[row], box, mask_size)
+            if listing.masks is not None:
+                block.masks.append(load_mask(listing.masks[row], box, source.mask_size))
         except FileNotFoundError as error:
             raise DataError(f"{error.filename}: missing; extract the archives of {source.name} anew") from error
         except Exception as error:  # Pillow raises whatever its decoders stumble over
@@ -127,7 +139,6 @@ def _decode(listing: Listing, source: Source, rows: range) -> _Block:
         block.rows.append(row)
         block.sizes.append(stored)
     block.images = images[: len(block.rows)]
-    block.masks = None if masks is None else masks[: len(block.rows)]
     return block
 
 

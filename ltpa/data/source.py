@@ -11,6 +11,7 @@ from ltpa.data.listing import Listing
 
 RESIZES = ("antialias", "area", "nearest")
 CROPS = ("none", "box")
+NATIVE = "native"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Options:
         reduced: decode JPEG files at 1/2, 1/4 or 1/8 where that keeps three times the wanted size; differs from full
             decoding by a few tenths of a grey level on average (`ltpa.data.decode`).
         crop: `box` cuts each image to its box before it is resized.
-        mask_size: side of the prepared masks in pixels; that of the images where it is not given.
+        mask_size: side of the prepared masks in pixels, or `native` for the size each has in its file; that of the
+            images where it is not given.
         skip_corrupt: leave out images that cannot be decoded, and list them, instead of stopping.
         paper_subset: only files whose name ends in lower-case `.jpg`, as the paper's counts suggest.
         partial: accept a part of the dataset; counts are reported and not enforced, folders may be missing.
@@ -32,7 +34,7 @@ class Options:
     resize: str = "antialias"
     reduced: bool = True
     crop: str = "none"
-    mask_size: int | None = None
+    mask_size: int | str | None = None
     skip_corrupt: bool = False
     paper_subset: bool = False
     partial: bool = False
@@ -42,6 +44,8 @@ class Options:
         for key, value, allowed in (("resize", self.resize, RESIZES), ("crop", self.crop, CROPS)):
             if value not in allowed:
                 raise ConfigError(f"option {key!r} is {value!r}; choose one of {', '.join(allowed)}")
+        if self.mask_size not in (None, NATIVE) and (not isinstance(self.mask_size, int) or self.mask_size < 1):
+            raise ConfigError(f"option 'mask_size' is {self.mask_size!r}; it is a number of pixels or {NATIVE}")
         for key in ("reduced", "skip_corrupt", "paper_subset", "partial"):
             if not isinstance(getattr(self, key), bool):
                 raise ConfigError(f"option {key!r} is {getattr(self, key)!r}; it is true or false")
@@ -98,6 +102,12 @@ class Source:
             dict(declaration.get("layout", {})),
             chosen,
         )
+
+    @property
+    def mask_size(self) -> int | None:
+        """Side of the prepared masks in pixels; None where each keeps its own size."""
+        size = self.options.mask_size
+        return None if isinstance(size, str) else size or self.image_size
 
     def folder(self, root: Path, key: str = "folder") -> Path:
         """The folder that the layout names, below `root`. Leading parts of it may be missing on disk.

@@ -1,13 +1,15 @@
 """Maps against object masks: Otsu masks and Jaccard (paper section 5.4, figure 9), pointing game and mass.
 
-All functions take maps (N, H, W) and masks of the same shape, non-zero on the object.
+Functions take maps (N, H, W) and masks of the same shape, non-zero on the object, unless they say otherwise.
 """
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ltpa.core.errors import DataError
+from ltpa.data.masks import Masks
 from ltpa.evaluation.saliency import Saliency, upsample
 
 COMBINED = "combined"
@@ -77,10 +79,10 @@ def mass_inside(maps: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return (lifted * truth).sum(axis=(1, 2)) / lifted.sum(axis=(1, 2))
 
 
-def score_maps(levels: dict[str, np.ndarray], masks: np.ndarray, saliency: Saliency) -> Scores:
-    """Score a network's maps (N, h, w), by level in the order of depth, against masks (N, H, W).
+def score_maps(levels: dict[str, np.ndarray], masks: Masks | Sequence[np.ndarray], saliency: Saliency) -> Scores:
+    """Score a network's maps (N, h, w), by level in the order of depth, against N masks, each of any height and width.
 
-    Maps are upsampled to the masks' size; every level is scored, and `combined` as the variant declares.
+    Maps are upsampled to the size of each mask; every level is scored, and `combined` as the variant declares.
 
     Raises:
         DataError: no maps or masks, their numbers differ, or a map is not finite.
@@ -90,8 +92,8 @@ def score_maps(levels: dict[str, np.ndarray], masks: np.ndarray, saliency: Salie
     if counts != {len(masks)} or len(masks) == 0:
         raise DataError(f"maps of {sorted(counts)} images for {len(masks)} masks; both must be of the same images")
     blocks = [
-        _score_block({name: maps[i : i + _BLOCK] for name, maps in levels.items()}, masks[i : i + _BLOCK] > 0, saliency)
-        for i in range(0, len(masks), _BLOCK)
+        _score_block({name: maps[rows] for name, maps in levels.items()}, truth > 0, saliency)
+        for rows, truth in _same_size(masks)
     ]
     names = blocks[0].pointing
     return Scores(
@@ -101,6 +103,18 @@ def score_maps(levels: dict[str, np.ndarray], masks: np.ndarray, saliency: Salie
         np.concatenate([block.area for block in blocks]),
         np.concatenate([block.constant for block in blocks]),
     )
+
+
+def _same_size(masks: Masks | Sequence[np.ndarray]) -> Iterator[tuple[slice, np.ndarray]]:
+    """Runs of up to `_BLOCK` neighbours of one size: which they are, and the masks as one array."""
+    start, run = 0, [masks[0]]
+    for row in range(1, len(masks)):
+        mask = masks[row]
+        if len(run) == _BLOCK or mask.shape != run[0].shape:
+            yield slice(start, row), np.stack(run)
+            start, run = row, []
+        run.append(mask)
+    yield slice(start, len(masks)), np.stack(run)
 
 
 def _score_block(levels: dict[str, np.ndarray], truth: np.ndarray, saliency: Saliency) -> Scores:

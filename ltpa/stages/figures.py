@@ -13,6 +13,7 @@ from ltpa.core.files import write_text
 from ltpa.core.hashing import sha256_file
 from ltpa.core.records import Record, read_record
 from ltpa.data.arrays import PreparedDataset, Split
+from ltpa.data.masks import squashed
 from ltpa.evaluation.saliency import Saliency, upsample
 from ltpa.report.curves import draw_attack_curves, draw_learning_curves
 from ltpa.report.overlays import draw_overlays
@@ -48,7 +49,10 @@ def _overlays(spec: FiguresSpec, results: Path, path: Path) -> list[Path]:
     dataset = PreparedDataset.open(layout.data_dir(results, spec.dataset))
     split = dataset.split("test")
     chosen = choose_images(split, spec.images)
-    images, masks = split.images[chosen], None if split.masks is None else split.masks[chosen]
+    images, masks = (
+        split.images[chosen],
+        None if split.masks is None else squashed([split.masks[row] for row in chosen], dataset.image_size),
+    )
     labels = [dataset.classes[label] for label in split.labels[chosen]]
     columns, written = {}, [path]
     for variant, declared in spec.overlays.items():

@@ -92,9 +92,9 @@ def _masks(
             if class_id is None:
                 left_out.append(dataset.classes[subset])
                 continue
-        members = np.flatnonzero(pooled.labels == subset)
+        members = np.flatnonzero(pooled.labels == subset).tolist()
         maps = saliency.maps(model, pooled.images[members], batch_size, class_id)
-        scores = score_maps(maps, pooled.masks[members], saliency)
+        scores = score_maps(maps, [pooled.masks[row] for row in members], saliency)
         metrics += subset_metrics(scores, dataset.name, dataset.classes[subset])
         scored.append(scores)
     if scored:

@@ -230,14 +230,17 @@ def scene67_lists(folder):
     return declaration("scene67-lists", ["auditorium", "mall"], train=2, test=1), {"train": [9, 1], "test": [2]}
 
 
+OBJECT_DISCOVERY_MASKS = (("0002", "L", (32, 48)), ("0005", "1", (32, 48)), ("0018", "RGB", (60, 36)))
+
+
 def objectdiscovery(folder):
     """Gaps in the numbers, masks as grey, colour and 1-bit images, empty masks, and full sets beside the subsets."""
     base, content, number = "ObjectDiscovery-data/Data", {}, 0
     for subset in ("Airplane100", "Car100", "Horse100"):
-        for stem, mode in (("0002", "L"), ("0005", "1"), ("0018", "RGB")):
-            content[f"{base}/{subset}/{stem}.jpg"] = picture(number)
-            mask = np.zeros((32, 48), np.uint8)
-            mask[:16, :24] = 0 if (subset, stem) == ("Car100", "0005") else 255
+        for stem, mode, (height, width) in OBJECT_DISCOVERY_MASKS:
+            content[f"{base}/{subset}/{stem}.jpg"] = picture(number, height, width)
+            mask = np.zeros((height, width), np.uint8)
+            mask[: height // 2, : width // 2] = 0 if (subset, stem) == ("Car100", "0005") else 255
             stream = io.BytesIO()
             Image.fromarray(mask).convert(mode).save(stream, "PNG")
             content[f"{base}/{subset}/GroundTruth/{stem}.png"] = stream.getvalue()

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 
 from ltpa.core.errors import DataError
 from ltpa.data.arrays import PreparedDataset, Split, write_prepared
+from ltpa.data.masks import RaggedMasks, squashed
 
 
 def make_split(count=6, seed=0, size=5, masks=True):
@@ -45,6 +47,52 @@ def test_pooled_keeps_order_and_common_fields(folder):
     assert len(pooled) == 10
     assert pooled.ids[6] == "seed-1/image-00"
     assert pooled.masks is None and pooled.boxes is not None and pooled.parts is None
+
+
+def ragged_split(count, seed):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 9, (count, 2))
+    masks = [rng.integers(0, 2, size, dtype=np.uint8) for size in sizes]
+    pixels = np.concatenate([mask.ravel() for mask in masks])
+    return dataclasses.replace(make_split(count, seed), masks=RaggedMasks(pixels, sizes)), masks
+
+
+def test_masks_of_many_sizes_are_mapped_hashed_and_pooled(tmp_path):
+    (train, first), (test, second) = ragged_split(7, 0), ragged_split(4, 1)
+    write_prepared(tmp_path, "toy", ["a", "b", "c"], {"train": train, "test": test}, {})
+    opened = PreparedDataset.open(tmp_path)
+    assert isinstance(opened.split("train").masks.pixels, np.memmap)
+    for masks, originals in ((opened.split("test").masks, second), (opened.pooled().masks, [*first, *second])):
+        assert len(masks) == len(originals)
+        for mask, original in zip(masks, originals, strict=True):
+            np.testing.assert_array_equal(mask, original)
+    path = tmp_path / "train.mask_pixels.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"\5")
+    with pytest.raises(DataError, match=r"train\.mask_pixels\.npy: content does not match"):
+        PreparedDataset.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "sizes", "message"),
+    [
+        ([0, 1, 1, 2], [[1, 2], [2, 1]], "masks hold values"),
+        ([0, 1, 1], [[1, 2], [2, 1]], r"mask_pixels is uint8 \(3,\), expected u1 \(4,\)"),
+        ([0, 1], [[1, 2], [0, 3]], "a mask has no pixels"),
+        ([0, 1], [[1, 2]], r"mask_sizes is int64 \(1, 2\), expected i8 \(2, 2\)"),
+    ],
+)
+def test_bad_ragged_masks_are_refused(tmp_path, pixels, sizes, message):
+    masks = RaggedMasks(np.array(pixels, np.uint8), np.array(sizes))
+    with pytest.raises(DataError, match=message):
+        write_prepared(tmp_path, "toy", ["a", "b", "c"], {"all": dataclasses.replace(make_split(2), masks=masks)}, {})
+
+
+def test_squashed_masks_keep_their_place():
+    mask = np.zeros((6, 10), np.uint8)
+    mask[:3, 5:] = 1
+    np.testing.assert_array_equal(
+        squashed([mask, mask[:2, 5:]], 4), [np.kron([[0, 1], [0, 0]], np.ones((2, 2))), np.ones((4, 4))]
+    )
 
 
 def test_same_content_same_bytes_and_hash_depends_on_content(tmp_path):

@@ -159,6 +159,18 @@ def test_maps_that_are_not_finite_are_refused():
             score_maps({"low": maps, "high": random_maps()}, random_masks(), BOTH)
 
 
+def test_every_map_is_brought_to_the_size_of_its_own_mask():
+    """In any order of sizes an image scores what it does alone."""
+    rng = np.random.default_rng(3)
+    sizes = [(8, 12)] * 70 + [(5, 4), (8, 12), (30, 7), (30, 7)]
+    masks = [(rng.random(size) < 0.3).astype(np.uint8) for size in sizes]
+    levels = {"low": random_maps(len(sizes)), "high": random_maps(len(sizes), 4, 2)}
+    whole = score_maps(levels, masks, BOTH)
+    for index, mask in enumerate(masks):
+        one = score_maps({name: maps[[index]] for name, maps in levels.items()}, mask[None], BOTH)
+        assert one.jaccard == whole.jaccard[index] and one.mass["low"] == whole.mass["low"][index]
+
+
 def test_maps_and_masks_of_different_images_are_refused():
     with pytest.raises(DataError, match="5 masks"):
         score_maps({"low": random_maps(), "high": random_maps()}, random_masks(5), BOTH)
