@@ -107,6 +107,17 @@ def test_flat_images_stay_finite(scheme, value):
     assert output.abs().max() < 100
 
 
+def test_flat_regions_of_a_photograph_come_out_flat():
+    """What rounding leaves of them would be divided by 1e-4."""
+    images = photo_patches(8, 32)
+    images[:, 8:24, 8:] = np.array([253, 254, 251])
+    ours = fit_normaliser("yuv-lcn", images)(raw(images)).numpy()[:, 0]
+    reference = np.stack([lcn(plane) for plane in yuv(images)[:, 0]])
+    assert np.abs(reference[:, 14:18, 14:26]).max() < 1e-8
+    assert not ours[:, 14:18, 14:26].any()
+    np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=2e-5)
+
+
 def test_zca_whitens_the_training_set():
     images = photo_patches(4000, 4)
     output = fit_normaliser("gcn-zca", images)(raw(images)).flatten(1).double().numpy()
