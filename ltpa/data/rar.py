@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import os
 import shutil
-import struct
 import subprocess
 import tempfile
 import zlib
@@ -20,14 +19,15 @@ from typing import IO
 from ltpa.core.errors import DataError
 from ltpa.data.containers import tar_members
 from ltpa.data.members import CHUNK, Member, Members, Readable
+from ltpa.data.rar_headers import NO_CRC, rar_headers
 
-_MARK, _ARCHIVE_HEADER, _FILE_HEADER = b"Rar!\x1a\x07\x00", 0x73, 0x74
+_REMEDY = "install bsdtar (package libarchive-tools), 7z or RARLAB's unrar"
 _SEVEN_ZIP = ("7z", "7zz", "7za")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Entry:
-    """A line of a tool's list. `crc` is -1 where the archive has none."""
+    """A line of a tool's list. `crc` is `NO_CRC` where the archive has none."""
 
     name: str
     folder: bool
@@ -43,9 +43,7 @@ def rar_members(path: Path) -> Members:
         DataError: no tool is installed, or the one that is cannot read the file.
     """
     if tool := shutil.which("bsdtar"):
-        yield from _encrypted_members(path)
-        with _output([tool, "-c", "-f", "-", "--format=pax", f"@{path}"], path) as stream:
-            yield from tar_members(stream)
+        yield from _through_bsdtar(tool, path)
     elif tool := next(filter(None, map(shutil.which, _SEVEN_ZIP)), None):
         with _output([tool, "l", "-slt", "-ba", "-p-", "--", str(path)], path) as stream:
             entries = [_seven_zip_entry(fields) for fields in _blocks(_text(stream), " = ", "Path")]
@@ -53,33 +51,29 @@ def rar_members(path: Path) -> Members:
             yield from _pieces(entries, stream)
     elif tool := shutil.which("unrar"):
         with _output([tool, "lt", "-p-", "--", str(path)], path) as stream:
-            entries = [_unrar_entry(fields) for fields in _blocks(_text(stream), ": ", "Name")]
+            listed = _text(stream)
+        if "unrar-free" in listed.partition("\n\n")[0]:
+            raise DataError(f"{path}: {tool} is unrar-free, which does not tell sizes and types apart; {_REMEDY}")
+        entries = [_unrar_entry(fields) for fields in _blocks(listed, ": ", "Name")]
         with _output([tool, "p", "-inul", "-p-", "--", str(path)], path) as stream:
             yield from _pieces(entries, stream)
     else:
-        raise DataError(
-            f"{path}: needs bsdtar (package libarchive-tools), 7z or unrar on PATH to be unpacked; install one of them"
-        )
+        raise DataError(f"{path}: cannot be unpacked; {_REMEDY}")
 
 
-def _encrypted_members(path: Path) -> Members:
-    """The encrypted members of a RAR file before version 5, which bsdtar would hand out as they are stored."""
-    with open(path, "rb") as stream:
-        if stream.read(len(_MARK)) != _MARK:
-            return
-        while len(head := stream.read(7)) == 7:
-            _, kind, flags, length = struct.unpack("<HBHH", head)
-            body = stream.read(max(0, length - 7))
-            if kind == _ARCHIVE_HEADER and flags & 0x80:
-                yield Member("(all names)", None, "is encrypted")
-            if kind == _FILE_HEADER and len(body) >= 25:
-                wide = 8 if flags & 0x100 else 0  # two more size fields, of files above 4 GiB
-                if flags & 0x4:
-                    yield Member(body[25 + wide :].decode(errors="replace"), None, "is encrypted")
-                high = body[25:29] if wide else bytes(4)
-                stream.seek(int.from_bytes(body[:4] + high, "little"), os.SEEK_CUR)
-            elif flags & 0x8000:
-                stream.seek(int.from_bytes(body[:4], "little"), os.SEEK_CUR)
+def _through_bsdtar(tool: str, path: Path) -> Members:
+    """Its tar stream, held against the archive's own headers: encryption first, then the CRC of each member."""
+    crcs = {}
+    for header in rar_headers(path):
+        if header.encrypted:
+            yield Member(header.name, None, "is encrypted")
+        crcs[header.name] = header.crc
+    with _output([tool, "-c", "-f", "-", "--format=pax", f"@{path}"], path) as stream:
+        for member in tar_members(stream):
+            if member.open is None or crcs.get(member.name, NO_CRC) == NO_CRC:
+                yield member
+            else:
+                yield dataclasses.replace(member, open=functools.partial(_Checked, member, crcs[member.name]))
 
 
 @contextlib.contextmanager
@@ -133,7 +127,7 @@ def _seven_zip_entry(fields: dict[str, str]) -> _Entry:
         name=fields["Path"],
         folder=fields.get("Folder") == "+" or fields.get("Attributes", "").startswith("D"),
         size=int(fields.get("Size") or 0),
-        crc=int(fields.get("CRC") or "-1", 16),
+        crc=int(fields["CRC"], 16) if fields.get("CRC") else NO_CRC,
         refusal="is encrypted" if fields.get("Encrypted") == "+" else refusal,
     )
 
@@ -145,7 +139,7 @@ def _unrar_entry(fields: dict[str, str]) -> _Entry:
         name=fields["Name"],
         folder=kind == "Directory",
         size=int(fields.get("Size") or 0),
-        crc=int(fields.get("CRC32") or "-1", 16),
+        crc=int(fields["CRC32"], 16) if fields.get("CRC32") else NO_CRC,
         refusal="is encrypted" if "encrypted" in fields.get("Flags", "") else refusal,
     )
 
@@ -176,6 +170,21 @@ class _Piece:
         block = self._stream.read(min(size, self._left))
         self._left -= len(block)
         self._crc = zlib.crc32(block, self._crc)
-        if not block and (self._left or self._entry.crc not in (-1, self._crc)):
+        if not block and (self._left or self._entry.crc not in (NO_CRC, self._crc)):
             raise EOFError(f"member {self._entry.name!r} is cut or damaged")
+        return block
+
+
+class _Checked:
+    """The bytes of a member that hands them out unchecked; its CRC is checked at the end."""
+
+    def __init__(self, member: Member, crc: int) -> None:
+        assert member.open is not None
+        self._name, self._stream, self._expected, self._crc = member.name, member.open(), crc, 0
+
+    def read(self, size: int, /) -> bytes:
+        block = self._stream.read(size)
+        self._crc = zlib.crc32(block, self._crc)
+        if not block and self._crc != self._expected:
+            raise EOFError(f"member {self._name!r} is damaged")
         return block

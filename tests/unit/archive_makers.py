@@ -53,6 +53,28 @@ def make_rar(content, **change):
     return marker + b"".join(blocks) + _rar_block(0x7B, 0x4000, b"")
 
 
+def make_rar5(content, **change):
+    """A RAR file of version 5 with stored members; `change` may set `attributes` (a Unix mode)."""
+    blocks = [_rar5_block(1, b"\0")]
+    for name, data in content.items():
+        encoded = name.encode()
+        mode = _number(change.get(name, {}).get("attributes", 0o100644))
+        fields = b"\x04" + _number(len(data)) + mode + struct.pack("<I", zlib.crc32(data)) + b"\0\x01"
+        blocks.append(_rar5_block(2, fields + _number(len(encoded)) + encoded, _number(len(data))) + data)
+    return b"Rar!\x1a\x07\x01\x00" + b"".join(blocks) + _rar5_block(5, b"\0")
+
+
+def _rar5_block(kind, body, data_size=b""):
+    fields = _number(kind) + (b"\x02" + data_size if data_size else b"\0") + body
+    rest = _number(len(fields)) + fields
+    return struct.pack("<I", zlib.crc32(rest)) + rest
+
+
+def _number(value):
+    """Seven bits a byte, lowest first; the eighth says that more follow."""
+    return bytes([value & 0x7F | 0x80]) + _number(value >> 7) if value > 0x7F else bytes([value])
+
+
 def _rar_block(kind, flags, body):
     rest = struct.pack("<BHH", kind, flags, 7 + len(body)) + body
     return struct.pack("<H", zlib.crc32(rest) & 0xFFFF) + rest

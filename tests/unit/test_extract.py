@@ -16,7 +16,7 @@ import pytest
 from ltpa.core.errors import DataError, LtpaError
 from ltpa.data.archives import Archive
 from ltpa.data.extract import STAMP, extract, extract_all
-from tests.unit.archive_makers import MAKERS, make_rar, make_tar, make_zip
+from tests.unit.archive_makers import MAKERS, make_rar, make_rar5, make_tar, make_zip
 
 CONTENT = {
     "top/a/one.jpg": b"first",
@@ -507,7 +507,7 @@ def test_tools_that_fail_are_reported(tool, body, message, tmp_path, monkeypatch
 
 def test_no_tool_is_a_clear_remedy(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DataError, match=r"needs bsdtar \(package libarchive-tools\), 7z or unrar on PATH"):
+    with pytest.raises(DataError, match=r"install bsdtar \(package libarchive-tools\), 7z or RARLAB's unrar"):
         unpack(make_rar(CONTENT), declare("rar"), tmp_path)
 
 
@@ -519,13 +519,45 @@ def test_encrypted_rar_members_are_seen_before_bsdtar_runs(tmp_path, monkeypatch
         unpack(data, declare("rar"), tmp_path)
 
 
-@pytest.mark.skipif(shutil.which("bsdtar") is None, reason="bsdtar is not installed")
-def test_rar_with_the_real_bsdtar(tmp_path):
-    assert tree(unpack(make_rar(CONTENT), declare("rar"), tmp_path)) == {name: CONTENT[name] for name in WANTED}
+REAL_TOOLS = ("bsdtar", "7z", "7zz", "unrar")
+
+
+def only(tool, monkeypatch):
+    """Let the installed tool be the only one that is found; skip where it is not installed or cannot do the work."""
+    found = shutil.which(tool)
+    if found is None:
+        pytest.skip(f"{tool} is not installed")
+    if tool == "unrar" and "unrar-free" in Path(found).resolve().name:
+        pytest.skip("this unrar is unrar-free, which is refused")
+    monkeypatch.setattr("ltpa.data.rar.shutil.which", lambda name: found if name == tool else None)
+
+
+@pytest.mark.parametrize("make", [make_rar, make_rar5])
+@pytest.mark.parametrize("tool", REAL_TOOLS)
+def test_rar_of_both_versions_with_a_real_tool(tool, make, tmp_path, monkeypatch):
+    only(tool, monkeypatch)
+    assert tree(unpack(make(CONTENT), declare("rar"), tmp_path)) == {name: CONTENT[name] for name in WANTED}
+    flipped = bytearray(make(CONTENT))
+    flipped[len(flipped) // 2] ^= 1
+    for number, data in enumerate((make(CONTENT)[:3000], bytes(flipped))):
+        root = tmp_path / str(number)
+        root.mkdir()
+        with pytest.raises(DataError):
+            unpack(data, declare("rar"), root)
+        assert names(root) == ["in", "x.rar"]
+
+
+def test_unrar_free_is_refused_with_a_remedy(tmp_path, monkeypatch):
+    stand_in(tmp_path / "bin", monkeypatch, "unrar", r"print('\nunrar-free 0.1.3  Copyright\n\n\nRAR archive x.rar\n')")
+    with pytest.raises(DataError, match=r"unrar is unrar-free.*install bsdtar"):
+        unpack(make_rar(CONTENT), declare("rar"), tmp_path)
+
+
+def test_hostile_rar_with_the_real_bsdtar(tmp_path, monkeypatch):
+    only("bsdtar", monkeypatch)
     cases = [make_rar(content) for name, content in NAMES_HOSTILE.items() if "backslash" not in name]
     cases.append(make_rar({A: b"1", B: b"/etc"}, **{B: {"attributes": 0o120777}}))
     cases.append(make_rar({A: b"1", B: b"2"}, **{B: {"flags": 0x4}}))
-    cases.append(make_rar(CONTENT)[:3000])
     for number, data in enumerate(cases):
         root = tmp_path / str(number)
         root.mkdir()
