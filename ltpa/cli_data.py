@@ -23,8 +23,16 @@ def add_archives_option(parser: argparse.ArgumentParser) -> None:
 
 
 def archive_folders(options: argparse.Namespace) -> list[Path]:
-    """The folders that `--archives` names."""
-    return [Path(folder) for folder in options.archives.split(os.pathsep) if folder]
+    """The folders that `--archives` names.
+
+    Raises:
+        ConfigError: one does not exist; what lies in it would be downloaded.
+    """
+    folders = [Path(folder) for folder in options.archives.split(os.pathsep) if folder]
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"--archives {folder}: no such folder")
+    return folders
 
 
 def add_commands(parser: argparse.ArgumentParser, load_plan: LoadPlan) -> None:

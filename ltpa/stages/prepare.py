@@ -28,13 +28,16 @@ def run(
         say: told what goes on, a line at a time.
 
     Raises:
-        ConfigError: the declaration names no known reader, or its options are wrong.
+        ConfigError: the declaration names no known reader, its options are wrong, or `extracted` is given for a dataset
+            without files.
         DataError: the source is missing or not what it should be.
     """
     reader = spec.source.get("reader", "")
     if reader != EMBEDDED:
         _prepare_real(spec, reader, results, archives, extracted, say)
         return
+    if extracted is not None:
+        raise ConfigError(f"dataset {spec.dataset} is made from embedded images, not from files; leave out --extracted")
     from ltpa.data.embedded import generate
 
     classes, splits, facts = generate(spec.dataset, spec.source)

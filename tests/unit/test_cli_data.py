@@ -48,6 +48,21 @@ def test_prepare_list_verify_show(place, capsys):
     assert np.asarray(Image.open("sheet.png")).shape == (10 * 66, 160 + 12 * 66, 3)
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["data", "fetch", "mnist", "--archives", "gone"], "--archives gone: no such folder"),
+        (["prepare", "digits10", "--extracted", "gone"], "digits10 is made from embedded images"),
+        (["data", "show", "mnist"], "manifest.json: no such file; prepare the dataset first"),
+        (["data", "verify", "mnits"], "did you mean mnist"),
+    ],
+)
+def test_wrong_requests_are_one_error(place, capsys, command, message):
+    assert call(*command) != 0
+    told = capsys.readouterr().err
+    assert message in told and told.count("\n") == 1
+
+
 def test_verify_finds_an_altered_array_and_an_altered_archive(place, capsys):
     call("prepare", "mnist", "--archives", str(place / "archives"))
     path = place / "results/demo/data/mnist/test.images.npy"
