@@ -5,15 +5,16 @@ compatibility of the two, a_i the attention weights, g_a the vector that replace
 
 A note on eq. 2: <u, l_i + g> = <u, l_i> + <u, g>, and the second term is the same for every i. The softmax of eq. 1
 does not change when a constant is added to all c_i, so under `pc` with softmax g has no effect on the network's output
-and everything that computes it receives a zero gradient. It is computed all the same, as the paper has it;
-`ltpa.models.prune.prune_dead_branch` removes it.
+and the gradient of everything that computes it is zero. What rounding would leave of that zero, much in reduced
+precision, is not let through. g is computed all the same, as the paper has it; `ltpa.models.prune.prune_dead_branch`
+removes it.
 """
 
 import torch
 from torch import Tensor, nn, tanh
 from torch.nn import functional as F
 
-from ltpa.models.blocks import normalised_vector
+from ltpa.models.blocks import normalised_vector, scale_gradient
 
 
 def _vectors(local: Tensor) -> Tensor:
@@ -29,6 +30,10 @@ class Parametrised(nn.Module):
     """Eq. 2, `pc`: c_i = <u, l_i + g>, with a bias as in the published code.
 
     Computed as <u, l_i> + <u, g>: the same number without writing the map l + g to memory.
+
+    Attributes:
+        shift_matters: whether a constant added to all scores of a map changes what is made of them. Where it does not,
+            g and the bias of u get gradients of exactly zero.
     """
 
     uses_global = True
@@ -36,11 +41,14 @@ class Parametrised(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.u = nn.Conv2d(channels, 1, 1)
+        self.shift_matters = True
 
     def forward(self, local: Tensor, g: Tensor) -> Tensor:
         """Scores (N, h, w) of `local` (N, C, h, w) with `g` (N, C)."""
-        from_local = self.u(local).squeeze(1)
-        from_global = F.linear(g, self.u.weight.flatten(1))
+        factor = 1 if self.shift_matters else 0
+        assert self.u.bias is not None
+        from_local = F.conv2d(local, self.u.weight, scale_gradient(self.u.bias, factor)).squeeze(1)
+        from_global = F.linear(scale_gradient(g, factor), self.u.weight.flatten(1))
         return from_local + from_global.unsqueeze(2)
 
 
@@ -140,6 +148,8 @@ class AttentionUnit(nn.Module):
                 *normalised_vector(global_channels, dropout=0.5), nn.Linear(global_channels, channels)
             )
         self.compatibility = kind(self.channels)
+        if isinstance(self.compatibility, Parametrised):
+            self.compatibility.shift_matters = normalisation != "softmax"
         self.normalise = NORMALISATIONS[normalisation]
 
     def forward(self, local: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor]:

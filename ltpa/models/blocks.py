@@ -32,7 +32,7 @@ def normalised_vector(channels: int, dropout: float) -> nn.Sequential:
 
 
 class _ScaleGradient(torch.autograd.Function):
-    """Identity whose gradient is multiplied by a constant."""
+    """Identity whose gradient is multiplied by a constant; 0 gives exact zeros, even of infinities."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
@@ -41,7 +41,8 @@ class _ScaleGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0] * ctx.factor, None
+        gradient = gradients[0]
+        return gradient * ctx.factor if ctx.factor else torch.zeros_like(gradient), None
 
 
 def scale_gradient(x: Tensor, factor: float) -> Tensor:

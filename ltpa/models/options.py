@@ -116,6 +116,15 @@ class VggAttentionOptions(_PoolOptions, AttentionOptions):
     levels: tuple[str, ...] = ordered(("conv10", "conv13"), VGG_LEVELS, at_least=1)
     global_branches: str = choice("shared", "per-level")
 
+    def check_image_size(self, size: int) -> None:
+        """As every family; `pools: cub` cuts conv7's map to 32 x 32 before it is attended to, and never enlarges it."""
+        super().check_image_size(size)
+        if self.pools == "cub" and "conv7" in self.levels and size < 32:
+            raise ModelError(
+                f"{self.family} with pools 'cub' attends to conv7's map at 32 x 32, which {size} x {size} images do "
+                "not give; use a size of at least 32, pools 'cifar', or levels without conv7"
+            )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ResNetOptions(AttentionOptions):

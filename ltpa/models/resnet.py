@@ -9,7 +9,7 @@ from ltpa.models.attended import SHARED, AttendedClassifier
 from ltpa.models.attention import AttentionUnit
 from ltpa.models.base import AttentionClassifier
 from ltpa.models.blocks import ConvBlock, max_pool, scale_gradient
-from ltpa.models.options import ResNetOptions
+from ltpa.models.options import RESNET_LEVELS, ResNetOptions
 from ltpa.models.plain import PlainClassifier
 
 STEM_CHANNELS = 16
@@ -47,10 +47,10 @@ class Bottleneck(nn.Module):
 class ResNetTrunk(nn.Module):
     """conv1 and three stages. Maps images to the raw residual sums {"stage2": ..., "stage3": ...}.
 
-    Gradients that leave the maps named in `averaged` are halved.
+    Gradients that leave the maps named in `averaged` are halved. Nothing is built behind the map `last`.
     """
 
-    def __init__(self, options: ResNetOptions, averaged: Collection[str] = ()) -> None:
+    def __init__(self, options: ResNetOptions, averaged: Collection[str] = (), last: str = "stage3") -> None:
         super().__init__()
         channels = options.channels(STEM_CHANNELS)
         self.conv1 = nn.Conv2d(3, channels, 3, padding=1, bias=False)
@@ -64,6 +64,8 @@ class ResNetTrunk(nn.Module):
             ]
             self.stages[name] = nn.Sequential(*units)
             channels = out_channels
+            if name == last:
+                break
         self.averaged = frozenset(averaged)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -73,7 +75,7 @@ class ResNetTrunk(nn.Module):
         for name, stage in self.stages.items():
             x = scale_gradient(stage(x), 0.5 if name in self.averaged else 1)
             maps[name] = x
-        return {level: maps[level] for level in ("stage2", "stage3")}
+        return {level: value for level, value in maps.items() if level in RESNET_LEVELS}
 
 
 class PlainResNet(PlainClassifier):
@@ -85,13 +87,13 @@ class PlainResNet(PlainClassifier):
         nn.init.zeros_(self.head.bias)
 
 
-def _global_branch(channels: int) -> nn.Sequential:
-    """(N, 256, S/4, S/4) -> g (N, 256): BN, ReLU, pool, one convolution, pool to 1 x 1, dropout, linear."""
+def _global_branch(in_channels: int, channels: int) -> nn.Sequential:
+    """The last level's map -> g (N, 256): BN, ReLU, pool, one convolution, pool to 1 x 1, dropout, linear."""
     return nn.Sequential(
-        nn.BatchNorm2d(channels),
+        nn.BatchNorm2d(in_channels),
         nn.ReLU(inplace=True),
         max_pool(2),
-        ConvBlock(channels, channels, 0.4),
+        ConvBlock(in_channels, channels, 0.4),
         nn.AdaptiveMaxPool2d(1),
         nn.Flatten(),
         nn.Dropout(0.5),
@@ -106,8 +108,11 @@ def build_resnet(options: ResNetOptions, num_classes: int, image_size: int) -> A
     if not options.levels:
         neck = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         return PlainResNet(architecture, num_classes, image_size, ResNetTrunk(options), neck, channels)
-    trunk = ResNetTrunk(options, averaged=options.levels if options.legacy_grad_avg else ())
-    branches: dict[str, nn.Module] = {} if options.compatibility == "local" else {SHARED: _global_branch(channels)}
+    last = options.levels[-1]
+    trunk = ResNetTrunk(options, averaged=options.levels if options.legacy_grad_avg else (), last=last)
+    branches: dict[str, nn.Module] = {}
+    if options.compatibility != "local":
+        branches[SHARED] = _global_branch(options.channels(STAGES[last][0]), channels)
     units: dict[str, AttentionUnit] = {
         level: AttentionUnit(
             options.channels(STAGES[level][0]),

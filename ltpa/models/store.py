@@ -100,7 +100,8 @@ def read_sealed(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(_HEADER)
             names = file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
+            # Copied to addresses of torch's own choosing: how kernels round depends on where their operands begin.
+            tensors = {name: file.get_tensor(name).clone() for name in names}
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such model file; run its training first") from error
     except (SafetensorError, OSError) as error:

@@ -41,7 +41,7 @@ class VggTrunk(nn.Module):
 
     Maps images to {"conv7": (N, 256, ...), "conv10": (N, 512, ...), "conv13": (N, 512, ...)}. `pools` are the pools
     after a layer; `before_attention` is one on conv7's map ahead of its use as local features. Gradients that leave
-    the maps named in `averaged` are halved.
+    the maps named in `averaged` are halved. Nothing is built behind the map `last`.
     """
 
     def __init__(
@@ -50,28 +50,34 @@ class VggTrunk(nn.Module):
         pools: dict[int, nn.Module],
         before_attention: nn.Module | None = None,
         averaged: Collection[str] = (),
+        last: str = "conv13",
     ) -> None:
         super().__init__()
         self.section1 = convolutions(options, 1, 7, pools)
         if before_attention is not None:
             self.section1.add_module("pool_local", before_attention)
-        self.pool7 = pools[7]
-        self.section2 = convolutions(options, 8, 10, pools)
-        self.pool10 = pools[10]
-        self.section3 = convolutions(options, 11, 13, pools)
+        if last != "conv7":
+            self.pool7 = pools[7]
+            self.section2 = convolutions(options, 8, 10, pools)
+        if last == "conv13":
+            self.pool10 = pools[10]
+            self.section3 = convolutions(options, 11, 13, pools)
+        self.last = last
         self.averaged = frozenset(averaged)
 
     def local(self, level: str, x: Tensor) -> Tensor:
         """Map of `level` from the input of its section."""
-        section = {"conv7": self.section1, "conv10": self.section2, "conv13": self.section3}[level]
+        section = self.get_submodule({"conv7": "section1", "conv10": "section2", "conv13": "section3"}[level])
         return scale_gradient(section(x), 0.5 if level in self.averaged else 1)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Local features by level of images (N, 3, S, S)."""
-        conv7 = self.local("conv7", x)
-        conv10 = self.local("conv10", self.pool7(conv7))
-        conv13 = self.local("conv13", self.pool10(conv10))
-        return {"conv7": conv7, "conv10": conv10, "conv13": conv13}
+        maps = {"conv7": self.local("conv7", x)}
+        if self.last != "conv7":
+            maps["conv10"] = self.local("conv10", self.pool7(maps["conv7"]))
+        if self.last == "conv13":
+            maps["conv13"] = self.local("conv13", self.pool10(maps["conv10"]))
+        return maps
 
 
 class GlobalBranch(nn.Sequential):
@@ -151,6 +157,7 @@ def build_vgg_attention(options: VggAttentionOptions, num_classes: int, image_si
         _late_pools(cub, attends_conv7),
         before_attention=nn.AdaptiveMaxPool2d(32) if cub and attends_conv7 else None,
         averaged=options.levels if options.legacy_grad_avg else (),
+        last=options.levels[-1],
     )
     units: dict[str, AttentionUnit] = {
         level: AttentionUnit(

@@ -11,6 +11,7 @@ from networks import NARROW, images, narrow, options_of
 from ltpa.core.declared import config_dir, load_declaration, near_matches
 from ltpa.core.errors import ConfigError, ModelError
 from ltpa.models import build_model, create_model, get_variant, list_models, resolve_architecture
+from ltpa.models.describe import describe
 from ltpa.models.options import parse_options
 
 PAPER = [
@@ -105,6 +106,35 @@ def test_pools_for_birds(name, sides):
     assert [value.shape[2] for value in maps.values()] == sides
 
 
+@pytest.mark.parametrize("pools", ["cifar", "cub"])
+@pytest.mark.parametrize("name", [name for name in EVERY if name.startswith("vgg-att")])
+def test_the_smallest_images_leave_maps_to_attend_to(name, pools):
+    """A softmax over a single position would be 1 whatever the network sees."""
+    size = 32 if pools == "cub" and "att3" in name else 16
+    with torch.device("meta"):
+        model = narrow(name, image_size=size, pools=pools)
+        maps = model.local_features(torch.empty(1, 3, size, size))
+    assert min(maps[level].shape[2] for level in model.attention_levels) >= 2
+
+
+@pytest.mark.parametrize(
+    ("name", "levels"),
+    [("vgg-att2-concat-pc", level) for level in (["conv7"], ["conv10"], ["conv7", "conv10"], ["conv7", "conv13"])]
+    + [("rn164-att2", ["stage2"])],
+)
+@pytest.mark.parametrize("compatibility", ["pc", "dp"])
+def test_nothing_is_built_behind_the_last_level(name, levels, compatibility):
+    """Every parameter takes part in the loss, and those `describe` calls live get a gradient that is not zero."""
+    options = {"levels": levels, "compatibility": compatibility, "dropout": 0.0}
+    model = narrow(name, bn_weight="one", image_size=16, **options)
+    assert tuple(model.local_features(images(1, 16, dtype=torch.float32)))[-1] == levels[-1]
+    model.loss(images(8, 16, dtype=torch.float32), torch.arange(8) % 5).backward()
+    live = sum(value.numel() for value in model.parameters() if value.grad.any())
+    facts = describe(name, 5, 16, NARROW, **options_of(name), **options, bn_weight="one")
+    assert facts["live_parameters"] == live
+    assert (facts["dead_parameters"] == 0) == (compatibility == "dp")
+
+
 def test_vgg_halves_its_map_at_every_pool():
     model = narrow("vgg").eval()
     sides = []
@@ -182,6 +212,11 @@ def test_dropout_stands_where_the_published_code_has_it():
         (("vgg-att2-concat-pc", 10), {"levels": []}, "at least 1"),
         (("vgg-att2-concat-pc", 10), {"levels": ["conv4"]}, "'conv10'"),
         (("vgg-att3-concat-pc", 10, 8), {}, "at least 16"),
+        (
+            ("vgg-att3-concat-pc", 10, 16),
+            {"pools": "cub"},
+            "size of at least 32, pools 'cifar', or levels without conv7",
+        ),
         (("rn164", 10, 18), {}, "divisible by 4"),
         (("rn164", 10), {"blocks_per_stage": 0}, "a whole number of at least 1"),
         (("rn164", 10), {"blocks_per_stage": True}, "a whole number"),
