@@ -1,11 +1,15 @@
 """The same numbers by other roads: memory format, bfloat16, graph capture; and as they were when first written."""
 
+import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from networks import images, narrow
 from torch import nn
+from torch.nn import functional as F
 
 from ltpa.models import get_variant, list_models
 
@@ -38,19 +42,23 @@ def test_channels_last(variant):
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
 
 
+# Root mean square error against the spread of outputs over images. Dot products are sums of many terms, and softmax
+# exponentiates their error.
+HALF_TOLERANCES = {torch.bfloat16: {"dp": 0.75, "other": 0.2}, torch.float16: {"dp": 0.15, "other": 0.05}}
+
+
+@pytest.mark.parametrize("dtype", HALF_TOLERANCES, ids=str)
 @pytest.mark.parametrize("variant", list_models())
-def test_bfloat16_stays_near_float32(variant):
-    """Error against the spread of outputs over images; attention weights are normalised in float32 all the same."""
+def test_half_precision_stays_near_float32(variant, dtype):
+    """Attention weights are normalised in float32 all the same."""
     model = lively(variant)
     x = images(4, 16, dtype=torch.float32)
     with torch.no_grad():
         expected = model(x)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", dtype):
             got, maps = model(x).float(), model.attention(x)
     spread = float((expected - expected.mean(dim=0)).square().mean().sqrt())
-    limit = (
-        0.75 if "-dp" in variant else 0.2
-    )  # dot products are sums of many terms, and softmax exponentiates their error
+    limit = HALF_TOLERANCES[dtype]["dp" if "-dp" in variant else "other"]
     assert float((got - expected).square().mean().sqrt()) < limit * spread
     for level, weights in maps.items():
         if (variant, level) != ("vgg-pan", "conv10"):
@@ -90,44 +98,58 @@ def test_training_step_captures_as_one_graph(variant):
         torch.testing.assert_close(captured, eager, atol=1e-6, rtol=1e-4)
 
 
+COMPILED = list_models() if os.environ.get("LTPA_COMPILE_EVERY") else ["vgg-att-pc", "rn164-att"]
+
+
 @pytest.mark.compiler
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch's default compiler needs g++ on a CPU")
-def test_compiled_code_agrees_with_eager():
-    model = shallow("vgg-att-pc")
+@pytest.mark.parametrize("variant", COMPILED)
+def test_compiled_code_agrees_with_eager(variant):
+    """Two networks; set LTPA_COMPILE_EVERY=1 for all of them, which takes some minutes."""
+    torch.compiler.reset()
+    model = shallow(variant)
     x = images(2, 16, dtype=torch.float32)
     with torch.no_grad():
         expected = model(x)
         assert_far_apart(expected[0], expected[1], 1e-5)
-        torch.testing.assert_close(torch.compile(model)(x), expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(torch.compile(model, fullgraph=True)(x), expected, atol=1e-5, rtol=1e-4)
 
 
-# First two logits of the second of two images for a network of width 1/16 and 5 classes, seed 0 (torch 2.13, CPU). They
-# pin initialisation order and forward pass. The tolerance covers the last digits of other processors' instructions.
-GOLDEN: dict[str, tuple[float, float]] = {
-    "vgg": (-0.088843, -0.079724),
-    "vgg-gap": (-0.219198, -0.105993),
-    "vgg-pan": (-0.054985, -0.131700),
-    "rn164": (0.027733, 0.213654),
-    "vgg-att-dp": (-0.174522, -0.188730),
-    "vgg-att2-indep-dp": (-1.668681, -1.558489),
-    "vgg-att2-concat-dp": (0.015256, -0.025746),
-    "vgg-att-pc": (-0.067475, 0.046484),
-    "vgg-att2-indep-pc": (-1.474265, -1.748854),
-    "vgg-att2-concat-pc": (-0.015186, 0.001915),
-    "vgg-att3-concat-pc": (0.128055, -0.107096),
-    "rn164-att": (0.853116, -1.200600),
-    "rn164-att2": (-0.510142, 0.036672),
-    "vgg-att2-concat-pctanh": (-0.014680, 0.001159),
-    "vgg-att2-concat-pcsigmoid": (-0.012025, -0.003035),
-    "vgg-att2-concat-local": (-0.134095, -0.085602),
-    "vgg-att2-concat-pc-globals2": (-0.210021, 0.288680),
-    "vgg-att3-concat-pc-up": (-0.087962, 0.110791),
-}
+GOLDEN = Path(__file__).parents[1] / "golden/networks.json"
+# Of numbers around 1, where float32 differs from float64 by up to 2e-4 and one processor from another by less.
+GOLDEN_TOLERANCE = 5e-4
+
+
+def summary(variant):
+    """Numbers that pin initial weights and forward pass: of two images the logits, of the second features and maps.
+
+    Features are mean, deviation and the first six; maps are averaged to 4 x 4 parts, uniform maps giving ones.
+    """
+    model, x = lively(variant), images(2, 16, dtype=torch.float32)
+    with torch.no_grad():
+        logits, features, maps = model(x), model.features(x)[1], model.attention(x)
+    found = {"logits": logits, "features": torch.cat([features.mean()[None], features.std()[None], features[:6]])}
+    for level, weights in maps.items():
+        found[level] = F.adaptive_avg_pool2d(weights[1:], 4)[0] * weights[0].numel()
+    return found
 
 
 @pytest.mark.parametrize("variant", list_models())
-def test_golden_logits(variant):
-    model = narrow(variant, bn_weight="one").eval()
-    with torch.no_grad():
-        logits = model(images(2, 32, dtype=torch.float32))[1, :2]
-    torch.testing.assert_close(logits, torch.tensor(GOLDEN[variant]), atol=2e-5, rtol=1e-4)
+def test_golden_tensors(variant):
+    """Written by torch 2.13 on a CPU; set LTPA_UPDATE_GOLDEN=1 to write them anew after an intended change."""
+    found = summary(variant)
+    if os.environ.get("LTPA_UPDATE_GOLDEN"):
+        written = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+        rounded = {name: [float(f"{value:.6g}") for value in tensor.flatten()] for name, tensor in found.items()}
+        lines = [f' "{name}": {json.dumps(values)}' for name, values in (written | {variant: rounded}).items()]
+        GOLDEN.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    expected = json.loads(GOLDEN.read_text())[variant]
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        got = found[name].flatten()
+        torch.testing.assert_close(got, torch.tensor(values), atol=GOLDEN_TOLERANCE, rtol=GOLDEN_TOLERANCE, msg=name)
+        assert got.std() > 50 * GOLDEN_TOLERANCE, "numbers that are all alike would pin little"
+
+
+def test_golden_tensors_are_of_every_network():
+    assert list(json.loads(GOLDEN.read_text())) == list_models()
