@@ -9,6 +9,7 @@ import numpy as np
 from ltpa.core.errors import DataError
 from ltpa.data.arrays import Split
 from ltpa.data.boxes import Boxes, Flag
+from ltpa.data.masks import squashed
 from ltpa.evaluation.patches import overlap
 
 _NEAR = 0.9  # overlap from which two boxes count as the same
@@ -25,7 +26,7 @@ def statistics(found: Boxes, split: Split) -> dict[str, float]:
     values["fallback_rate"] = float((found.flags & Flag.FALLBACK != 0).mean())
     values["repeat_rate"] = float((found.flags & Flag.REPEAT != 0).mean())
     if split.masks is not None:
-        values |= _inside_statistics(inside_masks(found.boxes, split.masks))
+        values |= _inside_statistics(inside_masks(found.boxes, squashed(split.masks, size)))
     elif split.boxes is not None:
         values |= _inside_statistics(inside_boxes(found.boxes, split.boxes))
     if split.boxes is not None:
