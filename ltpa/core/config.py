@@ -29,12 +29,28 @@ class Scale(_Section):
     networks: dict[Literal["vgg", "resnet"], dict[str, Any]] = {}
 
 
+class Minutes(_Section):
+    """How long a scheduler lets a job run, per kind of job; `view` is tables, checks, figures and tracking."""
+
+    prepare: Positive = 60
+    train: Positive = 240
+    evaluate: Positive = 120
+    view: Positive = 30
+
+
 class Jobs(_Section):
-    """How the work is cut into jobs, and `archives`, folders of dataset archives that need no download."""
+    """How the work is cut into jobs, and `archives`, folders of dataset archives that need no download.
+
+    `mem_mb` and `minutes` are what a job asks of a scheduler; attempt n asks for n times as much, at most `max_growth`
+    times. `seeds_per_evaluation` is `seeds_per_job` where it is not given.
+    """
 
     threads: Positive = 1
     seeds_per_job: Positive = 1
+    seeds_per_evaluation: Positive | None = None
     mem_mb: Positive = 2000
+    minutes: Minutes = Minutes()
+    max_growth: Positive = 3
     gpus: Annotated[int, Field(ge=0, le=1)] = 0
     track: bool = True
     tolerate_failures: bool = False

@@ -1,6 +1,5 @@
 """The plan of a configuration: everything the DAG and the command line ask."""
 
-import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -131,10 +130,10 @@ class Plan:
 
     # --- blocks of seeds -------------------------------------------------------------------------------------------
 
-    @functools.cached_property
-    def blocks(self) -> list[list[int]]:
-        """The seeds, cut into the groups that one job handles."""
-        size = self.config.jobs.seeds_per_job
+    def blocks(self, stage: str = "train") -> list[list[int]]:
+        """The seeds, cut into the groups that one job of a stage handles."""
+        jobs = self.config.jobs
+        size = jobs.seeds_per_evaluation or jobs.seeds_per_job if stage in EVALUATIONS else jobs.seeds_per_job
         return [self.config.seeds[i : i + size] for i in range(0, len(self.config.seeds), size)]
 
     # --- specs -----------------------------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ def summarise(plan: Plan) -> str:
     counts = Counter(run.stage for run in all_runs(plan))
     lines = ["| stage | networks | jobs |", "|---|---:|---:|"]
     for stage, runs in counts.items():
-        lines.append(f"| {stage} | {runs * len(plan.config.seeds)} | {runs * len(plan.blocks)} |")
+        lines.append(f"| {stage} | {runs * len(plan.config.seeds)} | {runs * len(plan.blocks(stage))} |")
     views = len(plan.config.tables) + 2 + plan.config.jobs.track
-    total = len(plan.config.datasets) + sum(counts.values()) * len(plan.blocks) + views
+    total = len(plan.config.datasets) + sum(runs * len(plan.blocks(stage)) for stage, runs in counts.items()) + views
     lines += [f"| prepare | | {len(plan.config.datasets)} |", f"| views | | {views} |", f"| total | | {total} |"]
     return "\n".join(lines)
 

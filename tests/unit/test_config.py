@@ -42,7 +42,7 @@ def test_every_scale_file_is_valid_and_plans_every_job(path):
             whole.evaluation_spec(run.stage, run.dataset, run.variant)
     for table in whole.config.tables:
         views.table_spec(whole, table)
-    assert len(runs) * len(whole.blocks) < 2000
+    assert len(runs) * len(whole.blocks()) < 2000
 
 
 def test_demo_trains_every_variant_of_the_paper_on_two_seeds():
@@ -64,7 +64,7 @@ def test_specs_do_not_depend_on_seeds_or_on_other_variants():
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=12, unique=True), st.integers(1, 5))
 @settings(max_examples=25)
 def test_blocks_hold_every_seed_once_in_order(seeds, size):
-    blocks = plan(seeds=seeds, jobs={"seeds_per_job": size}).blocks
+    blocks = plan(seeds=seeds, jobs={"seeds_per_job": size}).blocks()
     assert [seed for block in blocks for seed in block] == seeds
     assert all(len(block) == size for block in blocks[:-1]) and 1 <= len(blocks[-1]) <= size
 

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 
 from ltpa.core import layout
 from ltpa.core.config import parse_config
@@ -37,6 +38,10 @@ CONDA = any(
 )
 PYTHON = "python" if CONDA else shlex.quote(sys.executable)
 
+# A scheduler sends SIGUSR1 to all processes of a job when its time is nearly over. A training saves its state and stops;
+# the Snakemake around it and other jobs must not die of it. Jobs are started by `exec`, so that no shell stands between.
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
 # Folders of archives come to the job by the environment: where they lie must not make anything run anew.
 shell.prefix(
     f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT))} OMP_NUM_THREADS={JOBS.threads} "
@@ -62,6 +67,15 @@ def code(stage):
         str(path.relative_to(here) if path.is_relative_to(here) else path)
         for path in paths
     ]
+
+
+# Resources beside these: `cpus_per_task`, because Snakemake cuts a submitted job's threads to the cores of the machine it
+# runs on itself, and a scheduler should be asked for what the job uses.
+
+
+def grown(amount):
+    """A request that grows with the attempts: a job that ran out of memory or time gets more of it."""
+    return lambda wildcards, attempt: amount * min(attempt, JOBS.max_growth)
 
 
 def seeds_name(block):

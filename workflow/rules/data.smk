@@ -14,11 +14,13 @@ rule prepare:
         "../../envs/torch.yaml"
     threads: JOBS.threads
     resources:
-        mem_mb=JOBS.mem_mb,
+        cpus_per_task=JOBS.threads,
+        mem_mb=grown(JOBS.mem_mb),
+        runtime=grown(JOBS.minutes.prepare),
     params:
         spec=lambda wildcards: PLAN.prepare_spec(wildcards.dataset).to_json(),
     message:
         "Preparing {wildcards.dataset}"
     shell:
-        f"{PYTHON} -m ltpa prepare --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+        f"exec {PYTHON} -m ltpa prepare --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
         '--archives "$LTPA_ARCHIVES" > {log:q} 2>&1'

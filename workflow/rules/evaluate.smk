@@ -2,7 +2,7 @@
 
 
 for stage in EVALUATIONS:
-    for block in PLAN.blocks:
+    for block in PLAN.blocks(stage):
 
         rule:
             name:
@@ -31,7 +31,9 @@ for stage in EVALUATIONS:
             threads: JOBS.threads
             resources:
                 gpu=JOBS.gpus,
-                mem_mb=JOBS.mem_mb,
+                cpus_per_task=JOBS.threads,
+                mem_mb=grown(JOBS.mem_mb),
+                runtime=grown(JOBS.minutes.evaluate),
             params:
                 spec=lambda wildcards, stage=stage: PLAN.evaluation_spec(
                     stage, wildcards.dataset, wildcards.variant
@@ -41,5 +43,5 @@ for stage in EVALUATIONS:
             message:
                 "Evaluating {wildcards.variant} trained on {wildcards.dataset}: {params.stage}, seeds {params.seeds}"
             shell:
-                f"{PYTHON} -m ltpa {{params.stage}} --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+                f"exec {PYTHON} -m ltpa {{params.stage}} --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
                 "--seeds {params.seeds} > {log:q} 2>&1"

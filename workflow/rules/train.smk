@@ -1,7 +1,7 @@
 # Training: one job per dataset, variant and block of seeds.
 
 
-for block in PLAN.blocks:
+for block in PLAN.blocks():
 
     rule:
         name:
@@ -27,7 +27,9 @@ for block in PLAN.blocks:
         threads: JOBS.threads
         resources:
             gpu=JOBS.gpus,
-            mem_mb=JOBS.mem_mb,
+            cpus_per_task=JOBS.threads,
+            mem_mb=grown(JOBS.mem_mb),
+            runtime=grown(JOBS.minutes.train),
         params:
             spec=lambda wildcards: PLAN.train_spec(
                 wildcards.dataset, wildcards.variant
@@ -37,5 +39,5 @@ for block in PLAN.blocks:
         message:
             "Training {wildcards.variant} on {wildcards.dataset}, seeds {params.seeds}"
         shell:
-            f"{PYTHON} -m ltpa train --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+            f"exec {PYTHON} -m ltpa train --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
             "--seeds {params.seeds} {params.tolerate} > {log:q} 2>&1"

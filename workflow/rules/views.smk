@@ -27,13 +27,14 @@ rule table:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=JOBS.mem_mb,
+        mem_mb=grown(JOBS.mem_mb),
+        runtime=grown(JOBS.minutes.view),
     params:
         spec=lambda wildcards: views.table_spec(PLAN, wildcards.table).to_json(),
     message:
         "Building {wildcards.table}"
     shell:
-        f"{PYTHON} -m ltpa table --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+        f"exec {PYTHON} -m ltpa table --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
         "--records {input.records:q} {input.manifests:q} > {log:q} 2>&1"
 
 
@@ -52,13 +53,14 @@ rule check:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=JOBS.mem_mb,
+        mem_mb=grown(JOBS.mem_mb),
+        runtime=grown(JOBS.minutes.view),
     params:
         spec=views.check_spec(PLAN).to_json(),
     message:
         "Checking that networks learned and attention attends"
     shell:
-        f"{PYTHON} -m ltpa check --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+        f"exec {PYTHON} -m ltpa check --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
         "--records {input.records:q} > {log:q} 2>&1"
 
 
@@ -81,13 +83,14 @@ rule track:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=JOBS.mem_mb,
+        mem_mb=grown(JOBS.mem_mb),
+        runtime=grown(JOBS.minutes.view),
     params:
         spec=views.track_spec(PLAN).to_json(),
     message:
         "Writing {PLAN.results}/mlflow.db and holding every table against it"
     shell:
-        f"{PYTHON} -m ltpa track --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+        f"exec {PYTHON} -m ltpa track --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
         "--records {input.records:q} --tables {input.tables:q} > {log:q} 2>&1"
 
 
@@ -124,13 +127,14 @@ rule figures:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=JOBS.mem_mb,
+        mem_mb=grown(JOBS.mem_mb),
+        runtime=grown(JOBS.minutes.view),
     params:
         spec=views.figures_spec(PLAN).to_json(),
     message:
         "Drawing attention overlays and learning curves"
     shell:
-        f"{PYTHON} -m ltpa figures --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+        f"exec {PYTHON} -m ltpa figures --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
         "--records {input.records:q} > {log:q} 2>&1"
 
 
