@@ -37,3 +37,4 @@ lint: $(STAMP)
 lock: $(STAMP)
 	@(sed -n '/^#/p' requirements.lock; $(BIN)/pip freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/^\(torch==[0-9.]*\)+.*/\1/') > requirements.lock.new
 	mv requirements.lock.new requirements.lock
+	$(BIN)/python envs/renew.py

@@ -36,7 +36,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CryptoType=crypto/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=10
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
@@ -62,7 +62,7 @@ SlurmdTimeout=10
 KillWait=5
 OverTimeLimit=0
 MinJobAge=600
-SchedulerParameters=batch_sched_delay=1,sched_interval=2,bf_interval=2,requeue_delay=1
+SchedulerParameters=batch_sched_delay=1,sched_interval=2,bf_interval=2
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 GresTypes=gpu
@@ -130,15 +130,17 @@ class Cluster:
 
     Args:
         folder: for files, logs and state; not there yet, or left by an ended SLURM.
-        gpus: GPUs of each of the two nodes.
+        gpus: GPUs of each node.
         cpus: cores that each node claims to have.
         memory: megabytes that each node claims to have.
+        nodes: how many of the two nodes there are.
     """
 
-    def __init__(self, folder: Path, gpus: int = 2, cpus: int = 4, memory: int = 8000) -> None:
+    def __init__(self, folder: Path, gpus: int = 2, cpus: int = 4, memory: int = 8000, nodes: int = 2) -> None:
         if not folder.name.startswith("ltpa-slurm"):
             raise Unavailable(f"{folder}: the name must begin with ltpa-slurm")
         self.folder = folder.resolve()
+        self._nodes = NODES[:nodes]
         self._size = {"gpus": gpus, "cpus": cpus, "memory": memory}
 
     def start(self) -> None:
@@ -155,20 +157,20 @@ class Cluster:
             self._munge()
             self._daemon("slurmctld")
             self._wait("scontrol ping", lambda: "is UP" in run("scontrol", "ping"))
-            for node in NODES:
+            for node in self._nodes:
                 self.start_node(node)
-            self._wait("nodes", lambda: run("sinfo", "-hN", "-o", "%T").split().count("idle") >= len(NODES))
+            self._wait("nodes", lambda: run("sinfo", "-hN", "-o", "%T").split().count("idle") >= len(self._nodes))
         except BaseException:
             self.stop()
             raise
 
     def _write(self) -> None:
-        controller, *nodes = _free_ports(1 + len(NODES))
+        controller, *nodes = _free_ports(1 + len(self._nodes))
         host = socket.gethostname()
         size = "CPUs={cpus} RealMemory={memory} Gres=gpu:fake:{gpus}".format(**self._size)
         lines = [
             f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} {size}"
-            for name, port in zip(NODES, nodes, strict=True)
+            for name, port in zip(self._nodes, nodes, strict=True)
         ]
         (self.folder / "slurm.conf").write_text(
             CONFIGURATION.format(host=host, controller_port=controller, folder=self.folder, nodes="\n".join(lines))
@@ -177,7 +179,7 @@ class Cluster:
         for path in devices:  # SLURM counts GPUs by their device files; these are further names of /dev/null
             path.unlink(missing_ok=True)
             os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
-        gres = f"NodeName={','.join(NODES)} Name=gpu Type=fake File={','.join(map(str, devices))}\n"
+        gres = f"NodeName={','.join(self._nodes)} Name=gpu Type=fake File={','.join(map(str, devices))}\n"
         (self.folder / "gres.conf").write_text("AutoDetect=off\n" + gres)
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")  # slurmd stops where it finds no cgroups
         (self.folder / "state").mkdir(exist_ok=True)

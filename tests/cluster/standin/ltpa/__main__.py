@@ -1,0 +1,52 @@
+"""A stand-in for `python -m ltpa <stage>`: sleeps as long as the stage would compute, and leaves files of its names.
+
+For tests/cluster/simulate.py alone, which puts it into the folder that jobs run in. Nothing it writes is a result.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+parser = argparse.ArgumentParser()
+parser.add_argument("stage")
+parser.add_argument("--spec", type=json.loads, required=True)
+parser.add_argument("--results", type=Path, required=True)
+parser.add_argument("--seeds", type=int, nargs="*", default=[0])
+options, _ = parser.parse_known_args()
+stage, spec, results = options.stage, options.spec, options.results
+
+settings = json.loads(Path("simulation.json").read_text())
+minutes = settings["minutes"]
+dataset, variant = spec.get("dataset", ""), spec.get("variant", "")
+if stage == "train":
+    family = "resnet" if variant.startswith("rn") else "plain" if variant in ("vgg", "vgg-gap") else "attention"
+    amount = minutes["train"][family] * minutes["factor"].get(dataset, 1)
+else:
+    amount = minutes[stage]
+started = time.time()
+time.sleep(amount * len(options.seeds) * settings["seconds_per_minute"])
+
+runs = [results / stage / dataset / variant / f"seed-{seed}" for seed in options.seeds]
+paths = {
+    "prepare": [results / "data" / dataset / "manifest.json"],
+    "train": [run / name for run in runs for name in ("model.safetensors", "history.csv", "result.json")],
+    "table": [results / "tables" / f"{spec.get('table')}.{end}" for end in ("tidy.csv", "csv", "md", "tex", "html")],
+    "check": [results / "checks.json", results / "checks.md"],
+    "track": [results / "tracking.json"],
+    "figures": [
+        results / "figures" / n for n in ("index.json", "attention.png", "learning-curves.png", "fooling-rate.png")
+    ],
+}.get(stage, [run / "result.json" for run in runs])
+for path in paths:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("stand-in\n")
+line = {
+    "stage": stage, "dataset": dataset, "variant": variant, "start": started, "seconds": time.time() - started,
+    "job": os.environ.get("SLURM_JOB_ID", ""),
+}  # fmt: skip
+with open("simulation.jsonl", "a") as stream:
+    stream.write(json.dumps(line) + "\n")
+sys.exit(0)
