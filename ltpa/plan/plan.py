@@ -133,7 +133,7 @@ class Plan:
     def blocks(self, stage: str = "train") -> list[list[int]]:
         """The seeds, cut into the groups that one job of a stage handles."""
         jobs = self.config.jobs
-        size = jobs.seeds_per_evaluation or jobs.seeds_per_job if stage in EVALUATIONS else jobs.seeds_per_job
+        size = jobs.seeds_per_evaluation or jobs.seeds_per_job if stage != "train" else jobs.seeds_per_job
         return [self.config.seeds[i : i + size] for i in range(0, len(self.config.seeds), size)]
 
     # --- specs -----------------------------------------------------------------------------------------------------

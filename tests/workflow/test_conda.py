@@ -41,7 +41,7 @@ def test_jobs_run_in_the_declared_environments_and_give_the_same_table(fresh: Ch
     listed = run(fresh, path, "--sdm", "conda", "-n", "--", "figure6")
     assert "Nothing to be done" in listed.stdout + listed.stderr
     shutil.rmtree(fresh.results)
-    plain = run(fresh, os.environ["PATH"], "figure6")
+    plain = run(fresh, os.environ["PATH"], "--", "figure6")
     assert plain.returncode == 0, plain.stderr
     assert tables(fresh) == first
 

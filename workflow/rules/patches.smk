@@ -1,7 +1,7 @@
 # Patch boxes: one job per dataset, patch source and block of seeds.
 
 
-for block in PLAN.blocks:
+for block in PLAN.blocks("patches"):
 
     rule:
         name:
@@ -26,7 +26,9 @@ for block in PLAN.blocks:
         threads: JOBS.threads
         resources:
             gpu=JOBS.gpus,
-            mem_mb=JOBS.mem_mb,
+            cpus_per_task=JOBS.threads,
+            mem_mb=grown(JOBS.mem_mb),
+            runtime=grown(JOBS.minutes.evaluate),
         params:
             spec=lambda wildcards: PLAN.patch_spec(
                 wildcards.dataset, wildcards.source
@@ -35,5 +37,5 @@ for block in PLAN.blocks:
         message:
             "Patch boxes of {wildcards.source} on {wildcards.dataset}, seeds {params.seeds}"
         shell:
-            f"{PYTHON} -m ltpa patches --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+            f"exec {PYTHON} -m ltpa patches --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
             "--seeds {params.seeds} > {log:q} 2>&1"
