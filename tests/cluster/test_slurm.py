@@ -8,6 +8,7 @@ here: the trainings compute on the processor, and ask for a GPU all the same whe
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -148,3 +149,73 @@ def test_a_table_from_requeued_and_cancelled_jobs_is_that_of_a_local_run(cluster
     assert resumed[0] >= 2, "the requeued training began anew"
     if cancelled:
         assert f"SLURM-job '{cancelled}' failed" in distant.output
+
+
+STORM = {"variants": ["vgg-att2-concat-pc"], "datasets": ["digits-marks"], "tables": ["figure6"], "seeds": [0, 1]}
+STORM_JOBS = {**SHORT_JOBS, "minutes": {"prepare": 5, "train": 2, "evaluate": 5, "view": 5}}
+STORM_NAME = "rule_train_seeds_{}_wildcards_digits-marks_vgg-att2-concat-pc"
+
+
+def shown(number: str) -> dict[str, str]:
+    """What SLURM knows about a job."""
+    words = slurm.run("scontrol", "show", "job", number).split()
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+@LONG
+def test_preemption_a_lost_node_and_time_outs_change_no_byte(cluster: slurm.Cluster, tmp_path: Path):
+    local = Checkout(tmp_path / "local", 60, STORM_JOBS, **STORM)
+    distant = Checkout(tmp_path / "distant", 60, STORM_JOBS, **STORM)
+    process = distant.submit("figure6", "--default-resources", "slurm_extra='--signal=USR1@60'")
+
+    def trained(seed: int) -> list[int]:
+        return distant.epochs("digits-marks", "vgg-att2-concat-pc", seed)[1:]
+
+    until("two epochs of both", lambda: trained(0) and trained(1), process)
+    preempted = job(STORM_NAME.format(0))
+    node = shown(preempted)["NodeList"]
+    urgent = slurm.run("sbatch", "--parsable", "-p", "urgent", "-w", node, "--exclusive", "--wrap", "sleep 5").strip()
+    until("the urgent job", lambda: shown(urgent)["JobState"] == "COMPLETED", process)
+    said = shown(preempted)
+    assert said["Restarts"] == "1" or said["JobState"] in ("FAILED", "PREEMPTED"), said
+
+    lost = until("another run", lambda: job(STORM_NAME.format(1)), process)
+    node = until("its node", lambda: shown(lost)["NodeList"], process)
+    before = until("its epochs", lambda: trained(1), process)
+    cluster.kill_node(node)
+    until("the other node", lambda: shown(lost)["NodeList"] not in (node, "(null)"), process)
+    cluster.start_node(node)
+    resumed = until("its epochs", lambda: trained(1), process)
+    assert resumed[0] >= before[0], "the training on the other node began anew"
+    distant.finish(process, seconds=1800)
+    assert distant.output.count("TIMEOUT") + distant.output.count("'FAILED'") >= 1, "nothing met its time limit"
+    local.finish(local.start("figure6", "--cores", "2"), seconds=1800)
+    alike(local, distant, at_least=7)
+
+
+@LONG
+def test_an_interrupted_snakemake_cancels_its_jobs_and_the_next_goes_on(cluster: slurm.Cluster, tmp_path: Path):
+    local = Checkout(tmp_path / "local", 6, SHORT_JOBS, **SHORT)
+    distant = Checkout(tmp_path / "distant", 6, SHORT_JOBS, **SHORT)
+    process = distant.submit("figure6")
+    until("two epochs", lambda: distant.epochs("digits-marks", "vgg")[1:], process)
+    process.send_signal(signal.SIGINT)
+    distant.finish(process, code=1, seconds=120)
+    deadline = time.monotonic() + 60
+    while slurm.run("squeue", "-h"):
+        assert time.monotonic() < deadline, "jobs run on"
+        time.sleep(0.5)
+    distant.finish(distant.submit("figure6"))
+    assert distant.epochs("digits-marks", "vgg")[0] >= 2, "the training began anew"
+    local.finish(local.start("figure6", "--cores", "2"))
+    alike(local, distant, at_least=7)
+
+
+@LONG
+def test_all_tables_of_the_mini_scale_are_those_of_a_local_run(cluster: slurm.Cluster, tmp_path: Path):
+    jobs = {"seeds_per_job": 2, "mem_mb": 1500}
+    local = Checkout(tmp_path / "local", 1, jobs)
+    distant = Checkout(tmp_path / "distant", 1, jobs)
+    distant.finish(distant.submit("all_tables"), seconds=3600)
+    local.finish(local.start("all_tables", "--cores", "2"), seconds=3600)
+    alike(local, distant, at_least=30)
