@@ -37,11 +37,25 @@ class Spec:
             if text.startswith("@"):
                 source = Path(text[1:]).read_text(encoding="utf-8")
             values = json.loads(source)
+            cls._check_keys(values)
             return cls(**values)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(
                 f"not a {cls.__name__}: {error}; take one from `snakemake -n -p` or name what to run"
             ) from error
+
+    @classmethod
+    def _check_keys(cls, values: Any) -> None:
+        """Raise `ValueError` unless `values` is a mapping with every key that has no default, and no other key."""
+        if not isinstance(values, dict):
+            raise ValueError(f"holds {type(values).__name__}, not a mapping")
+        fields = dataclasses.fields(cls)
+        defaults = (dataclasses.MISSING, dataclasses.MISSING)
+        missing = [f.name for f in fields if (f.default, f.default_factory) == defaults and f.name not in values]
+        unknown = sorted(values.keys() - {f.name for f in fields})
+        if missing or unknown:
+            wrong = (("lacks the keys", missing), ("has unknown keys", unknown))
+            raise ValueError(" and ".join(f"{text} {', '.join(names)}" for text, names in wrong if names))
 
     def hash(self) -> str:
         """SHA-256 of the canonical JSON."""

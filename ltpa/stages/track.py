@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ltpa.core.errors import LtpaError
 from ltpa.core.files import write_text
 from ltpa.tables.spec import TrackSpec
 from ltpa.tracking.store import DATABASE, exclusive, mlflow_errors, open_store, remove_store
@@ -28,10 +29,12 @@ def run(
         rebuild: delete the store first and make it anew.
 
     Raises:
-        LtpaError: mlflow is missing, the store is damaged or in use, or a table differs from it.
+        LtpaError: there are no records, mlflow is missing, the store is damaged or in use, or a table differs from it.
         RecordError: a record is unreadable, edited, of another scale, or given twice.
     """
     results = Path(results)
+    if not records:
+        raise LtpaError(f"{results}: no result records to track; run the pipeline first, or name some with --records")
     mapping = results / MAPPING
     with exclusive(results):
         mapping.unlink(missing_ok=True)  # it vouches for store and tables; until both hold there is none

@@ -16,7 +16,7 @@ from ltpa.core.files import atomic_path, write_text
 from ltpa.core.hashing import canonical_json, digest, sha256_file
 from ltpa.core.records import Metric, Record, read_record, write_record
 from ltpa.core.seeds import derive
-from ltpa.core.specs import EvaluationSpec, TrainSpec
+from ltpa.core.specs import EvaluationSpec, PrepareSpec, TrainSpec
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -172,5 +172,13 @@ def test_specs_round_trip_and_hash_by_content():
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"variant": "vgg"}', "@/no/such/file", '{"a": 1}'])
 def test_bad_specs_are_one_error(text):
-    with pytest.raises(ConfigError, match="not a EvaluationSpec"):
+    with pytest.raises(ConfigError, match="not a EvaluationSpec") as caught:
         EvaluationSpec.from_json(text)
+    assert "__init__" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_bad_specs_name_their_keys():
+    with pytest.raises(ConfigError, match="lacks the keys scale, dataset, threads, variant, training, targets"):
+        EvaluationSpec.from_json("{}")
+    with pytest.raises(ConfigError, match="has unknown keys colour, shape; take one"):
+        PrepareSpec.from_json('{"scale": "a", "dataset": "b", "threads": 1, "source": {}, "shape": 1, "colour": 2}')

@@ -287,3 +287,9 @@ def test_history_that_is_not_numeric_is_named(tmp_path):
     (path.parent / layout.HISTORY).write_text("epoch,train_loss\n1,abc\n")
     with pytest.raises(RecordError, match=r"history\.csv: row 1 is not numeric"):
         run_content(read_source(path), "r", models=False)
+
+
+def test_nothing_to_track_is_one_error_and_writes_nothing(tmp_path):
+    with pytest.raises(LtpaError, match="no result records to track"):
+        stage.run(SPEC, tmp_path, [])
+    assert not any(tmp_path.iterdir())
