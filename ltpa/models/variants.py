@@ -19,6 +19,7 @@ class Variant:
         architecture: its options, defaults not filled in.
         saliency: how a class-agnostic map is made of it, or None.
         extension: True where the paper has no such network.
+        baseline: the variant it is tested against in tables, or None.
     """
 
     label: str
@@ -26,6 +27,7 @@ class Variant:
     architecture: dict[str, Any]
     saliency: dict[str, Any] | None
     extension: bool = False
+    baseline: str | None = None
 
 
 @functools.cache
@@ -33,7 +35,7 @@ def declared_variants() -> dict[str, Variant]:
     """All variants by name, in the order of `config/variants.yaml`.
 
     Raises:
-        ConfigError: an entry lacks a key or has an unknown one.
+        ConfigError: an entry lacks a key, has an unknown one, or names a baseline that is not declared.
     """
     variants = {}
     for name, entry in load_declaration("variants").items():
@@ -41,6 +43,10 @@ def declared_variants() -> dict[str, Variant]:
             variants[name] = Variant(**entry)
         except TypeError as error:
             raise ConfigError(f"config/variants.yaml: {name}: {error}") from error
+    for name, variant in variants.items():
+        if variant.baseline is not None and variant.baseline not in variants:
+            known = near_matches(variant.baseline, variants)
+            raise ConfigError(f"config/variants.yaml: {name}: baseline {variant.baseline!r} is no variant; {known}")
     return variants
 
 

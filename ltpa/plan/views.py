@@ -56,6 +56,7 @@ def table_spec(plan: Plan, table: str) -> TableSpec:
         declaration=declaration.model_dump(mode="json"),
         published=[dataclasses.asdict(entry) for entry in published],
         conditions=subsets,
+        baselines={name: base for name in plan.config.variants if (base := plan.variants[name].get("baseline"))},
     )
 
 

@@ -1,12 +1,13 @@
 """Build the model of a table of metrics: a pure function of spec, declaration, published values and records."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ltpa.tables.declaration import Declaration
 from ltpa.tables.frame import FAILED, MISSING, NO_TARGET, OK, RecordIndex, SlotRows, TidyRow, tidy_rows
 from ltpa.tables.head import head, stand_in
 from ltpa.tables.model import Cell, Panel, Row, Table
+from ltpa.tables.paired import Comparison, compare, notes
 from ltpa.tables.published import Published
 from ltpa.tables.slots import Address
 from ltpa.tables.spec import TableSpec
@@ -20,8 +21,14 @@ _REASON_WIDTH = 48  # characters of a failure's reason inside a cell; the whole 
 def build_table(spec: TableSpec, declaration: Declaration, published: Sequence[Published], index: RecordIndex) -> Table:
     """The table model. Nothing is averaged silently: every cell says how many of the asked seeds it holds."""
     collected = tidy_rows(spec, declaration, published, index)
-    panels = tuple(_panel(spec, declaration, number, collected) for number in range(len(declaration.blocks())))
-    statistics = "Ours: mean over seeds (standard deviation, ddof 1), n = seeds with a result / seeds asked for."
+    comparisons = compare(collected, spec.baselines)
+    blocks = range(len(declaration.blocks()))
+    panels = tuple(_panel(spec, declaration, number, collected, comparisons) for number in blocks)
+    compared = [(collected[position], comparison) for position, comparison in comparisons.items()]
+    statistics = (
+        "Ours: mean over seeds (standard deviation, ddof 1), n = seeds with a result / seeds asked for. The CSV adds "
+        "the 95 % interval of the mean, Student's t; it is not cut where a percentage ends."
+    )
     return Table(
         name=spec.table,
         title=declaration.title,
@@ -36,23 +43,31 @@ def build_table(spec: TableSpec, declaration: Declaration, published: Sequence[P
         notes=(
             statistics,
             rule(declaration.direction, declaration.tolerance, declaration.unit),
+            *notes(compared, [block.title for block in declaration.blocks()]),
             *declaration.notes,
             *_incomplete(collected),
         ),
     )
 
 
-def _panel(spec: TableSpec, declaration: Declaration, number: int, collected: Sequence[SlotRows]) -> Panel:
+def _panel(
+    spec: TableSpec,
+    declaration: Declaration,
+    number: int,
+    collected: Sequence[SlotRows],
+    comparisons: Mapping[int, Comparison],
+) -> Panel:
     """One panel; a column without any entry in it (the paper prints dashes only) is dropped."""
     block = declaration.blocks()[number]
-    mine = [item for item in collected if item.slot.panel == number]
+    places = [place for place, item in enumerate(collected) if item.slot.panel == number]
+    mine = [collected[place] for place in places]
     used = sorted({item.slot.column for item in mine})
     order = list(dict.fromkeys((item.slot.entry.group, getattr(item.slot.entry, declaration.rows)) for item in mine))
     cells = {
         (item.slot.entry.group, getattr(item.slot.entry, declaration.rows), item.slot.column): _cell(
-            spec, declaration, item
+            spec, declaration, item, comparisons.get(place)
         )
-        for item in mine
+        for place, item in zip(places, mine, strict=True)
     }
     columns = [declaration.columns[position] for position in used]
     return Panel(
@@ -69,7 +84,7 @@ def _panel(spec: TableSpec, declaration: Declaration, number: int, collected: Se
     )
 
 
-def _cell(spec: TableSpec, declaration: Declaration, item: SlotRows) -> Cell:
+def _cell(spec: TableSpec, declaration: Declaration, item: SlotRows, comparison: Comparison | None) -> Cell:
     entry = item.slot.entry
     if isinstance(item.address, str):
         return Cell(entry, item.rows, missing=item.address)
@@ -78,7 +93,8 @@ def _cell(spec: TableSpec, declaration: Declaration, item: SlotRows) -> Cell:
         return Cell(entry, item.rows, expected=len(spec.seeds), missing=_why(item.rows))
     found = estimate(values)
     delta = None if entry.value is None else found.mean - entry.value
-    return Cell(entry, item.rows, found, len(spec.seeds), delta, _judge(spec, declaration, item, found, delta))
+    judged = _judge(spec, declaration, item, found, delta)
+    return Cell(entry, item.rows, found, len(spec.seeds), delta, judged, comparison=comparison)
 
 
 def _judge(spec: TableSpec, declaration: Declaration, item: SlotRows, found: Estimate, delta: float | None) -> str:

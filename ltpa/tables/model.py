@@ -3,6 +3,7 @@
 import dataclasses
 
 from ltpa.tables.frame import TidyRow
+from ltpa.tables.paired import Comparison
 from ltpa.tables.published import Published
 from ltpa.tables.statistics import Estimate
 
@@ -12,6 +13,7 @@ class Cell:
     """One published value and what stands against it.
 
     `estimate` is None where there is no number; `missing` then says why. `expected` is the number of seeds asked for.
+    `comparison` holds the network against its baseline over seeds, where the table shows both.
     """
 
     entry: Published
@@ -21,6 +23,7 @@ class Cell:
     delta: float | None = None
     verdict: str = ""
     missing: str = ""
+    comparison: Comparison | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Write a table model as CSV (full precision), Markdown, LaTeX (booktabs) or HTML (a complete page)."""
 
 import csv
+import dataclasses
 import html
 import io
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from ltpa.tables.model import Cell, Panel, Row, Table
 _CSV_COLUMNS = (
     *("table", "panel", "group", "row", "column", "variant", "stage", "dataset", "target", "condition", "metric"),
     *("published", "published_sd", "quoted", "mean", "sd", "n", "expected", "ci95_low", "ci95_high"),
-    *("delta", "verdict", "missing", "where"),
+    *("delta", "verdict", "baseline", "paired_n", "paired_delta", "paired_p", "paired_p_holm", "missing", "where"),
 )
 _DASH = "–"
 _CSS = """
@@ -153,12 +154,15 @@ def _round(value: float, decimals: int) -> float:
 def _csv_values(table: Table, panel: Panel, row: Row, column: str, cell: Cell) -> list[object]:
     tidy, found, entry = cell.rows[0], cell.estimate, cell.entry
     numbers = [None] * 6 if found is None else [found.mean, found.sd, found.n, cell.expected, found.low, found.high]
+    paired = [None] * 5 if cell.comparison is None else dataclasses.astuple(cell.comparison)
     return [
         *(table.name, panel.title, row.group, row.label, column),
         *(tidy.variant, tidy.stage, tidy.dataset, tidy.target, tidy.condition, tidy.metric),
         *(entry.value, entry.sd, int(entry.quoted)),
         *numbers,
-        *(cell.delta, cell.verdict, cell.missing, entry.where),
+        *(cell.delta, cell.verdict),
+        *paired,
+        *(cell.missing, entry.where),
     ]
 
 

@@ -29,6 +29,7 @@ class TableSpec(ViewSpec):
         declaration: the table's declaration as plain data.
         published: its published values as plain data (`dataclasses.asdict` of each `Published`).
         conditions: role to a map from the paper's conditions to the dataset's own, where they differ.
+        baselines: variant to the variant it is tested against, for those that have one.
     """
 
     table: str
@@ -41,6 +42,7 @@ class TableSpec(ViewSpec):
     declaration: dict[str, Any]
     published: list[dict[str, Any]]
     conditions: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    baselines: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
