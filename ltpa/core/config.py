@@ -1,7 +1,7 @@
 """The run configuration: one YAML file, every key typed here, anything else refused."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -71,14 +71,33 @@ class Transfer(_Section):
     storage: Literal["memory", "float16"] = "memory"
 
 
-class Fgsm(_Section):
-    """Fast gradient sign attack; epsilons on the 0-255 scale (paper section 5.2)."""
+Epsilons = Annotated[list[Annotated[float, Field(ge=0, le=255)]], Field(min_length=1)]
 
-    epsilons: Annotated[list[Annotated[float, Field(ge=0, le=255)]], Field(min_length=1)] = [1, 2, 4, 8, 16]
+
+class Pgd(_Section):
+    """Projected gradient descent, the iterated attack; `step_size` is a share of epsilon."""
+
+    epsilons: Epsilons = [1, 2, 4, 8, 16]
+    steps: Positive = 10
+    step_size: Annotated[float, Field(gt=0)] = 0.25
+    random_start: bool = True
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Fgsm(_Section):
+    """Fast gradient sign attack; epsilons on the 0-255 scale (paper section 5.2).
+
+    Beyond the paper: `pgd`, the iterated attack (null: none), and `transferred`, which maps a variant to the one whose
+    perturbations are tried on it.
+    """
+
+    epsilons: Epsilons = [1, 2, 4, 8, 16]
     loss: Literal["predicted", "true", "score"] = "predicted"
     clip: bool = True
     round: bool = False
     batch_size: Positive = 250
+    pgd: Pgd | None = None
+    transferred: dict[str, str] = {"vgg": "vgg-att2-concat-pc", "vgg-att2-concat-pc": "vgg"}
 
 
 class Segmentation(_Section):
@@ -218,7 +237,8 @@ def _describe(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         section: Any = Config
         for part in problem["loc"][:-1]:
-            section = section.model_fields[part].annotation
+            annotation = section.model_fields[part].annotation
+            section = next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)
         return f"{unknown_name('key', str(problem['loc'][-1]), list(section.model_fields))} (at {key!r})"
     if problem["type"] == "missing":
         return f"key {key!r} is missing; add it"

@@ -13,13 +13,21 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ltpa.core.errors import ConfigError
+from ltpa.core.errors import ConfigError, ModelError
 from ltpa.evaluation.inference import pixel_batches
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
 
 LOSSES = ("predicted", "true", "score")
+
+
+def check_epsilons(epsilons: Sequence[float], where: str) -> None:
+    """Raise `ConfigError` unless `epsilons` are finite, not negative, and named once each."""
+    if not epsilons or any(not (math.isfinite(eps) and eps >= 0) for eps in epsilons):
+        raise ConfigError(f"{where}: epsilons are {list(epsilons)}; list finite numbers >= 0")
+    if len(set(epsilons)) != len(epsilons):
+        raise ConfigError(f"{where}: epsilons are {list(epsilons)}; name each once")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +52,7 @@ class FgsmSettings:
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
             raise ConfigError(f"fgsm: loss is {self.loss!r}; use {', '.join(LOSSES)}")
-        if not self.epsilons or any(not (math.isfinite(eps) and eps >= 0) for eps in self.epsilons):
-            raise ConfigError(f"fgsm: epsilons are {list(self.epsilons)}; list finite numbers >= 0")
-        if len(set(self.epsilons)) != len(self.epsilons):
-            raise ConfigError(f"fgsm: epsilons are {list(self.epsilons)}; name each once")
+        check_epsilons(self.epsilons, "fgsm")
         if self.batch_size < 1:
             raise ConfigError("fgsm: needs batch_size >= 1")
 
@@ -70,21 +75,33 @@ class AttackResult:
 
 
 def ascent_signs(
-    model: "AttentionClassifier", pixels: torch.Tensor, labels: torch.Tensor, loss: str
+    model: "AttentionClassifier",
+    pixels: torch.Tensor,
+    labels: torch.Tensor,
+    loss: str,
+    predicted: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Signs of the loss's gradient, shaped like `pixels` (B, 3, S, S), and the predicted classes (B,).
 
-    The loss is summed over the batch, so that no image's gradient depends on how many share its batch.
+    The loss is summed over the batch, so that no image's gradient depends on how many share its batch. `predicted`
+    gives the classes that losses other than `true` refer to; by default those that the network predicts for `pixels`.
     """
     inputs = pixels.detach().clone().requires_grad_(True)
     logits = model(model.preprocessing(inputs))
-    predicted = logits.argmax(dim=1)
+    if predicted is None:
+        predicted = logits.argmax(dim=1)
     if loss == "score":
         objective = -logits.gather(1, predicted[:, None]).sum()
     else:
         objective = functional.cross_entropy(logits, labels if loss == "true" else predicted, reduction="sum")
     (gradient,) = torch.autograd.grad(objective, inputs)
     return gradient.sign(), predicted
+
+
+def classify(model: "AttentionClassifier", pixels: torch.Tensor) -> torch.Tensor:
+    """Predicted classes (B,) of raw pixels (B, 3, S, S)."""
+    with torch.inference_mode():
+        return model(model.preprocessing(pixels)).argmax(dim=1)
 
 
 def perturb(pixels: torch.Tensor, signs: torch.Tensor, epsilon: float, settings: FgsmSettings) -> torch.Tensor:
@@ -95,27 +112,69 @@ def perturb(pixels: torch.Tensor, signs: torch.Tensor, epsilon: float, settings:
     return moved.clamp(0, 255) if settings.clip else moved
 
 
+class Tally:
+    """Counts over batches of what an attack does to a network; `result` turns them into rates."""
+
+    def __init__(self, epsilons: Sequence[float]) -> None:
+        self._fooled = dict.fromkeys(epsilons, 0)
+        self._correct = dict.fromkeys(epsilons, 0)
+        self._clean = self._zero = self._images = 0
+
+    def count_clean(self, before: torch.Tensor, truth: torch.Tensor, zero_gradients: int) -> None:
+        """Count a batch before the attack: predicted and true classes (B,), images without any gradient."""
+        self._images += len(truth)
+        self._clean += int((before == truth).sum())
+        self._zero += zero_gradients
+
+    def count_attacked(self, epsilon: float, after: torch.Tensor, before: torch.Tensor, truth: torch.Tensor) -> None:
+        """Count a batch under attack: classes (B,) predicted after and before, and true ones."""
+        self._fooled[epsilon] += int((after != before).sum())
+        self._correct[epsilon] += int((after == truth).sum())
+
+    def result(self) -> AttackResult:
+        """Shares of all images counted, in percent."""
+        return AttackResult(
+            {epsilon: 100 * count / self._images for epsilon, count in self._fooled.items()},
+            {epsilon: 100 * count / self._images for epsilon, count in self._correct.items()},
+            100 * self._clean / self._images,
+            self._zero,
+        )
+
+
+def without_gradient(signs: torch.Tensor) -> int:
+    """Number of images (B, 3, S, S) whose gradient signs are all zero."""
+    return int((signs == 0).flatten(1).all(dim=1).sum())
+
+
 def attack(
-    model: "AttentionClassifier", images: np.ndarray, labels: np.ndarray, settings: FgsmSettings
+    model: "AttentionClassifier",
+    images: np.ndarray,
+    labels: np.ndarray,
+    settings: FgsmSettings,
+    source: "AttentionClassifier | None" = None,
 ) -> AttackResult:
-    """Attack every image (N, H, W, 3) uint8 with every epsilon; `labels` (N,) int64 are the true classes."""
-    fooled = dict.fromkeys(settings.epsilons, 0)
-    correct = dict.fromkeys(settings.epsilons, 0)
-    clean = zero = done = 0
+    """Attack every image (N, H, W, 3) uint8 with every epsilon; `labels` (N,) int64 are the true classes.
+
+    With `source` the perturbation is made against that network and transferred to `model`, whose predictions count.
+
+    Raises:
+        ModelError: `source` takes images of another size than `model`.
+    """
+    if source is not None and source.image_size != model.image_size:
+        raise ModelError(
+            f"a perturbation of {source.image_size} px does not fit a network of {model.image_size} px; "
+            "transfer between networks of one size"
+        )
+    tally = Tally(settings.epsilons)
+    done = 0
     for pixels in pixel_batches(model, images, settings.batch_size):
         truth = torch.from_numpy(np.array(labels[done : done + len(pixels)])).to(pixels.device)
-        signs, before = ascent_signs(model, pixels, truth, settings.loss)
-        clean += int((before == truth).sum())
-        zero += int((signs == 0).flatten(1).all(dim=1).sum())
+        signs, before = ascent_signs(source or model, pixels, truth, settings.loss)
+        if source is not None:
+            before = classify(model, pixels)
+        tally.count_clean(before, truth, without_gradient(signs))
         for epsilon in settings.epsilons:
-            with torch.inference_mode():
-                after = model(model.preprocessing(perturb(pixels, signs, epsilon, settings))).argmax(dim=1)
-            fooled[epsilon] += int((after != before).sum())
-            correct[epsilon] += int((after == truth).sum())
+            after = classify(model, perturb(pixels, signs, epsilon, settings))
+            tally.count_attacked(epsilon, after, before, truth)
         done += len(pixels)
-    return AttackResult(
-        {epsilon: 100 * count / done for epsilon, count in fooled.items()},
-        {epsilon: 100 * count / done for epsilon, count in correct.items()},
-        100 * clean / done,
-        zero,
-    )
+    return tally.result()

@@ -63,6 +63,7 @@ class Plan:
 
     def _check_names(self) -> None:
         protocols = self.config.protocols
+        transferred = [name for pair in protocols.fgsm.transferred.items() for name in pair]
         for key, names, known in (
             ("variants", self.config.variants, self.variants),
             ("datasets", self.config.datasets, self.datasets),
@@ -71,11 +72,13 @@ class Plan:
             ("protocols.query.variants", protocols.query.variants, self.variants),
             ("protocols.patches.sources", list(protocols.patches.sources), self.patch_sources),
             ("protocols.patches.limits", list(protocols.patches.limits), self.patch_sources),
+            ("protocols.fgsm.transferred", transferred, self.variants),
             ("recipes", [name for family in self.config.recipes.values() for name in family.values()], self.recipes),
         ):
             for name in names:
                 if name not in known:
-                    kind = {"recipes": "recipe", "data": "dataset"}.get(key, key.rpartition(".")[2][:-1])
+                    kinds = {"recipes": "recipe", "data": "dataset", "protocols.fgsm.transferred": "variant"}
+                    kind = kinds.get(key, key.rpartition(".")[2][:-1])
                     raise ConfigError(f"{self.source}: key {key!r}: {unknown_name(kind, name, list(known))}")
         for name in self.config.variants:
             family = self.variants[name]["recipe"]
@@ -213,6 +216,10 @@ class Plan:
         protocol = getattr(self.config.protocols, stage).model_dump(exclude={"variants"})
         if stage == "segmentation":
             protocol["saliency"] = self.variants[variant]["saliency"]
+        if stage == "fgsm":
+            source = self.companion(stage, variant)
+            training = source and self.train_spec(dataset, source).hash()
+            protocol["transferred"] = source and {"variant": source, "training": training}
         return EvaluationSpec(
             scale=self.config.scale.name,
             dataset=dataset,
@@ -267,6 +274,19 @@ class Plan:
         if network is None:
             return []
         folders = [layout.run_dir(self.results, "train", dataset, network, seed) for seed in seeds]
+        return [str(folder / name) for folder in folders for name in (layout.MODEL, layout.RECORD)]
+
+    def companion(self, stage: str, variant: str) -> str | None:
+        """The variant whose networks `stage` reads beside those of `variant`; None where it reads no other."""
+        source = self.config.protocols.fgsm.transferred.get(variant) if stage == "fgsm" else None
+        return source if source in self.config.variants else None
+
+    def companion_files(self, stage: str, dataset: str, variant: str, seeds: list[int]) -> list[str]:
+        """Model and record of the companion's networks of `seeds`."""
+        source = self.companion(stage, variant)
+        if source is None:
+            return []
+        folders = [layout.run_dir(self.results, "train", dataset, source, seed) for seed in seeds]
         return [str(folder / name) for folder in folders for name in (layout.MODEL, layout.RECORD)]
 
     def targets(self, stage: str, dataset: str) -> list[dict[str, Any]]:

@@ -5,18 +5,36 @@ from collections.abc import Collection
 from typing import Any
 
 from ltpa.core import layout
-from ltpa.core.declared import config_dir
+from ltpa.core.declared import config_dir, near_matches
+from ltpa.core.errors import ConfigError
 from ltpa.plan.plan import FINE_ROLES, SOURCE_ROLES, Plan, Run
 from ltpa.report.spec import FiguresSpec
-from ltpa.tables.declaration import Declaration, Description, parse_declaration
+from ltpa.tables.declaration import Declaration, Description, Panel, parse_declaration
 from ltpa.tables.needs import needed
 from ltpa.tables.published import Published, load_published
 from ltpa.tables.spec import CheckSpec, TableSpec, TrackSpec
 
 
 def _table(plan: Plan, table: str) -> tuple[Declaration, list[Published]]:
+    """Declaration, without panels whose protocol setting this scale leaves empty, and published values of a table."""
     declaration = parse_declaration(plan.tables[table], table, "config/tables.yaml")
+    empty = [panel for panel in declaration.panels if panel.requires and not _setting(plan, declaration, panel)]
+    if empty:
+        key = f"protocols.{declaration.stage}"
+        notes = [f"Left out, as {key}.{panel.requires} is empty at this scale: {panel.title}." for panel in empty]
+        kept = [panel for panel in declaration.panels if panel not in empty]
+        declaration = declaration.model_copy(update={"panels": kept, "notes": [*declaration.notes, *notes]})
     return declaration, load_published(config_dir() / "published" / f"{table}.csv")
+
+
+def _setting(plan: Plan, declaration: Declaration, panel: Panel) -> Any:
+    protocol = getattr(plan.config.protocols, declaration.stage)
+    if panel.requires not in type(protocol).model_fields:
+        raise ConfigError(
+            f"config/tables.yaml: panel {panel.title!r} requires {panel.requires!r}, which is no setting of protocol "
+            f"{declaration.stage}; {near_matches(str(panel.requires), type(protocol).model_fields)}"
+        )
+    return getattr(protocol, str(panel.requires))
 
 
 def table_runs(plan: Plan, table: str) -> list[Run]:
@@ -108,6 +126,8 @@ def all_runs(plan: Plan) -> list[Run]:
     runs = [run for table in plan.config.tables for run in table_runs(plan, table)]
     runs += source_runs(plan) + patch_runs(plan)
     training = [Run("train", run.dataset, network) for run in runs if (network := _network(plan, run))]
+    companions = [(run.dataset, source) for run in runs if (source := plan.companion(run.stage, run.variant))]
+    training += [Run("train", dataset, source) for dataset, source in companions]
     starts = [Run("train", source, run.variant) for run in training if (source := plan.start(run.dataset, run.variant))]
     return list(dict.fromkeys(starts + training + runs))
 

@@ -102,7 +102,8 @@ def evaluate_each(
     """Run `measure(model, targets, folder)` for the network of each seed and write its record into `folder`.
 
     `module` is the stage's module name (`ltpa.stages.fgsm`); its last part is the stage's name. `targets` are opened in
-    the order of `spec.targets`. A network whose training failed gives a `failed` record that names the reason.
+    the order of `spec.targets`. A network whose training failed gives a `failed` record that names the reason. Every
+    record holds the protocol's settings as `extra["protocol"]`.
 
     Raises:
         ModelError: the model file is missing, or belongs to another variant or training spec.
@@ -133,6 +134,6 @@ def evaluate_each(
                 device=describe_device(device),
                 seconds=time.perf_counter() - started,
                 reason=reason,
-                extra=found.extra,
+                extra={"protocol": spec.protocol, **found.extra},
             )
             write_record(folder / layout.RECORD, record)

@@ -42,9 +42,18 @@ class Selector(_Section):
 
 
 class Panel(Selector):
-    """A block of rows with its own title. A `secondary` panel is another reading of the same values: no verdict."""
+    """A block of rows with its own title.
+
+    Attributes:
+        secondary: another reading of the same values; they are repeated for orientation, without a verdict.
+        beyond_paper: something measured on the same rows that the paper gives no number for; its values are not shown.
+        requires: the setting of the stage's protocol without which there is nothing to measure; where a configuration
+            leaves it empty the panel is left out, and a note says so.
+    """
 
     secondary: bool = False
+    beyond_paper: bool = False
+    requires: str | None = None
 
 
 class Description(_Section):

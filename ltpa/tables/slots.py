@@ -17,7 +17,7 @@ NOT_IN_SCALE = "not in this scale"
 class Slot:
     """A published entry at its place: panel and column by position, the metric and record condition read for it.
 
-    A `dash` is a value that the paper lacks, and so does the table.
+    A `dash` is a value that the paper lacks, and so does the table. `secondary` slots get no verdict and no test.
     """
 
     panel: int
@@ -56,6 +56,8 @@ def place(declaration: Declaration, published: Sequence[Published]) -> list[Slot
     placed: set[Published] = set()
     for number, panel in enumerate(declaration.blocks()):
         for entry in filter(panel.matches, published):
+            if panel.beyond_paper and (entry.quoted or not entry.variant):
+                continue
             fits = [position for position, column in enumerate(declaration.columns) if column.matches(entry)]
             if len(fits) != 1:
                 raise ConfigError(f"{_describe(entry)} fits {len(fits)} columns; correct the columns in tables.yaml")
@@ -64,10 +66,10 @@ def place(declaration: Declaration, published: Sequence[Published]) -> list[Slot
                 Slot(
                     panel=number,
                     column=fits[0],
-                    entry=entry,
+                    entry=_unpublished(entry) if panel.beyond_paper else entry,
                     metric=column.metric or panel.metric or declaration.metric,
                     measure=_first(column.measure, panel.measure, declaration.measure, entry.condition),
-                    secondary=panel.secondary,
+                    secondary=panel.secondary or panel.beyond_paper,
                     dash=entry.value is None and not declaration.beyond_paper,
                 )
             )
@@ -105,6 +107,10 @@ def resolve(
         target=f"{measured_on}/{split}" if split else measured_on,
         condition=conditions.get(role or entry.source, {}).get(slot.measure, slot.measure),
     )
+
+
+def _unpublished(entry: Published) -> Published:
+    return dataclasses.replace(entry, value=None, sd=None, where="no published value")
 
 
 def _first(*texts: str | None) -> str:

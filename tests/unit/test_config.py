@@ -93,6 +93,8 @@ BAD = [
     ({"protocols": {"fgsm": {"epsilons": [-1]}}}, "'protocols.fgsm.epsilons.0'"),
     ({"protocols": {"fgsm": {"epsilons": ["1e-4"]}}}, "write 1.0e-4"),
     ({"protocols": {"fgsm": {"loss": "hinge"}}}, "'protocols.fgsm.loss'"),
+    ({"protocols": {"fgsm": {"pgd": {"step": 1}}}}, "did you mean steps or step_size"),
+    ({"protocols": {"fgsm": {"transferred": {"vgg": "vgh"}}}}, "unknown variant 'vgh'"),
     ({"protocols": {"query": {"variants": ["vgg-x"]}}}, "unknown variant 'vgg-x'"),
     ({"recipes": {"vgg": {"default": "fast"}}}, "unknown recipe 'fast'"),
     ({"scale": {"name": "$(touch x)"}}, "'scale.name'"),
@@ -127,3 +129,40 @@ def test_plan_and_status_print_tables(capsys):
     assert "| train | 68 | 34 |" in capsys.readouterr().out
     assert main(["status"]) == 0
     assert "| train | digits10 | vgg |" in capsys.readouterr().out
+
+
+FGSM_CHOICES = [{"loss": loss} for loss in ("predicted", "true", "score")]
+FGSM_CHOICES += [
+    {"clip": False},
+    {"round": True},
+    {"pgd": {"steps": 3, "step_size": 0.5, "random_start": False, "seed": 2}},
+]
+
+
+@pytest.mark.parametrize("chosen", FGSM_CHOICES, ids=str)
+def test_every_choice_of_the_attack_reaches_the_spec(chosen):
+    spec = plan(protocols={"fgsm": chosen}).evaluation_spec("fgsm", "digits-marks", "vgg")
+    for key, value in chosen.items():
+        found = spec.protocol[key]
+        assert (found if not isinstance(value, dict) else {name: found[name] for name in value}) == value
+    assert spec.protocol["transferred"]["variant"] == "vgg-att2-concat-pc"
+
+
+def test_panels_of_a_setting_that_is_empty_are_left_out_and_named():
+    titles = {}
+    for name, fgsm in (("none", {"transferred": {}}), ("all", {"pgd": {}})):
+        declaration = views.table_spec(plan(protocols={"fgsm": fgsm}), "figure6").declaration
+        titles[name] = [panel["title"] for panel in declaration["panels"]]
+        left_out = [note for note in declaration["notes"] if note.startswith("Left out, as protocols.fgsm.")]
+        assert len(titles[name]) + len(left_out) == 6
+    assert len(titles["none"]) == 2 and len(titles["all"]) == 6
+
+
+def test_a_network_is_trained_for_its_perturbations_alone():
+    chosen = plan(protocols={"fgsm": {"transferred": {"vgg": "vgg-pan"}}})
+    assert chosen.companion("fgsm", "vgg") == "vgg-pan" and chosen.companion("fgsm", "vgg-att2-concat-pc") is None
+    assert chosen.companion("query", "vgg") is None
+    files = chosen.companion_files("fgsm", "digits-marks", "vgg", [0])
+    assert files and all("train/digits-marks/vgg-pan/seed-0/" in path for path in files)
+    assert views.Run("train", "digits-marks", "vgg-pan") in views.all_runs(chosen)
+    assert plan(variants=["vgg"]).companion("fgsm", "vgg") is None

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import shutil
 
 import numpy as np
 import pytest
@@ -152,6 +153,39 @@ def test_fgsm(results):
     clean = record.extra["clean_accuracy_pct"]["toy"]
     assert metrics["adversarial_accuracy_pct", "toy", "eps=0"].value == clean
     assert {metric.n for metric in record.metrics} == {12}
+
+
+def test_fgsm_beyond_the_paper_and_the_protocol_in_the_record(results):
+    transferred = {"variant": "vgg-gap", "training": TRAINING}
+    protocol = {
+        "epsilons": [0, 4.0],
+        "pgd": {"epsilons": [2.0], "steps": 2},
+        "transferred": transferred,
+        "loss": "score",
+    }
+    record = run_stage(results, "fgsm", "vgg-att2-concat-pc", [{"name": "toy"}], protocol)
+    assert record.extra["protocol"] == protocol
+    assert record.extra["transferred"] == "vgg-gap"
+    metrics = by_key(record)
+    assert {(name, condition) for name, _, condition in metrics if "pgd" in name} == {
+        ("pgd_fooling_rate_pct", "eps=2"), ("pgd_accuracy_pct", "eps=2"),
+    }  # fmt: skip
+    assert metrics["transferred_fooling_rate_pct", "toy", "eps=0"].value == 0
+    plain = by_key(run_stage(results, "fgsm", "vgg-att2-concat-pc", [{"name": "toy"}], {"epsilons": [0, 4.0]}))
+    assert not any("pgd" in name or "transferred" in name for name, _, _ in plain)
+
+
+def test_perturbations_of_a_network_that_is_not_there(results):
+    protocol = {"transferred": {"variant": "vgg", "training": TRAINING}}
+    with pytest.raises(RecordError, match=r"vgg/seed-0/result.json: .* train it first, or set protocols.fgsm.transf"):
+        run_stage(results, "fgsm", "vgg-gap", [{"name": "toy"}], protocol)
+    run = layout.run_dir(results, "train", "toy", "vgg", 8)
+    write_record(run / layout.RECORD, trained_record("vgg", 8, status="failed", reason="loss is nan"))
+    model = layout.run_dir(results, "train", "toy", "vgg-gap", 0)
+    shutil.copytree(model, layout.run_dir(results, "train", "toy", "vgg-gap", 8))
+    record = run_stage(results, "fgsm", "vgg-gap", [{"name": "toy"}], protocol, seeds=[8])
+    assert record.status == "ok" and record.extra["transferred"] == "training of vgg failed: loss is nan"
+    assert {metric.name for metric in record.metrics} == {"fooling_rate_pct", "adversarial_accuracy_pct"}
 
 
 def segmentation_protocol(variant):

@@ -127,6 +127,22 @@ def test_secondary_panels_give_no_verdict_and_read_another_condition(tmp_path):
     assert (scaled.rows[0].cells[0].estimate.mean, scaled.rows[0].cells[0].verdict) == (2.0, "other reading")
 
 
+def test_panels_beyond_the_paper_show_no_published_value(tmp_path):
+    columns = [{"title": "all", "source": "cifar10"}]
+    panels = [{"title": "main"}, {"title": "more", "metric": "depth", "beyond_paper": True}]
+    shown = support.declaration(layout="long", columns=columns, panels=panels)
+    published = [support.entry("VGG", "cifar10", 5.0, sd=0.1), support.entry("RN-34", "cifar10", 9.0, quoted=True)]
+    metrics = [Metric("test_error_pct", 1.0, 5, "digits10"), Metric("depth", 2.0, 5, "digits10")]
+    spec = support.spec(comparable=True, seeds=[0])
+    index = index_records([put(tmp_path, record("train", "digits10", "vgg", 0, metrics))], tmp_path, spec)
+    main, more = build_table(spec, shown, published, index).panels
+    assert [row.label for row in main.rows] == ["VGG", "RN-34"]
+    assert [row.label for row in more.rows] == ["VGG"]  # what others published has no such number
+    cell = more.rows[0].cells[0]
+    assert (cell.entry.value, cell.entry.sd, cell.entry.where) == (None, None, "no published value")
+    assert (cell.estimate.mean, cell.delta, cell.verdict) == (2.0, None, "")
+
+
 def test_a_stand_ins_own_condition_is_read(tmp_path):
     declaration, published = declared("figure9")
     subsets = {"airplane": "digit 0", "car": "digit 1", "horse": "digit 7"}

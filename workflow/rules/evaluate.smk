@@ -13,6 +13,9 @@ for stage in EVALUATIONS:
                     for seed in block
                     for name in (layout.MODEL, layout.RECORD)
                 ],
+                companions=lambda wildcards, stage=stage, block=block: PLAN.companion_files(
+                    stage, wildcards.dataset, wildcards.variant, block
+                ),
                 manifests=lambda wildcards, stage=stage: PLAN.evaluation_manifests(
                     stage, wildcards.dataset
                 ),
