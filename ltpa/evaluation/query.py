@@ -11,6 +11,8 @@ import numpy as np
 from ltpa.core.errors import ConfigError, DataError
 
 _TINY = float(np.finfo(np.float32).tiny)
+_STEEPEST = 1000.0
+_HALVINGS = 64  # of an interval of 2000: down to rounding
 SMALLEST_SHARE = 1e-3  # of a uniform map's weight; a smaller divisor is never used
 
 
@@ -36,12 +38,17 @@ class Change:
         kl_divergence: of the queried map from the own one, in nats; maps are scaled to sum 1 first.
         max_abs_change: largest |a2 - a1| of any cell of any image.
         moved_mass_pct: half the sum of |a2 - a1| over maps scaled to sum 1, which no single small cell can dominate.
+        matched_moved_mass_pct: the same, with the own map brought to the temperature at which it is nearest to the
+            queried one (`match_temperature`): what of the change is no mere change of contrast.
+        matched_kl_divergence: of the queried map from that one, in nats.
     """
 
     relative_change: float
     kl_divergence: float
     max_abs_change: float
     moved_mass_pct: float
+    matched_moved_mass_pct: float
+    matched_kl_divergence: float
 
 
 def choose_pairs(labels: np.ndarray, pairs: int) -> tuple[np.ndarray, np.ndarray]:
@@ -79,14 +86,53 @@ def compare_maps(own: np.ndarray, queried: np.ndarray) -> Change:
         if not np.isfinite(maps).all() or (maps < 0).any():
             raise DataError("attention maps are negative or not finite; retrain the network")
     change = np.abs(second - first)
-    p, q = (np.maximum(maps, _TINY) for maps in (first, second))
-    p, q = p / p.sum(axis=1, keepdims=True), q / q.sum(axis=1, keepdims=True)
+    p, q = (_distributions(maps) for maps in (first, second))
+    matched = _distributions(at_temperature(p, match_temperature(p, q)))
     return Change(
         float((change / np.maximum(first, SMALLEST_SHARE * first.mean(axis=1, keepdims=True))).mean()),
-        float((p * np.log(p / q)).sum(axis=1).mean()),
+        _divergence(p, q),
         float(change.max()),
-        50 * float(np.abs(p - q).sum(axis=1).mean()),
+        _moved(p, q),
+        _moved(matched, q),
+        _divergence(matched, q),
     )
+
+
+def match_temperature(own: np.ndarray, queried: np.ndarray) -> np.ndarray:
+    """Exponents t (N,) at which `at_temperature(own, t)` has the least divergence from `queried`; rows (N, cells) > 0.
+
+    The control for figure 10: where global vectors differ along one direction only, a query multiplies all dp scores of
+    a map by one factor, of either sign. KL(queried || own^t) is convex in t, and its derivative, the difference of the
+    mean logarithms, is halved down to its zero; t stays within -1000 to 1000.
+    """
+    logs = np.log(own)
+    wanted = (queried * logs).sum(axis=1)
+    low, high = np.full(len(own), -_STEEPEST), np.full(len(own), _STEEPEST)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        steep = (at_temperature(own, middle) * logs).sum(axis=1) > wanted
+        low, high = np.where(steep, low, middle), np.where(steep, middle, high)
+    return (low + high) / 2
+
+
+def at_temperature(maps: np.ndarray, exponents: np.ndarray) -> np.ndarray:
+    """Rows (N, cells) > 0 to the power of their exponents (N,), scaled to sum 1."""
+    scores = exponents[:, None] * np.log(maps)
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _distributions(maps: np.ndarray) -> np.ndarray:
+    kept = np.maximum(maps, _TINY)
+    return kept / kept.sum(axis=1, keepdims=True)
+
+
+def _divergence(p: np.ndarray, q: np.ndarray) -> float:
+    return float((p * np.log(p / q)).sum(axis=1).mean())
+
+
+def _moved(p: np.ndarray, q: np.ndarray) -> float:
+    return 50 * float(np.abs(p - q).sum(axis=1).mean())
 
 
 def effective_rank(descriptors: np.ndarray) -> float:

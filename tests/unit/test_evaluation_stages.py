@@ -231,7 +231,7 @@ def test_segmentation_of_class_activation_maps_leaves_out_unknown_classes(result
 def test_query(results, variant, moves):
     record = run_stage(results, "query", variant, [{"name": "toy"}], {"pairs": 7})
     metrics = by_key(record)
-    assert len(metrics) == 2 * 4 + 1
+    assert len(metrics) == 2 * 6 + 1
     assert metrics["effective_rank", "toy", ""].n == 12
     assert 1 <= metrics["effective_rank", "toy", ""].value <= 12
     for level in ("conv10", "conv13"):

@@ -30,6 +30,7 @@ def cells(table: str) -> dict[tuple[str, str, str, str], float | None]:
         ("figure6", 5 * 2, 0, 0),
         ("figure9", 7 * 3 + 9 * 3, 21, 3),
         ("extensions", 2 * 2, 0, 7 * 2),
+        ("query", 0, 0, 4 * 5),
     ],
 )
 def test_counts_of_published_values(table, numbers, quoted, dashes):

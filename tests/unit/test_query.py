@@ -1,5 +1,7 @@
 """Query swaps: pairs, changes by hand, the invariance of pc, the effective rank."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,14 @@ from tiny_networks import random_images
 
 from ltpa.core.errors import ConfigError, DataError
 from ltpa.evaluation.inference import attention_maps
-from ltpa.evaluation.query import QuerySettings, choose_pairs, compare_maps, effective_rank
+from ltpa.evaluation.query import (
+    QuerySettings,
+    at_temperature,
+    choose_pairs,
+    compare_maps,
+    effective_rank,
+    match_temperature,
+)
 from ltpa.models import create_model
 
 
@@ -58,6 +67,48 @@ def test_weights_of_zero_give_finite_numbers():
     change = compare_maps(own, queried)
     assert np.isfinite([change.relative_change, change.kl_divergence]).all()
     assert change.kl_divergence > 50 and change.moved_mass_pct == pytest.approx(100)
+
+
+def test_a_mere_change_of_temperature_is_matched_whatever_its_sign():
+    own = np.random.default_rng(1).dirichlet(np.ones(16), 6)
+    exponents = np.array([0.2, 1, 3, -1, -0.5, 0])
+    queried = at_temperature(own, exponents)
+    np.testing.assert_allclose(match_temperature(own, queried), exponents, atol=1e-9)
+    change = compare_maps(own.reshape(6, 4, 4), queried.reshape(6, 4, 4))
+    assert change.moved_mass_pct > 10
+    assert change.matched_moved_mass_pct < 1e-6 and abs(change.matched_kl_divergence) < 1e-9
+
+
+def test_the_matched_temperature_is_the_best_and_leaves_what_is_no_temperature():
+    own, queried = np.random.default_rng(2).dirichlet(np.ones(9), (2, 4))
+    best = match_temperature(own, queried)
+
+    def divergence(exponents):
+        return (queried * np.log(queried / at_temperature(own, exponents))).sum(axis=1)
+
+    for step in (-0.5, -1e-3, 1e-3, 0.5):
+        assert (divergence(best + step) > divergence(best)).all()
+    shuffled = compare_maps(own.reshape(4, 3, 3), own.reshape(4, 3, 3)[:, ::-1, ::-1])
+    assert shuffled.matched_moved_mass_pct > 5
+
+
+def test_matching_one_hot_and_constant_maps_stays_finite():
+    one_hot, flat = np.zeros((1, 2, 2)), np.full((1, 2, 2), 0.25)
+    one_hot[0, 0, 0] = 1
+    for own, queried in ((one_hot, flat), (flat, one_hot), (one_hot, one_hot[:, ::-1])):
+        assert np.isfinite(list(dataclasses.asdict(compare_maps(own, queried)).values())).all()
+    assert compare_maps(one_hot, flat).matched_moved_mass_pct == pytest.approx(0)
+
+
+def test_pc_maps_do_not_change_at_all_in_double_precision():
+    torch.manual_seed(3)
+    network = create_model("vgg-att3-concat-pc", 5, image_size=16, width=1 / 16).eval().double()
+    network.preprocessing = torch.nn.Identity()
+    images, queries = torch.rand(2, 6, 3, 16, 16, dtype=torch.float64) * 255
+    with torch.no_grad():
+        own, queried = network.attention(images), network.attention(images, queries)
+    for level in own:
+        assert (own[level] - queried[level]).abs().max() < 1e-14
 
 
 @pytest.mark.parametrize("bad", [np.nan, -0.1, np.inf])
