@@ -22,6 +22,7 @@ EVALUATIONS = {
     "transfer": "features of every target set and a linear SVM in folds",
     "fgsm": "fooling rate under the fast gradient sign attack",
     "segmentation": "attention maps binarised and held against masks",
+    "maps": "other maps of the network held against masks",
     "query": "attention under another image's global vector",
 }
 

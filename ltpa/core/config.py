@@ -106,6 +106,21 @@ class Segmentation(_Section):
     batch_size: Positive = 250
 
 
+class Maps(_Section):
+    """Other maps against object masks, beyond the paper.
+
+    `controls` look at no network; they are measured in the job of variant `controls_with`.
+    """
+
+    batch_size: Positive = 250
+    controls: list[Literal["boolean_maps", "spectral_residual", "centre"]] = [
+        "boolean_maps",
+        "spectral_residual",
+        "centre",
+    ]
+    controls_with: str = "vgg"
+
+
 class Query(_Section):
     """Attention of one image under another image's global vector (paper appendix A.5)."""
 
@@ -166,6 +181,7 @@ class Protocols(_Section):
     transfer: Transfer = Transfer()
     fgsm: Fgsm = Fgsm()
     segmentation: Segmentation = Segmentation()
+    maps: Maps = Maps()
     query: Query = Query()
     patches: Patches = Patches()
     checks: Checks = Checks()

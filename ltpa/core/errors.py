@@ -19,6 +19,10 @@ class DataError(LtpaError):
     exit_code = 3
 
 
+class NotFiniteError(DataError):
+    """A network gave numbers that are not finite. The message begins with `its`; the stage names the file before it."""
+
+
 class RecordError(LtpaError):
     """A result record is truncated, edited or of another kind."""
 

@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from ltpa.core.errors import ConfigError, DataError
+from ltpa.core.errors import ConfigError, DataError, NotFiniteError
 
 _TINY = float(np.finfo(np.float32).tiny)
 _STEEPEST = 1000.0
@@ -77,14 +77,15 @@ def compare_maps(own: np.ndarray, queried: np.ndarray) -> Change:
     Arguments of the logarithm are kept at or above the smallest normal float32, below which softmax weights vanish.
 
     Raises:
-        DataError: shapes differ, or a map is negative or not finite.
+        DataError: shapes differ.
+        NotFiniteError: a map is negative or not finite.
     """
     if own.shape != queried.shape:
         raise DataError(f"maps {own.shape} and {queried.shape} differ in shape; compare maps of the same images")
     first, second = (maps.reshape(len(maps), -1).astype(np.float64) for maps in (own, queried))
     for maps in (first, second):
         if not np.isfinite(maps).all() or (maps < 0).any():
-            raise DataError("attention maps are negative or not finite; retrain the network")
+            raise NotFiniteError("its attention maps are negative or not finite; retrain the network")
     change = np.abs(second - first)
     p, q = (_distributions(maps) for maps in (first, second))
     matched = _distributions(at_temperature(p, match_temperature(p, q)))
@@ -142,10 +143,10 @@ def effective_rank(descriptors: np.ndarray) -> float:
     explains count as zero; 0 where nothing is left, that is where all vectors are equal.
 
     Raises:
-        DataError: a vector is not finite.
+        NotFiniteError: a vector is not finite.
     """
     if not np.isfinite(descriptors).all():
-        raise DataError("global vectors are not finite; retrain the network")
+        raise NotFiniteError("its global vectors are not finite; retrain the network")
     points = descriptors.astype(np.float64)
     centred = points - points.mean(axis=0)
     values = np.linalg.svd(centred, compute_uv=False)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ltpa.core.errors import ConfigError, DataError, ModelError
+from ltpa.core.errors import ConfigError, ModelError, NotFiniteError
 from ltpa.evaluation.inference import attention_maps, class_activation_maps
 
 if TYPE_CHECKING:
@@ -84,10 +84,10 @@ def upsample(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Maps (N, h, w) brought to (N, H, W) float64 by bilinear interpolation between cell centres.
 
     Raises:
-        DataError: a map is not finite.
+        NotFiniteError: a map is not finite.
     """
     if not np.isfinite(maps).all():
         bad = int((~np.isfinite(maps)).any(axis=(1, 2)).sum())
-        raise DataError(f"maps of {bad} of {len(maps)} images are not finite; retrain the network")
+        raise NotFiniteError(f"its maps of {bad} of {len(maps)} images are not finite; retrain the network")
     stack = torch.from_numpy(np.asarray(maps, dtype=np.float64))[:, None]
     return functional.interpolate(stack, size, mode="bilinear", align_corners=False)[:, 0].numpy()

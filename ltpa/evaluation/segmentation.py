@@ -21,15 +21,15 @@ class Scores:
     """Scores of N images.
 
     Attributes:
-        jaccard: (N,) of the Otsu mask, 0-1.
+        jaccard: for `combined`, or by level where there is none, (N,) of the Otsu mask, 0-1.
         pointing: by level and for `combined`, (N,) share of the highest pixels that lie on the object: 0 or 1
             but for ties.
         mass: by level and for `combined`, (N,) share of the map's sum on the object.
         area: (N,) share of the image the object covers, which is what chance gives for `pointing` and `mass`.
-        constant: (N,) bool, saliency maps without any contrast.
+        constant: (N,) bool, images whose last of these maps is without any contrast.
     """
 
-    jaccard: np.ndarray
+    jaccard: dict[str, np.ndarray]
     pointing: dict[str, np.ndarray]
     mass: dict[str, np.ndarray]
     area: np.ndarray
@@ -79,10 +79,11 @@ def mass_inside(maps: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return (lifted * truth).sum(axis=(1, 2)) / lifted.sum(axis=(1, 2))
 
 
-def score_maps(levels: dict[str, np.ndarray], masks: Masks | Sequence[np.ndarray], saliency: Saliency) -> Scores:
+def score_maps(levels: dict[str, np.ndarray], masks: Masks | Sequence[np.ndarray], saliency: Saliency | None) -> Scores:
     """Score a network's maps (N, h, w), by level in the order of depth, against N masks, each of any height and width.
 
-    Maps are upsampled to the size of each mask; every level is scored, and `combined` as the variant declares.
+    Maps are upsampled to the size of each mask; every level is scored, and `combined` as the variant declares, if it
+    does.
 
     Raises:
         DataError: no maps or masks, their numbers differ, or a map is not finite.
@@ -97,7 +98,7 @@ def score_maps(levels: dict[str, np.ndarray], masks: Masks | Sequence[np.ndarray
     ]
     names = blocks[0].pointing
     return Scores(
-        np.concatenate([block.jaccard for block in blocks]),
+        {name: np.concatenate([block.jaccard[name] for block in blocks]) for name in blocks[0].jaccard},
         {name: np.concatenate([block.pointing[name] for block in blocks]) for name in names},
         {name: np.concatenate([block.mass[name] for block in blocks]) for name in names},
         np.concatenate([block.area for block in blocks]),
@@ -117,15 +118,15 @@ def _same_size(masks: Masks | Sequence[np.ndarray]) -> Iterator[tuple[slice, np.
     yield slice(start, len(masks)), np.stack(run)
 
 
-def _score_block(levels: dict[str, np.ndarray], truth: np.ndarray, saliency: Saliency) -> Scores:
+def _score_block(levels: dict[str, np.ndarray], truth: np.ndarray, saliency: Saliency | None) -> Scores:
     height, width = truth.shape[1:]
-    grown = {name: upsample(maps, (height, width)) for name, maps in levels.items()}
-    combined = saliency.combine(grown)
-    scored = {**grown, COMBINED: combined}
+    scored = {name: upsample(maps, (height, width)) for name, maps in levels.items()}
+    if saliency is not None:
+        scored[COMBINED] = saliency.combine(scored)
     return Scores(
-        jaccard(otsu_masks(combined), truth),
+        {name: jaccard(otsu_masks(scored[name]), truth) for name in (scored if saliency is None else [COMBINED])},
         {name: pointing_hits(maps, truth) for name, maps in scored.items()},
         {name: mass_inside(maps, truth) for name, maps in scored.items()},
         truth.mean(axis=(1, 2)),
-        np.ptp(combined, axis=(1, 2)) == 0,
+        np.ptp(list(scored.values())[-1], axis=(1, 2)) == 0,
     )

@@ -18,8 +18,13 @@ MASKED_ROLE = "objectdiscovery"
 FINE_ROLES = ("cub200", "stanforddogs")
 SOURCE_ROLES = ("cifar10", "cifar100")
 DESCRIPTIVE = ("title", "type", "resolution", "licence", "citation", "tasks", "networks", "plays")
-EVALUATIONS = ("transfer", "fgsm", "segmentation", "query")
+EVALUATIONS = ("transfer", "fgsm", "segmentation", "maps", "query")
 NO_NETWORK = "none"
+_KINDS = {  # what a key names, where that is not the key itself without its s
+    "data": "dataset",
+    "protocols.maps.controls_with": "variant",
+    "protocols.fgsm.transferred": "variant",
+}
 
 
 class Run(NamedTuple):
@@ -72,13 +77,13 @@ class Plan:
             ("protocols.query.variants", protocols.query.variants, self.variants),
             ("protocols.patches.sources", list(protocols.patches.sources), self.patch_sources),
             ("protocols.patches.limits", list(protocols.patches.limits), self.patch_sources),
+            ("protocols.maps.controls_with", [protocols.maps.controls_with], self.variants),
             ("protocols.fgsm.transferred", transferred, self.variants),
             ("recipes", [name for family in self.config.recipes.values() for name in family.values()], self.recipes),
         ):
             for name in names:
                 if name not in known:
-                    kinds = {"recipes": "recipe", "data": "dataset", "protocols.fgsm.transferred": "variant"}
-                    kind = kinds.get(key, key.rpartition(".")[2][:-1])
+                    kind = _KINDS.get(key, key.rpartition(".")[2][:-1])
                     raise ConfigError(f"{self.source}: key {key!r}: {unknown_name(kind, name, list(known))}")
         for name in self.config.variants:
             family = self.variants[name]["recipe"]
@@ -216,6 +221,9 @@ class Plan:
         protocol = getattr(self.config.protocols, stage).model_dump(exclude={"variants"})
         if stage == "segmentation":
             protocol["saliency"] = self.variants[variant]["saliency"]
+        if stage == "maps":
+            chosen = protocol.pop("controls_with")
+            protocol["controls"] = protocol["controls"] if variant == chosen else []
         if stage == "fgsm":
             source = self.companion(stage, variant)
             training = source and self.train_spec(dataset, source).hash()
@@ -296,6 +304,8 @@ class Plan:
             return targets + self._direct_targets(dataset)
         if stage == "segmentation":
             return [{"name": dataset, "kind": "pointing", "split": "test"}, *self._masked_targets(dataset)]
+        if stage == "maps":
+            return [{"name": self.roles[MASKED_ROLE]}] if MASKED_ROLE in self.roles else []
         return [{"name": dataset}]
 
     def _direct_targets(self, dataset: str) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ class VariantEntry(_Entry):
     architecture: dict[str, Any]
     saliency: Saliency | None
     extension: bool = False
+    baseline: str | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

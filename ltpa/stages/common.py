@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ltpa.core import layout
-from ltpa.core.errors import ConfigError, ModelError
+from ltpa.core.errors import ConfigError, ModelError, NotFiniteError
 from ltpa.core.hashing import digest
 from ltpa.core.provenance import code_hash, code_version, library_versions, peak_memory_mb
 from ltpa.core.records import Metric, Record, read_record, write_record
@@ -107,6 +107,7 @@ def evaluate_each(
 
     Raises:
         ModelError: the model file is missing, or belongs to another variant or training spec.
+        NotFiniteError: the network gives numbers that are not finite; the message names its file.
     """
     from ltpa.models import load
     from ltpa.stages.device import compute_device, describe_device
@@ -122,7 +123,10 @@ def evaluate_each(
             reason, found = "", Measurement([])
             if trained.status == "ok":
                 model = load(source / layout.MODEL, expect_variant=spec.variant).to(device)
-                found = measure(model, targets, folder)
+                try:
+                    found = measure(model, targets, folder)
+                except NotFiniteError as error:
+                    raise NotFiniteError(f"{source / layout.MODEL}: {error}") from error
             else:
                 reason = f"training failed: {trained.reason}"
             record = make_record(

@@ -19,7 +19,7 @@ from ltpa.core.records import Metric
 from ltpa.core.specs import EvaluationSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.evaluation.saliency import CAM, Saliency
-from ltpa.evaluation.segmentation import Scores, score_maps
+from ltpa.evaluation.segmentation import COMBINED, Scores, score_maps
 from ltpa.stages.common import Measurement, evaluate_each, read_settings
 
 if TYPE_CHECKING:
@@ -114,18 +114,20 @@ def _class_id(target: dict[str, Any], subset: int, dataset: PreparedDataset) -> 
     return class_ids[subset]
 
 
-def subset_metrics(scores: Scores, dataset: str, subset: str) -> list[Metric]:
+def subset_metrics(scores: Scores, dataset: str, subset: str, level: str = COMBINED, prefix: str = "") -> list[Metric]:
     """Mean Jaccard x 100 of one subset: over images with an object, and over all (an empty mask wants an empty one).
+
+    The metrics are called `<prefix>jaccard_pct` and `<prefix>jaccard_all_pct`, of the map of `level`.
 
     Raises:
         DataError: no image of the subset has an object.
     """
-    seen = scores.area > 0
+    seen, values = scores.area > 0, scores.jaccard[level]
     if not seen.any():
         raise DataError(f"dataset {dataset}: no image of {subset} has a mask with an object; prepare the dataset again")
     return [
-        Metric("jaccard_pct", 100 * float(scores.jaccard[seen].mean()), int(seen.sum()), dataset, subset),
-        Metric("jaccard_all_pct", 100 * float(scores.jaccard.mean()), len(seen), dataset, subset),
+        Metric(f"{prefix}jaccard_pct", 100 * float(values[seen].mean()), int(seen.sum()), dataset, subset),
+        Metric(f"{prefix}jaccard_all_pct", 100 * float(values.mean()), len(seen), dataset, subset),
     ]
 
 

@@ -78,6 +78,7 @@ class Declaration(_Section):
         decimals: digits after the point in rendered tables (CSV files keep full precision).
         tolerance: smallest difference from the paper that counts, in `unit`.
         groups: titles of the groups of rows.
+        group_metrics: metric of the rows of a group, for groups that show another than the table's.
         beyond_paper: a row without a published value is a network that the paper gives no number for; it is run all the
             same. Otherwise such a value is a dash in the paper, against which nothing is run.
         descriptions: role to description, for `kind: datasets`; the plan fills it in from the datasets' declarations.
@@ -90,7 +91,7 @@ class Declaration(_Section):
     layout: Literal["wide", "long"]
     rows: Literal["label", "condition"] = "label"
     row_labels: dict[str, str] = {}
-    stage: Literal["train", "transfer", "fgsm", "segmentation", "query", "patches", "prepare"]
+    stage: Literal["train", "transfer", "fgsm", "segmentation", "maps", "query", "patches", "prepare"]
     metric: str
     measure: str | None = None
     unit: str
@@ -98,6 +99,7 @@ class Declaration(_Section):
     decimals: Annotated[int, Field(ge=0, le=6)]
     tolerance: Annotated[float, Field(ge=0)]
     groups: dict[str, str] = {}
+    group_metrics: dict[str, str] = {}
     beyond_paper: bool = False
     columns: Annotated[list[Selector], Field(min_length=1)]
     panels: list[Panel] = []

@@ -67,7 +67,9 @@ def place(declaration: Declaration, published: Sequence[Published]) -> list[Slot
                     panel=number,
                     column=fits[0],
                     entry=_unpublished(entry) if panel.beyond_paper else entry,
-                    metric=column.metric or panel.metric or declaration.metric,
+                    metric=column.metric
+                    or panel.metric
+                    or declaration.group_metrics.get(entry.group, declaration.metric),
                     measure=_first(column.measure, panel.measure, declaration.measure, entry.condition),
                     secondary=panel.secondary or panel.beyond_paper,
                     dash=entry.value is None and not declaration.beyond_paper,

@@ -227,6 +227,43 @@ def test_segmentation_of_class_activation_maps_leaves_out_unknown_classes(result
     assert by_key(predicted)["pointing_pct", "toy", "cam"].n == 12
 
 
+def test_maps(results):
+    record = run_stage(
+        results, "maps", "vgg-att2-concat-pc", [{"name": "toy"}], {"controls": ["centre"], "batch_size": 7}
+    )
+    metrics = by_key(record)
+    kinds = ("attention_last", "attention_previous", "activation_last", "activation_previous", "gradcam", "centre")
+    assert {name for name, _, _ in metrics if "jaccard" in name} == {
+        f"{kind}_{name}" for kind in kinds for name in ("jaccard_pct", "jaccard_all_pct")
+    }
+    for subset in CLASSES:
+        assert metrics["gradcam_jaccard_pct", "toy", subset].n == 10
+    assert {condition for name, _, condition in metrics if name == "mass_in_mask_pct"} == set(kinds)
+    assert metrics["pointing_chance_pct", "toy", "centre"].value == pytest.approx(100 / 16)
+    assert set(record.extra["toy"]["constant_maps"]) == set(kinds)
+    attention = by_key(run_stage(results, "segmentation", "vgg-att2-concat-pc", [
+        {"name": "toy", "kind": "masks", "class_ids": None}], segmentation_protocol("vgg-att2-concat-pc")))  # fmt: skip
+    for kind, level in (("attention_last", "conv13"), ("attention_previous", "conv10")):
+        expected = attention["pointing_pct", "toy", level].value
+        assert metrics["pointing_pct", "toy", kind].value == pytest.approx(expected)
+
+
+def test_a_network_that_gives_no_finite_numbers_is_named_by_its_file(results):
+    shutil.copytree(
+        layout.run_dir(results, "train", "toy", "vgg-gap", 0),
+        folder := layout.run_dir(results, "train", "toy", "vgg-gap", 9),
+    )
+    model = load(folder / layout.MODEL)
+    model.head.weight.data.fill_(float("inf"))
+    facts = {key: model.metadata[key] for key in ("variant", "architecture", "num_classes", "image_size", "classes")}
+    save_model(folder / layout.MODEL, model, **facts)
+    write_record(folder / layout.RECORD, trained_record("vgg-gap", 9))
+    for stage, protocol in (("segmentation", segmentation_protocol("vgg-gap")), ("maps", {})):
+        target = [{"name": "toy", "kind": "masks", "class_ids": [0, 1, 2]}]
+        with pytest.raises(DataError, match=r"train/toy/vgg-gap/seed-9/model\.safetensors: its .*not finite; retrain"):
+            run_stage(results, stage, "vgg-gap", target, protocol, seeds=[9])
+
+
 @pytest.mark.parametrize(("variant", "moves"), [("vgg-att2-concat-dp", True), ("vgg-att2-concat-pc", False)])
 def test_query(results, variant, moves):
     record = run_stage(results, "query", variant, [{"name": "toy"}], {"pairs": 7})
@@ -278,6 +315,8 @@ def test_a_network_trained_otherwise_is_refused(results):
          "plain has no masks"),
         ("segmentation", "vgg-gap", [{"name": "toy", "kind": "masks", "class_ids": [1]}],
          {"saliency": {"source": "cam"}}, ConfigError, "1 entries for 3 classes"),
+        ("maps", "vgg-gap", [{"name": "plain"}], {}, DataError, "plain has no masks"),
+        ("maps", "vgg-gap", [], {"controls": ["noise"]}, ConfigError, "control 'noise' is not known"),
         ("query", "vgg-gap", [{"name": "toy"}], {}, ModelError, "no attention maps"),
     ],
 )  # fmt: skip

@@ -30,6 +30,7 @@ def cells(table: str) -> dict[tuple[str, str, str, str], float | None]:
         ("figure6", 5 * 2, 0, 0),
         ("figure9", 7 * 3 + 9 * 3, 21, 3),
         ("extensions", 2 * 2, 0, 7 * 2),
+        ("maps", 0, 0, (2 * 4 + 3 * 7 + 1 + 3) * 3),
         ("query", 0, 0, 4 * 5),
     ],
 )

@@ -128,11 +128,44 @@ def test_scores_of_a_perfect_and_a_constant_map():
     maps = masks.astype(np.float32)
     maps[1] = 0.5
     scores = score_maps({"low": maps, "high": maps}, masks, BOTH)
-    np.testing.assert_allclose(scores.jaccard, [1, 0])
+    np.testing.assert_allclose(scores.jaccard["combined"], [1, 0])
     np.testing.assert_allclose(scores.pointing["combined"], [1, 9 / 64])
     np.testing.assert_allclose(scores.mass["high"], [1, 9 / 64])
     np.testing.assert_array_equal(scores.constant, [False, True])
     np.testing.assert_allclose(scores.area, 9 / 64)
+
+
+def test_a_mask_of_one_pixel_and_a_map_of_one_cell():
+    masks = np.zeros((2, 8, 8), dtype=np.uint8)
+    masks[:, 3, 5] = 1
+    maps = np.zeros((2, 8, 8), dtype=np.float32)
+    maps[0, 3, 5] = maps[1, 0, 0] = 1
+    scores = score_maps({"only": maps}, masks, Saliency("attention", ("only",)))
+    np.testing.assert_allclose(scores.jaccard["combined"], [1, 0])
+    np.testing.assert_allclose(scores.pointing["only"], [1, 0])
+    np.testing.assert_allclose(scores.mass["only"], [1, 0])
+    flat = score_maps({"only": np.ones((2, 1, 1))}, masks, Saliency("attention", ("only",)))
+    np.testing.assert_allclose(flat.pointing["combined"], 1 / 64)
+    assert flat.constant.all() and (flat.jaccard["combined"] == 0).all()
+
+
+def test_without_a_combined_map_every_level_has_a_jaccard_of_its_own():
+    masks = random_masks(70)
+    levels = {"low": random_maps(70), "high": random_maps(70, 4, 2)}
+    alone = score_maps(levels, masks, None)
+    assert list(alone.jaccard) == list(alone.pointing) == ["low", "high"]
+    for name, maps in levels.items():
+        expected = score_maps({name: maps}, masks, Saliency("attention", (name,)))
+        np.testing.assert_array_equal(alone.jaccard[name], expected.jaccard["combined"])
+
+
+def test_the_root_is_taken_for_products_of_softmax_maps_alone():
+    from ltpa.models.variants import get_variant, list_models
+
+    for name in list_models():
+        saliency = get_variant(name).saliency or {}
+        wanted = len(saliency.get("levels", ())) > 1 and name != "vgg-pan"
+        assert saliency.get("sqrt", False) is wanted, name
 
 
 def test_scores_do_not_depend_on_how_images_are_grouped():
@@ -140,7 +173,7 @@ def test_scores_do_not_depend_on_how_images_are_grouped():
     whole = score_maps(levels, masks, BOTH)
     for index in (0, 63, 64, 149):
         one = score_maps({name: maps[[index]] for name, maps in levels.items()}, masks[[index]], BOTH)
-        assert one.jaccard[0] == whole.jaccard[index]
+        assert one.jaccard["combined"][0] == whole.jaccard["combined"][index]
         assert one.mass["combined"][0] == whole.mass["combined"][index]
     assert list(whole.pointing) == ["low", "high", "combined"]
 
