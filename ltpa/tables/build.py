@@ -25,6 +25,7 @@ def build_table(spec: TableSpec, declaration: Declaration, published: Sequence[P
     blocks = range(len(declaration.blocks()))
     panels = tuple(_panel(spec, declaration, number, collected, comparisons) for number in blocks)
     compared = [(collected[position], comparison) for position, comparison in comparisons.items()]
+    judged = any(entry.value is not None for entry in published)
     statistics = (
         "Ours: mean over seeds (standard deviation, ddof 1), n = seeds with a result / seeds asked for. The CSV adds "
         "the 95 % interval of the mean, Student's t; it is not cut where a percentage ends."
@@ -37,12 +38,12 @@ def build_table(spec: TableSpec, declaration: Declaration, published: Sequence[P
         unit=declaration.unit,
         decimals=declaration.decimals,
         head=head(spec, published),
-        fields=("published", "ours", "delta", "verdict"),
+        fields=("published", "ours", "delta", "verdict") if judged else ("ours",),
         lead=(),
         panels=panels,
         notes=(
             statistics,
-            rule(declaration.direction, declaration.tolerance, declaration.unit),
+            *([rule(declaration.direction, declaration.tolerance, declaration.unit)] if judged else []),
             *notes(compared, [block.title for block in declaration.blocks()]),
             *declaration.notes,
             *_incomplete(collected),

@@ -240,6 +240,15 @@ def test_rows_beyond_the_paper_are_run_and_stand_without_a_verdict(tmp_path):
     assert cell_texts(table, cell) == ["–", "12.50 (–), n=1/1", "–", "–"]
 
 
+def test_a_table_without_published_values_shows_ours_alone(tmp_path):
+    published = [support.entry("VGG", "cifar10", None)]
+    path = support.put(tmp_path, support.trained("digits10", "vgg", 0, 12.5))
+    spec = support.spec(comparable=True, seeds=[0])
+    table = build_table(spec, support.declaration(beyond_paper=True), published, index_records([path], tmp_path, spec))
+    assert cell_texts(table, table.panels[0].rows[0].cells[0]) == ["12.50 (–), n=1/1"]
+    assert not any("Verdict" in note for note in table.notes)
+
+
 def test_needs_are_only_what_the_scale_has():
     declaration, published = declared("table1")
     assert needed(declaration, published, {"cifar10": "digits10"}, ["vgg", "rn164"]) == [
