@@ -93,6 +93,8 @@ def plan_everything(path: Path) -> None:
     for run in views.all_runs(plan):
         if run.stage == "train":
             plan.train_spec(run.dataset, run.variant)
+        elif run.stage == "patches":
+            plan.patch_spec(run.dataset, run.variant)
         else:
             plan.evaluation_spec(run.stage, run.dataset, run.variant)
     for table in plan.config.tables:
