@@ -201,7 +201,8 @@ def test_every_map_is_brought_to_the_size_of_its_own_mask():
     whole = score_maps(levels, masks, BOTH)
     for index, mask in enumerate(masks):
         one = score_maps({name: maps[[index]] for name, maps in levels.items()}, mask[None], BOTH)
-        assert one.jaccard["combined"] == whole.jaccard["combined"][index] and one.mass["low"] == whole.mass["low"][index]
+        assert one.jaccard["combined"] == whole.jaccard["combined"][index]
+        assert one.mass["low"] == whole.mass["low"][index]
 
 
 def test_maps_and_masks_of_different_images_are_refused():
