@@ -6,7 +6,9 @@ Each subcommand imports what it needs when it runs, so that starting any of them
 import argparse
 import importlib
 import json
+import logging
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +32,7 @@ EVALUATIONS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; expected errors print one line and nothing else."""
     options = _parser().parse_args(arguments)
+    _print_warnings()
     try:
         options.run(options)
     except LtpaError as error:
@@ -41,6 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     return 0
+
+
+def _print_warnings() -> None:
+    """Send what the package warns of to the terminal; its notes go to the log of a training alone."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    logging.basicConfig(format="ltpa: %(message)s", handlers=[handler])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
 
     train = command("train", _train, "train a variant, one network per seed")
     _add_run_options(train)
-    train.add_argument("--max-seconds", type=float, default=math.inf, help="stop with resumable state after this long")
+    train.add_argument(
+        "--max-seconds", type=_seconds, default=math.inf, metavar="N", help="stop with resumable state after this long"
+    )
     train.add_argument("--tolerate-failure", action="store_true", help="record a diverged run instead of failing")
 
     for name, text in EVALUATIONS.items():
@@ -131,6 +143,13 @@ def _seed(text: str) -> int:
     return seed
 
 
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return seconds
+
+
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("variant", nargs="?", help="a name from config/variants.yaml")
     parser.add_argument("dataset", nargs="?", help="a name from config/datasets.yaml")
@@ -167,6 +186,7 @@ def _resolve(options: argparse.Namespace, kind: type, make: "Callable[[Plan], An
             from ltpa.core.config import unknown_name
 
             raise ConfigError(unknown_name(key, name, list(known)))
+    os.environ.setdefault("LTPA_GPU_SHARE", str(plan.config.jobs.gpu_share))
     return make(plan), options.results or plan.results
 
 
@@ -181,12 +201,16 @@ def _prepare(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from ltpa.core.specs import TrainSpec
+    from ltpa.core.stopping import stop_requests
     from ltpa.report.progress import TrainingProgress
 
-    spec, results = _resolve(options, TrainSpec, lambda plan: plan.train_spec(options.dataset, options.variant))
-    train = importlib.import_module("ltpa.stages.train")
-    with TrainingProgress(f"{spec.variant} on {spec.dataset}", spec.recipe["epochs"]) as progress:
-        train.run(spec, results, options.seeds, options.max_seconds, options.tolerate_failure, progress.epoch)
+    # Before torch is imported, which takes seconds in which a signal may come.
+    with stop_requests(options.max_seconds) as stop:
+        spec, results = _resolve(options, TrainSpec, lambda plan: plan.train_spec(options.dataset, options.variant))
+        train = importlib.import_module("ltpa.stages.train")
+        with TrainingProgress(f"{spec.variant} on {spec.dataset}", spec.recipe["epochs"]) as shown:
+            watcher = train.Watcher(shown.epoch, shown.progress, shown.say)
+            train.run(spec, results, options.seeds, stop, options.tolerate_failure, watcher)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

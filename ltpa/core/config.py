@@ -43,6 +43,7 @@ class Jobs(_Section):
 
     `mem_mb` and `minutes` are what a job asks of a scheduler; attempt n asks for n times as much, at most `max_growth`
     times. `seeds_per_evaluation` is `seeds_per_job` where it is not given.
+    `gpu_share` is how many processes may use one GPU at a time; it changes no result.
     """
 
     threads: Positive = 1
@@ -52,6 +53,7 @@ class Jobs(_Section):
     minutes: Minutes = Minutes()
     max_growth: Positive = 3
     gpus: Annotated[int, Field(ge=0, le=1)] = 0
+    gpu_share: Literal[1, 2, 4, 8] = 1
     track: bool = True
     tolerate_failures: bool = False
     archives: list[str] = []

@@ -39,3 +39,15 @@ class TrainingError(LtpaError):
     """Training could not go on, for example because the loss stopped being finite."""
 
     exit_code = 6
+
+
+class DiskFullError(LtpaError):
+    """A file does not fit on its disk; what was there before is intact."""
+
+    exit_code = 7
+
+
+class MemoryFullError(LtpaError):
+    """Training does not fit into memory; the message names a batch size that does."""
+
+    exit_code = 8

@@ -1,6 +1,8 @@
 """Slots: a fixed number of places that processes of one machine take in turn, for example one training per GPU.
 
-Each slot is a file that its holder keeps locked. The kernel frees the lock when the process ends, however it ends.
+What is shared out is cut into `UNITS` equal units, each a file that its holder keeps locked; a process that takes the
+whole locks all of them, one that takes a quarter locks a quarter. So processes of different shares never take more than
+there is. The kernel frees the locks when the process ends, however it ends.
 """
 
 import contextlib
@@ -8,12 +10,14 @@ import fcntl
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ltpa.core.errors import LtpaError
 
 POLL_SECONDS = 0.2
+UNITS = 8
+SHARES = (1, 2, 4, 8)
 
 
 def slot_folder() -> Path:
@@ -21,48 +25,61 @@ def slot_folder() -> Path:
     return Path(tempfile.gettempdir()) / f"ltpa-slots-{os.getuid()}"
 
 
-def gpu_names(count: int) -> list[str]:
-    """Names of the GPUs this process may use: those of CUDA_VISIBLE_DEVICES where it is set, else 0 to count - 1."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [name.strip() for name in visible.split(",")] if visible is not None else [str(i) for i in range(count)]
-    return [name for name in names if name]
-
-
 @contextlib.contextmanager
-def hold_slot(folder: Path, names: Sequence[str], share: int = 1) -> Iterator[str]:
+def hold_slot(
+    folder: Path, names: Sequence[str], share: int = 1, waiting: Callable[[], None] = lambda: None
+) -> Iterator[str]:
     """Wait for a free slot, hold it for the life of the block, and yield the name it belongs to.
 
     Args:
         folder: where the lock files lie; processes that share slots name the same one.
         names: what is shared out, for example GPU names; each has `share` slots.
+        share: one of `SHARES`; how many processes of this kind fit on one of `names` at a time.
+        waiting: called again and again while waiting; what it raises ends the wait.
 
     Raises:
         LtpaError: there is nothing to share out, or the folder cannot be written.
     """
-    if not names or share < 1:
-        raise LtpaError(f"{folder}: no slots to wait for ({len(names)} names, {share} slots each)")
+    if not names or share not in SHARES:
+        raise LtpaError(f"{folder}: no slots to wait for ({len(names)} names, {share} slots each, of {SHARES})")
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor, name = _wait(folder, names, share)
+        descriptors, name = _wait(folder, names, share, waiting)
     except OSError as error:
         raise LtpaError(f"{folder}: cannot keep slot files here ({error.strerror}); set TMPDIR elsewhere") from error
     try:
         yield name
     finally:
-        os.close(descriptor)
+        _release(descriptors)
 
 
-def _wait(folder: Path, names: Sequence[str], share: int) -> tuple[int, str]:
-    """Descriptor of the first slot file that could be locked, and the slot's name; all slots are tried in turn."""
+def _wait(folder: Path, names: Sequence[str], share: int, waiting: Callable[[], None]) -> tuple[list[int], str]:
+    """Descriptors of the first slot's units that could all be locked, and the slot's name; all are tried in turn."""
+    size = UNITS // share
     while True:
-        for index in range(share):
+        for first in range(0, UNITS, size):
             for name in names:
-                path = folder / f"{name.replace('/', '_')}-{index}.lock"
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    os.close(descriptor)
-                    continue
-                return descriptor, name
+                held = _take(folder, name, range(first, first + size))
+                if held:
+                    return held, name
+        waiting()
         time.sleep(POLL_SECONDS)
+
+
+def _take(folder: Path, name: str, units: range) -> list[int]:
+    """Descriptors of the units' locked files; none where another process holds one of them."""
+    held: list[int] = []
+    for unit in units:
+        path = folder / f"{name.replace('/', '_')}-{unit}.lock"
+        held.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        try:
+            fcntl.flock(held[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _release(held)
+            return []
+    return held
+
+
+def _release(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -212,7 +212,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; prepare the dataset first") from error
+        raise DataError(f"{path}: no such file; prepare the dataset first: ltpa prepare {folder.name}") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not readable ({error}); {_remedy(folder)}") from error
     seal = content.pop("sha256", None) if isinstance(content, dict) else None

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ltpa.core.errors import LtpaError, ModelError
-from ltpa.core.files import atomic_path
-from ltpa.core.hashing import canonical_json
+from ltpa.core.files import write_bytes
+from ltpa.core.hashing import canonical_json, sha256_file
 from ltpa.models.base import AttentionClassifier
 from ltpa.models.options import parse_options
 from ltpa.models.registry import build_model
@@ -85,11 +85,10 @@ def save_model(
 
 def write_sealed(path: Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write tensors (on the CPU, contiguous) and a JSON-like description under one seal, atomically."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     header = canonical_json({**description, "sha256": seal(description, tensors)})
-    with atomic_path(path) as temporary:
-        save_file(dict(tensors), temporary, metadata={_HEADER: header})
+    write_bytes(path, save(dict(tensors), metadata={_HEADER: header}))
 
 
 def read_sealed(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -125,6 +124,7 @@ def load(
     expect_variant: str | None = None,
     expect_classes: int | None = None,
     expect_normalisation: str | None = None,
+    expect_sha256: str | None = None,
 ) -> AttentionClassifier:
     """The network in a model file, on the CPU in eval mode, with `preprocessing` and `metadata`.
 
@@ -133,6 +133,7 @@ def load(
         expect_variant: refuse a network of another variant.
         expect_classes: refuse a network of another number of classes.
         expect_normalisation: refuse a network with another preprocessing scheme (`ltpa.data.normalise`).
+        expect_sha256: refuse any other file than the one with this digest, which its training's record holds.
 
     Raises:
         ModelError: no such file, truncated, edited, not a model, or not the expected one; the message names both sides.
@@ -149,6 +150,11 @@ def load(
                 f"{path}: holds {key} {description[key]}, but {expected} was asked for; name another file, or train "
                 "that network first"
             )
+    if expect_sha256 is not None and sha256_file(path) != expect_sha256:
+        raise ModelError(
+            f"{path}: not the network that its record tells of (SHA-256 {expect_sha256[:12]}...); "
+            "delete both and train again"
+        )
     try:
         with torch.device("meta"):
             model = build_model(description["architecture"], description["num_classes"], description["image_size"])

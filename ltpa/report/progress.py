@@ -6,15 +6,22 @@ from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from ltpa.training.engine import EpochRow
+    from ltpa.training.progress import Progress
 
 
 class TrainingProgress:
-    """Shows each finished epoch. `title` names the run, `epochs` its length."""
+    """Shows a training. `title` names the run, `epochs` its length.
+
+    On a terminal a bar with epoch, loss, training and test error, images per second and time left moves about once a
+    second; elsewhere each finished epoch is one line.
+    """
 
     def __init__(self, title: str, epochs: int) -> None:
         self.title, self.epochs = title, epochs
         self._bar: Any = None
         self._seed: int | None = None
+        self._rate = self._left = 0.0
+        self._test = ""
 
     def __enter__(self) -> Self:
         return self
@@ -25,21 +32,58 @@ class TrainingProgress:
         if self._bar is not None:
             self._bar.close()
 
+    def say(self, text: str) -> None:
+        """Print a line about the run beside its bar."""
+        if self._bar is not None:
+            self._bar.clear()
+        print(text, file=sys.stderr, flush=True)
+
+    def progress(self, seed: int, progress: "Progress") -> None:
+        """Show where one seed's run stands within its epoch."""
+        self._rate, self._left = progress.images_per_second, progress.seconds_left
+        if sys.stderr.isatty():
+            done = progress.epoch - 1 + progress.step / progress.steps
+            self._show(seed, done, f"loss {progress.loss:.3f}, train {progress.error_pct:.1f} %")
+
     def epoch(self, seed: int, row: "EpochRow") -> None:
-        """Show one epoch of one seed's run."""
-        text = f"loss {row.train_loss:.3f}, train {row.train_error_pct:.1f} %, test {row.test_error_pct:.1f} %"
-        if not sys.stderr.isatty():
-            print(f"{self.title}, seed {seed}: epoch {row.epoch}/{self.epochs}, lr {row.lr:.4g}, {text}", flush=True)
+        """Show a finished epoch of one seed's run."""
+        if row.test_error_pct == row.test_error_pct:  # NaN where it was not measured
+            self._test = f", test {row.test_error_pct:.1f} %"
+        text = f"loss {row.train_loss:.3f}, train {row.train_error_pct:.1f} %"
+        if sys.stderr.isatty():
+            self._show(seed, row.epoch, text)
             return
+        test = self._test if row.test_error_pct == row.test_error_pct else ""
+        print(
+            f"{self.title}, seed {seed}: epoch {row.epoch}/{self.epochs}, lr {row.lr:.4g}, {text}{test}"
+            f"{self._pace()}, {row.seconds:.1f} s",
+            flush=True,
+        )
+
+    def _pace(self) -> str:
+        return f", {self._rate:.0f} images/s, {_clock(self._left)} left" if self._rate else ""
+
+    def _show(self, seed: int, done: float, text: str) -> None:
         if seed != self._seed:
             self._next_bar(seed)
-        self._bar.set_postfix_str(text)
-        self._bar.update(row.epoch - self._bar.n)
+        self._bar.set_postfix_str(text + self._test + self._pace(), refresh=False)
+        self._bar.n = round(done, 2)
+        self._bar.refresh()
 
     def _next_bar(self, seed: int) -> None:
         from tqdm import tqdm
 
         if self._bar is not None:
             self._bar.close()
-        self._bar = tqdm(total=self.epochs, desc=f"{self.title}, seed {seed}", unit="epoch")
-        self._seed = seed
+        layout = "{desc}: {percentage:3.0f}% |{bar:20}| epoch {n:g}/{total}, {elapsed}, {postfix}"
+        self._bar = tqdm(total=self.epochs, desc=f"{self.title}, seed {seed}", bar_format=layout)
+        self._seed, self._test = seed, ""
+
+
+def _clock(seconds: float) -> str:
+    """A duration as `1:02:03` or `2:03`; a dash where it is not known."""
+    if not 0 <= seconds < 1e9:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -122,11 +122,12 @@ def evaluate_each(
             trained = trained_network(results, spec.dataset, spec.variant, seed, spec.training)
             reason, found = "", Measurement([])
             if trained.status == "ok":
-                model = load(source / layout.MODEL, expect_variant=spec.variant).to(device)
+                path, expected = source / layout.MODEL, trained.extra.get("model_sha256")
+                model = load(path, expect_variant=spec.variant, expect_sha256=expected).to(device)
                 try:
                     found = measure(model, targets, folder)
                 except NotFiniteError as error:
-                    raise NotFiniteError(f"{source / layout.MODEL}: {error}") from error
+                    raise NotFiniteError(f"{path}: {error}") from error
             else:
                 reason = f"training failed: {trained.reason}"
             record = make_record(

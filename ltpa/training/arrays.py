@@ -1,6 +1,7 @@
 """Training and test data as the engine holds them: whole, normalised, on the device."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -20,22 +21,34 @@ class Arrays:
 
     @classmethod
     def prepare(
-        cls, images: np.ndarray, labels: np.ndarray, preprocessing: nn.Module, device: torch.device
+        cls,
+        images: np.ndarray,
+        labels: np.ndarray,
+        preprocessing: nn.Module,
+        device: torch.device,
+        between: Callable[[], None] = lambda: None,
     ) -> "Arrays":
-        """Normalise uint8 images (N, H, W, 3) once; what depends on the image alone is never computed again."""
+        """Normalise uint8 images (N, H, W, 3) once; what depends on the image alone is never computed again.
+
+        `between` is called before each block of images; what it raises ends the work.
+        """
         chunks = []
         with torch.no_grad():
             for start in range(0, len(images), _BLOCK):
+                between()
                 block = torch.from_numpy(np.array(images[start : start + _BLOCK])).to(device)
                 chunks.append(preprocessing(block.permute(0, 3, 1, 2).float()))
         return cls(torch.cat(chunks), torch.from_numpy(np.array(labels, dtype=np.int64)).to(device))
 
 
 @torch.no_grad()
-def error_pct(model: nn.Module, arrays: Arrays, batch: int = _BLOCK) -> float:
+def error_pct(
+    model: nn.Module, arrays: Arrays, batch: int = _BLOCK, between: Callable[[], None] = lambda: None
+) -> float:
     """Top-1 error in percent of `model` in evaluation mode and float32, `batch` images at a time.
 
-    The mode is put back afterwards. Waits for the device once, at the end.
+    The mode is put back afterwards. Waits for the device once, at the end. `between` is called before each batch; what
+    it raises ends the work.
     """
     was_training = model.training
     model.eval()
@@ -43,6 +56,7 @@ def error_pct(model: nn.Module, arrays: Arrays, batch: int = _BLOCK) -> float:
     with tensor_cores(False):
         for start in range(0, len(arrays.labels), batch):
             part = slice(start, start + batch)
+            between()
             inputs = arrays.inputs[part].contiguous(memory_format=torch.channels_last)
             wrong += (model(inputs).argmax(1) != arrays.labels[part]).sum()
     model.train(was_training)

@@ -1,72 +1,189 @@
-"""Resumable state on disk: checked before use, never half-written, the previous one kept until the next is proven."""
+"""Resumable state on disk: checked before use, never half-written, the previous one kept until the next is proven.
+
+A state is `step-<n>.pt` and, beside it, its SHA-256 in `step-<n>.sha256`. Saving writes the file under a temporary
+name, flushes and renames it, does the same with the digest, reads the file back and holds it against the digest; only
+then does it remove what is older than the state before. Whatever moment a process dies at, one whole state is left.
+"""
 
 import contextlib
 import fcntl
+import hashlib
+import io
 import logging
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ltpa.core.errors import TrainingError
-from ltpa.core.files import atomic_path, write_text
+from ltpa.core.errors import LtpaError, TrainingError
+from ltpa.core.files import atomic_path, remove_drafts, write_text
 from ltpa.core.hashing import sha256_file
 
 _LOG = logging.getLogger(__name__)
-KEPT = 2
+_LOCK = "lock"
+_KEY = "key"
+_BLOCK = 1 << 20
+POLL_SECONDS = 0.2
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock for the life of the block (released by the kernel even after a crash).
+def exclusive(folder: Path, waiting: Callable[[int], None] = lambda holder: None) -> Iterator[None]:
+    """Hold the folder's lock for the life of the block; while another process holds it, wait.
+
+    The kernel frees the lock when its holder ends, however it ends.
+
+    Args:
+        waiting: called again and again while waiting, with the holder's process id (0 where it is not known); what it
+            raises ends the wait.
 
     Raises:
-        TrainingError: another process holds it.
+        LtpaError: the folder cannot be written, or its file system knows no locks.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise TrainingError(
-                f"{folder}: another process trains this network; wait for it to end, or stop it"
-            ) from error
+    descriptor = _open_lock(folder)
+    try:
+        while not (_try_lock(folder, descriptor) and _is_the_lock(folder, descriptor)):
+            waiting(_holder(descriptor))
+            time.sleep(POLL_SECONDS)
+            os.close(descriptor)
+            descriptor = _open_lock(folder)
+        with contextlib.suppress(OSError):  # on a full disk the lock holds without its owner's name
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        remove_drafts(folder)
         yield
+    finally:
+        os.close(descriptor)
+
+
+def _open_lock(folder: Path) -> int:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise LtpaError(f"{folder}: cannot write here ({error.strerror}); choose another folder") from error
+
+
+def _is_the_lock(folder: Path, descriptor: int) -> bool:
+    """Whether the locked file is still the folder's: who removes a state folder removes its lock while holding it."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), (folder / _LOCK).stat())
+    except FileNotFoundError:
+        return False
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process holds the folder's lock at this moment."""
+    try:
+        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return not _try_lock(folder, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(folder: Path, descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise LtpaError(f"{folder}: cannot be locked ({error.strerror}); choose a folder on a local disk") from error
+    return True
+
+
+def _holder(descriptor: int) -> int:
+    text = os.pread(descriptor, 32, 0).strip()
+    return int(text) if text.isdigit() else 0
 
 
 def _digest_path(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def save(folder: Path, step: int, payload: dict[str, Any]) -> Path:
-    """Save tensors and plain values as `step-<step>.pt`, digest beside it; older than the two newest are removed."""
+def _states(folder: Path) -> list[Path]:
+    """The states in `folder`, oldest first."""
+    return sorted(folder.glob("step-*.pt"))
+
+
+def save(folder: Path, step: int, payload: dict[str, Any], key: str = "") -> Path:
+    """Save tensors and plain values as the state after `step` of the run that `key` names; give its path.
+
+    Of the other states the last intact one before is kept; the rest is removed once the new one has been read back from
+    the disk. An intact state of the same step is left as it is.
+
+    Raises:
+        DiskFullError: the state does not fit; those before it are intact.
+        TrainingError: what was read back differs from what was written; those before it are intact.
+    """
     path = folder / f"step-{step:09d}.pt"
-    with atomic_path(path) as temporary:
-        torch.save(payload, temporary)
-    write_text(_digest_path(path), sha256_file(path) + "\n")
-    for old in sorted(folder.glob("step-*.pt"))[:-KEPT]:
-        _digest_path(old).unlink(missing_ok=True)
-        old.unlink()
+    if _sealed_content(path) is not None:
+        return path
+    stream = io.BytesIO()
+    torch.save({**payload, _KEY: key}, stream)
+    data = stream.getbuffer()
+    digest = hashlib.sha256(data).hexdigest()
+    with atomic_path(path, len(data)) as temporary, open(temporary, "wb") as file:
+        for start in range(0, len(data), _BLOCK):
+            file.write(data[start : start + _BLOCK])
+    write_text(_digest_path(path), digest + "\n")
+    if _read_back(path) != digest:
+        remove(path)
+        raise TrainingError(f"{path}: not read back as it was written; check this disk (the state before is kept)")
+    older = [state for state in reversed(_states(folder)) if state.name < path.name]
+    before = next((state for state in older if _sealed_content(state) is not None), None)
+    for state in _states(folder):
+        if state not in (path, before):
+            remove(state)
     return path
 
 
-def load_newest(folder: Path) -> dict[str, Any] | None:
-    """The newest intact checkpoint's payload, or None when there is none.
+def _read_back(path: Path) -> str:
+    """SHA-256 of the file, from the disk rather than from the page cache where the system allows that."""
+    with open(path, "rb") as stream:
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return sha256_file(path)
 
-    A damaged one is named in the log and passed over; nothing is unpickled before its digest matches.
+
+def remove(path: Path) -> None:
+    """Remove a state and its digest."""
+    path.unlink(missing_ok=True)
+    _digest_path(path).unlink(missing_ok=True)
+
+
+def load_newest(folder: Path, key: str = "") -> dict[str, Any] | None:
+    """The newest intact state of the run that `key` names, or None when there is none.
+
+    A damaged or foreign one is named in the log and passed over; nothing is unpickled before its digest matches.
     """
-    for path in sorted(folder.glob("step-*.pt"), reverse=True):
-        digest = _digest_path(path)
-        if not digest.is_file() or digest.read_text().strip() != sha256_file(path):
-            _LOG.warning("%s: damaged checkpoint ignored (its SHA-256 does not match)", path)
+    for path in reversed(_states(folder)):
+        data = _sealed_content(path)
+        if data is None:
+            _LOG.warning("%s: saved state refused, its SHA-256 does not match; the one before is used", path)
             continue
-        payload: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return payload
+        payload: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        if payload.pop(_KEY, None) == key:
+            return payload
+        _LOG.warning("%s: saved state refused, it belongs to another run; the one before is used", path)
     return None
 
 
+def _sealed_content(path: Path) -> bytes | None:
+    """The bytes of a state that its digest vouches for; None where they differ, or one of the two files is missing."""
+    try:
+        data, digest = path.read_bytes(), _digest_path(path).read_bytes()
+    except OSError:
+        return None
+    return data if digest == f"{hashlib.sha256(data).hexdigest()}\n".encode() else None
+
+
 def clear(folder: Path) -> None:
-    """Remove all checkpoints of a finished run; the lock file stays."""
+    """Remove all states of a finished run, newest first."""
+    for path in reversed(_states(folder)):
+        remove(path)
     for path in folder.glob("step-*"):
-        path.unlink()
+        path.unlink(missing_ok=True)

@@ -51,6 +51,7 @@ class Recipe:
             empty for random weights.
         evaluate_every: epochs between test evaluations; the last epoch is always evaluated.
         checkpoint_seconds: seconds between saved states.
+        checkpoint_epochs: save at least every so many epochs; 0 leaves it to the seconds.
     """
 
     epochs: int
@@ -75,6 +76,7 @@ class Recipe:
     initialise: str = ""
     evaluate_every: int = 1
     checkpoint_seconds: float = 60.0
+    checkpoint_epochs: int = 0
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str = "recipe") -> "Recipe":
@@ -117,8 +119,10 @@ class Recipe:
             raise ConfigError(f"{where}: schedule.period is {period!r}; it must be a whole number of epochs")
         if not _is_number(factor) or not 0 < factor < math.inf:
             raise ConfigError(f"{where}: schedule.factor is {factor!r}; it must be a number above 0")
-        if not isinstance(self.crop, int) or self.crop < 0:
-            raise ConfigError(f"{where}: crop is {self.crop!r}; it must be a whole number of at least 0")
+        for key in ("crop", "checkpoint_epochs"):
+            value = getattr(self, key)
+            if not isinstance(value, int) or value < 0:
+                raise ConfigError(f"{where}: {key} is {value!r}; it must be a whole number of at least 0")
         if not isinstance(self.initialise, str):
             raise ConfigError(f"{where}: initialise is {self.initialise!r}; it must be a role, such as cifar100")
         for key in ("nesterov", "reset_momentum", "channels_last", "fused", "compile", "cuda_graph"):

@@ -1,5 +1,6 @@
 """Slots under fire: many processes, few slots, kills; never two holders."""
 
+import contextlib
 import os
 import random
 import signal
@@ -10,7 +11,7 @@ import time
 import pytest
 
 from ltpa.core.errors import LtpaError
-from ltpa.core.slots import gpu_names, hold_slot
+from ltpa.core.slots import hold_slot
 
 WORKER = """
 import os, sys, time
@@ -56,18 +57,56 @@ def test_sixty_processes_over_two_slots_with_ten_kills_never_overlap(tmp_path):
 
 
 def test_shares_allow_as_many_holders_as_declared(tmp_path):
-    with hold_slot(tmp_path, ["0"], share=2) as first, hold_slot(tmp_path, ["0"], share=2) as second:
-        assert first == second == "0"
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["0-0.lock", "0-1.lock"]
+    with contextlib.ExitStack() as held:
+        names = [held.enter_context(hold_slot(tmp_path, ["0"], share, at_once)) for share in (2, 4, 8, 8)]
+        assert names == ["0"] * 4
+        for share in (1, 2, 4, 8):
+            with pytest.raises(Taken), hold_slot(tmp_path, ["0"], share, at_once):
+                pass
+        with hold_slot(tmp_path, ["0", "1"], 1, at_once) as other:
+            assert other == "1"
+    with hold_slot(tmp_path, ["0"], 1, at_once), pytest.raises(Taken), hold_slot(tmp_path, ["0"], 8, at_once):
+        pass
 
 
-def test_preset_devices_are_honoured(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
-    assert gpu_names(8) == ["3", "5"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert gpu_names(8) == []
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert gpu_names(2) == ["0", "1"]
+class Taken(Exception):
+    pass
+
+
+def at_once():
+    """Raised out of the wait for a slot: there is none free."""
+    raise Taken
+
+
+GPU_JOB = """
+import os, sys, time, types
+import torch
+from ltpa.stages import device
+torch.cuda.is_available = lambda: True
+torch.cuda.device_count = lambda: 1
+torch.cuda.get_device_properties = lambda index: types.SimpleNamespace(uuid="the-only-one")
+def job(log):
+    with device.compute_device("cuda", 1), open(log, "a") as stream:
+        stream.write("start\\n"); stream.flush(); time.sleep(0.05); stream.write("end\\n")
+for _ in range(8):
+    if os.fork() == 0:
+        job(sys.argv[1])
+        os._exit(0)
+for _ in range(8):
+    assert os.wait()[1] == 0
+"""
+
+
+@pytest.mark.parametrize(("share", "at_most"), [("1", 1), ("4", 4)])
+def test_eight_jobs_on_one_gpu_take_turns(tmp_path, share, at_most):
+    """What Snakemake starts under --cores 8 without limits on resources; the GPU is a fake, the slots are not."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "LTPA_GPU_SHARE": share}
+    subprocess.run([sys.executable, "-c", GPU_JOB, str(tmp_path / "log")], env=environment, check=True, timeout=120)
+    running = most = 0
+    for line in (tmp_path / "log").read_text().split():
+        running += 1 if line == "start" else -1
+        most = max(most, running)
+    assert running == 0 and most <= at_most
 
 
 def test_nothing_to_hold_is_an_error(tmp_path):

@@ -119,6 +119,7 @@ class OneLayer(nn.Module):
 def test_momentum_is_forgotten_where_the_rate_drops(tmp_path, reset):
     """A velocity that starts anew equals its first gradient."""
     values = {"epochs": 3, "batch_size": 4, "lr": 0.1, "weight_decay": 0.0, "reset_momentum": reset, "flip": "none"}
+    values["evaluate_every"] = 3  # an evaluation asks whether to stop, too: once, at the end
     schedule = {"kind": "milestones", "milestones": [3], "factors": [0.2]}
     arrays = Arrays(torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 2)
     torch.manual_seed(0)
@@ -133,4 +134,4 @@ def test_momentum_is_forgotten_where_the_rate_drops(tmp_path, reset):
     recipe = Recipe.from_dict({**values, "schedule": schedule})
     trainer = Trainer(model, arrays, arrays, recipe, 0, tmp_path, should_stop=look)
     trainer.run()
-    assert fresh == [True, False, False, False, reset, False]
+    assert fresh[:6] == [True, False, False, False, reset, False]

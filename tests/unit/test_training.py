@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ltpa.core.errors import ConfigError, TrainingError
-from ltpa.training import checkpoint
 from ltpa.training.arrays import Arrays, error_pct
 from ltpa.training.augment import Draws, crop, flip
-from ltpa.training.engine import Interrupted, Trainer
+from ltpa.training.engine import Diverged, Interrupted, Trainer
 from ltpa.training.recipe import Recipe
 from ltpa.training.schedule import epoch_rate, step_rate
 
@@ -110,30 +109,6 @@ def test_half_precision_follows_single_precision_and_is_not_it(tmp_path):
     assert all(value.dtype == torch.float32 for name, value in weights(half.model).items() if "tracked" not in name)
 
 
-def test_damaged_checkpoint_is_passed_over_for_the_previous_one(tmp_path, caplog):
-    first = checkpoint.save(tmp_path, 1, {"epoch": 1})
-    second = checkpoint.save(tmp_path, 2, {"epoch": 2})
-    data = bytearray(second.read_bytes())
-    data[len(data) // 2] ^= 1
-    second.write_bytes(data)
-    assert checkpoint.load_newest(tmp_path) == {"epoch": 1}
-    assert second.name in caplog.text
-    first.write_bytes(first.read_bytes()[:10])
-    assert checkpoint.load_newest(tmp_path) is None
-
-
-def test_only_two_checkpoints_are_kept(tmp_path):
-    for step in range(5):
-        checkpoint.save(tmp_path, step, {"epoch": step})
-    assert [p.name for p in sorted(tmp_path.glob("*.pt"))] == ["step-000000003.pt", "step-000000004.pt"]
-    assert len(list(tmp_path.glob("*.sha256"))) == 2
-
-
-def test_second_trainer_on_the_same_state_is_refused(tmp_path):
-    with checkpoint.exclusive(tmp_path), pytest.raises(TrainingError, match="another process"):
-        trainer(tmp_path).run()
-
-
 def test_diverging_loss_names_epoch_and_rate(tmp_path):
     with pytest.raises(TrainingError, match=r"not finite in epoch \d at learning rate 1e\+30"):
         trainer(tmp_path, lr=1e30, schedule={"kind": "constant"}).run()
@@ -151,9 +126,15 @@ def test_what_is_not_finite_is_never_saved(tmp_path, spoil):
         return t.step > 1
 
     t.train_arrays, t.should_stop = t.stepper.train, should_stop
-    with pytest.raises(TrainingError, match="not finite in epoch 1"):
+    with pytest.raises(Interrupted, match="not finite"):
         t.run()
     assert not list(tmp_path.glob("step-*"))
+
+
+def test_a_loss_beyond_all_sense_counts_as_diverged(tmp_path, monkeypatch):
+    monkeypatch.setattr(SmallNet, "loss_and_logits", lambda self, x, targets: (self(x).sum() * 0 + 2e4, self(x)))
+    with pytest.raises(Diverged, match=r"rose to 20000 in epoch 1 at learning rate 0\.05"):
+        trainer(tmp_path).run()
 
 
 def test_too_few_images_for_a_batch(tmp_path):

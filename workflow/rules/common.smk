@@ -42,9 +42,10 @@ PYTHON = "python" if CONDA else shlex.quote(sys.executable)
 # the Snakemake around it and other jobs must not die of it. Jobs are started by `exec`, so that no shell stands between.
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
-# Folders of archives come to the job by the environment: where they lie must not make anything run anew.
+# What must not make anything run anew comes to the job by the environment: where archives lie, how GPUs are shared.
 shell.prefix(
     f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT))} OMP_NUM_THREADS={JOBS.threads} "
+    f"LTPA_GPU_SHARE={JOBS.gpu_share} "
     f"LTPA_ARCHIVES={shlex.quote(os.pathsep.join(JOBS.archives))}; "
 )
 

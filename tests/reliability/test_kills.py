@@ -1,0 +1,79 @@
+"""Trainings that are killed, stopped and doubled end with the bits of an unbroken one."""
+
+import os
+import random
+import shutil
+import signal
+import time
+
+import pytest
+from trainings import copy_data, model_hash, small_spec
+
+from ltpa.core import layout
+
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def duration(server, data, unbroken, tmp_path_factory) -> float:
+    """Seconds an unbroken training takes now."""
+    results = copy_data(data, tmp_path_factory.mktemp("timed") / "results")
+    started = time.monotonic()
+    assert server.train(small_spec(), results).wait() == 0
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT], ids=lambda n: n.name
+)
+def test_training_goes_on_from_wherever_it_was_cut_off(server, data, unbroken, duration, tmp_path, number):
+    """SIGKILL twenty times; the signals that ask, three times each, must be obeyed in time and with the right code."""
+    chooser = random.Random(number)
+    for kill in range(KILLS if number == signal.SIGKILL else 3):
+        results, code, latest = tmp_path / str(kill), 0, 0.95
+        while code == 0:  # it had ended already: choose an earlier moment
+            shutil.rmtree(results, ignore_errors=True)
+            child = server.train(small_spec(), copy_data(data, results))
+            time.sleep(chooser.uniform(0, latest) * duration)
+            os.kill(child.pid, number)
+            asked = time.monotonic()
+            code, latest = child.wait(), latest * 0.8
+        assert time.monotonic() - asked < 10
+        expected = {signal.SIGKILL: -9, signal.SIGINT: 130}.get(number, 75)
+        assert code == expected, child.output.read_text()
+        resumed = server.train(small_spec(), results)
+        assert resumed.wait() == 0, resumed.output.read_text()
+        assert model_hash(results, small_spec()) == unbroken
+        assert not list(results.rglob("*.tmp*")), "a half-written file was left behind"
+
+
+def test_a_second_training_of_the_same_network_waits_and_finds_it_done(server, data, unbroken, tmp_path):
+    results = copy_data(data, tmp_path / "results")
+    children = [server.train(small_spec(), results) for _ in range(3)]
+    assert [child.wait() for child in children] == [0, 0, 0], children[0].output.read_text()
+    text = children[0].output.read_text()
+    assert text.count("waiting: another process trains") == 2 and text.count("trained already") == 2
+    assert text.count("epoch 1/4") == 1
+    assert model_hash(results, small_spec()) == unbroken
+    (log,) = results.glob("state/train/*/train.log")
+    assert len({line.split()[2] for line in log.read_text().splitlines()}) == 1, "two processes wrote"
+
+
+def test_seeds_that_were_done_are_kept_when_a_block_is_cut_off(server, data, tmp_path):
+    """Snakemake removes all outputs of a failed job, also those of seeds that were done."""
+    results = copy_data(data, tmp_path / "results")
+    spec = small_spec()
+    command = ["train", "--spec", spec.to_json(), "--results", str(results), "--seeds", "0", "1"]
+    child = server.start(command, tmp_path / "output")
+    first = layout.run_dir(results, "train", spec.dataset, spec.variant, 0)
+    while not (first / layout.RECORD).is_file():
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    done = (first / layout.MODEL).read_bytes()
+    shutil.rmtree(first)
+    child = server.start(command, tmp_path / "output")
+    assert child.wait() == 0
+    assert (first / layout.MODEL).read_bytes() == done
+    assert (tmp_path / "output").read_text().count("seed 0: epoch 1/4") == 1
+    assert not list(results.glob("state/train/*/finished"))
