@@ -11,6 +11,8 @@ from ltpa.core.errors import ConfigError
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
 Positive = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -130,6 +132,29 @@ class Query(_Section):
     pairs: Positive = 200
 
 
+class Protopnet(_Section):
+    """Training of ProtoPNet's prototypes; what is left out has the default of `ltpa.training.protopnet`."""
+
+    per_class: Positive | None = None
+    width: Positive | None = None
+    epochs: Positive | None = None
+    warm_epochs: Natural | None = None
+    first_push: Natural | None = None
+    push_every: Positive | None = None
+    last_epochs: Natural | None = None
+    batch_size: Positive | None = None
+    trunk_lr: NotNegative | None = None
+    add_on_lr: NotNegative | None = None
+    last_lr: NotNegative | None = None
+    weight_decay: NotNegative | None = None
+    decay_every: Positive | None = None
+    cluster: NotNegative | None = None
+    separation: NotNegative | None = None
+    sparsity: NotNegative | None = None
+    rotation: NotNegative | None = None
+    shear: NotNegative | None = None
+
+
 class Patches(_Section):
     """Patch boxes for the fine-grained sets.
 
@@ -142,6 +167,7 @@ class Patches(_Section):
     sources: dict[str, str] = {}
     released: dict[str, str] = {}
     limits: dict[str, dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]]] = {}
+    protopnet: Protopnet = Protopnet()
     boxes: Positive | None = None
     cleaning: Literal["clean", "parity"] | None = None
     percentile: Annotated[float, Field(gt=0, lt=100)] | None = None
@@ -165,7 +191,7 @@ class Patches(_Section):
 
     def settings(self) -> dict[str, Any]:
         """The settings that were given."""
-        return self.model_dump(exclude={"sources", "released", "limits"}, exclude_none=True)
+        return self.model_dump(exclude={"sources", "released", "limits", "protopnet"}, exclude_none=True)
 
 
 class Checks(_Section):

@@ -252,11 +252,13 @@ class Plan:
                 f"{self.source}: key 'protocols.patches.sources': {unknown_name('source', source, names)}"
             )
         network = self.patch_network(source)
+        mode = self.patch_sources[source]["mode"]
         origin = {
             "source": self.patch_sources[source],
             "network": network,
             "saliency": self.variants[network]["saliency"] if network else None,
-            "released": patches.released if self.patch_sources[source]["mode"] == "released" else None,
+            "released": patches.released if mode == "released" else None,
+            "protopnet": patches.protopnet.model_dump(exclude_none=True) if mode == "protopnet" else None,
         }
         return EvaluationSpec(
             scale=self.config.scale.name,

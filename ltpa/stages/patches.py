@@ -2,10 +2,12 @@
 
 The spec's `variant` is the source's name. There is one target, `{"name"}`. Protocol keys: those of `PatchSettings`, and
 `source` (its declaration: `mode`, `map`), `network` (the variant behind it, or none), `saliency` (that variant's
-declaration), `released` (array file by split). No label of a test image is read but to check released boxes.
+declaration), `released` (array file by split), `protopnet` (settings of its training). No label of a test image is read
+but to check released boxes.
 """
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,10 +26,13 @@ from ltpa.data.arrays import PreparedDataset
 from ltpa.data.boxes import Boxes, flag_counts, write_boxes
 from ltpa.data.released import read_released
 from ltpa.evaluation import patches, prototypes, trunk
+from ltpa.evaluation.inference import pixel_batches
 from ltpa.evaluation.patch_quality import statistics
 from ltpa.evaluation.patches import PARITY, Candidate, PatchSettings
 from ltpa.stages.common import make_record, read_settings, trained_network
 from ltpa.stages.device import compute_device, describe_device
+from ltpa.training.protopnet import PrototypeTraining
+from ltpa.training.protopnet import train as train_prototypes
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
@@ -45,6 +50,7 @@ class Source:
         network: the variant behind it; empty for sources without.
         saliency: that variant's declaration of its attention maps.
         released: array file by split, of mode `released`.
+        protopnet: settings of the training of mode `protopnet`.
     """
 
     mode: str
@@ -52,6 +58,7 @@ class Source:
     network: str = ""
     saliency: dict[str, Any] | None = None
     released: dict[str, str] | None = None
+    protopnet: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -110,7 +117,7 @@ def run(spec: EvaluationSpec, results: Path, seeds: Sequence[int]) -> None:
 
 def _read_protocol(spec: EvaluationSpec) -> tuple[Source, PatchSettings]:
     protocol = dict(spec.protocol)
-    given = {key: protocol.pop(key, None) for key in ("network", "saliency", "released")}
+    given = {key: protocol.pop(key, None) for key in ("network", "saliency", "released", "protopnet")}
     declared = protocol.pop("source", None) or {}
     source = read_settings(Source, "patches", {**declared, **given, "network": given["network"] or ""})
     return source, read_settings(PatchSettings, "patches", protocol)
@@ -187,6 +194,33 @@ def _boxes_of_maps(batches: Iterator[np.ndarray], size: int, settings: PatchSett
     )
 
 
+def _protopnet(dataset: PreparedDataset, source: Source, settings: PatchSettings, model: Any, seed: int) -> Extracted:
+    """Prototypes trained on the training images and their labels, then boxes of all images, from all prototypes."""
+    import torch
+
+    chosen = read_settings(PrototypeTraining, "patches.protopnet", source.protopnet or {})
+    train = dataset.split("train")
+    classes = len(dataset.classes)
+    network, history = train_prototypes(
+        model, train.images, train.labels, classes, chosen, seed, settings.grid, settings.level
+    )
+
+    def maps(images: np.ndarray) -> Iterator[np.ndarray]:
+        for pixels in pixel_batches(model, images, settings.batch_size):
+            with torch.inference_mode():
+                yield network.similarity_maps(model.preprocessing(pixels)).float().cpu().numpy()
+
+    found = {
+        name: _boxes_of_maps(maps(split.images), dataset.image_size, settings) for name, split in dataset.splits.items()
+    }
+    weights = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        weights.update(name.encode())
+        weights.update(tensor.detach().cpu().numpy().tobytes())
+    facts = {"prototypes": len(network.prototypes), "prototype_losses": [round(loss, 6) for loss in history]}
+    return found, {**facts, "prototype_network_sha256": weights.hexdigest()}
+
+
 def _cam_window(dataset: PreparedDataset, source: Source, settings: PatchSettings, model: Any, _: int) -> Extracted:
     size = dataset.image_size
     found = {}
@@ -233,6 +267,7 @@ def _released(dataset: PreparedDataset, source: Source, settings: PatchSettings,
 
 MODES = {
     "protolite": _protolite,
+    "protopnet": _protopnet,
     "cam_window": _cam_window,
     "center": _center,
     "random": _random,
