@@ -10,8 +10,8 @@ from ltpa.training.protopnet import PrototypeTraining, distorted, losses, push, 
 
 SIZE, CLASSES, PER_CLASS, WIDTH = 16, 3, 2, 5
 SHORT = PrototypeTraining(
-    per_class=2, width=8, epochs=16, warm_epochs=2, first_push=12, push_every=4, last_epochs=2, batch_size=8, decay_every=20,
-    trunk_lr=3e-3, add_on_lr=1e-2, last_lr=1e-2, rotation=5.0, shear=5.0,
+    per_class=2, width=8, epochs=16, warm_epochs=2, first_push=12, push_every=4, last_epochs=2, batch_size=8,
+    decay_every=20, trunk_lr=3e-3, add_on_lr=1e-2, last_lr=1e-2, rotation=5.0, shear=5.0,
 )  # fmt: skip
 
 
