@@ -34,7 +34,8 @@ class Split:
         masks: uint8, 1 on the object and 0 elsewhere, over the whole image: (N, M, M), where M is S or greater to keep
             detail, or each of the size its file has; None where unknown.
         boxes: (N, 4) float32, x0, y0, x1, y1 of the object in pixels, last edges exclusive; None where unknown.
-        parts: (N, 4) float32, box of the discriminative part, laid out like `boxes`; None where unknown.
+        parts: (N, 4) float32, box of the discriminative part, laid out like `boxes`; not numbers where it is hidden
+            in an image, None where unknown.
     """
 
     images: np.ndarray

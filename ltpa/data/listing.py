@@ -18,6 +18,7 @@ class Listing:
         ids: N texts that say where each image comes from.
         boxes: N times x0, y0, x1, y1 in pixels of the stored image, last edges exclusive; may stick out of it.
         masks: N mask images, non-zero on the object.
+        parts: N boxes of the part that tells classes apart, laid out like `boxes`; not numbers where it is hidden.
     """
 
     images: Sequence[Path] | Sequence[bytes] | np.ndarray
@@ -25,6 +26,7 @@ class Listing:
     ids: Sequence[str]
     boxes: Sequence[Sequence[float]] | None = None
     masks: Sequence[Path] | None = None
+    parts: Sequence[Sequence[float]] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

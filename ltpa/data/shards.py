@@ -71,6 +71,7 @@ def prepare_split(
         ids=np.asarray(listing.ids, dtype=np.str_),
         masks=None if masks is None else _opened(masks, shapes),
         boxes=None if listing.boxes is None or cut else _scaled(np.asarray(listing.boxes), np.asarray(sizes), size),
+        parts=None if listing.parts is None or cut else _scaled(np.asarray(listing.parts), np.asarray(sizes), size),
     )
     width, height = np.median(np.asarray(sizes), axis=0).tolist()
     return found, {"stored_width": width, "stored_height": height, "skipped": skipped}

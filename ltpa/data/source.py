@@ -11,6 +11,7 @@ from ltpa.data.listing import Listing
 
 RESIZES = ("antialias", "area", "nearest")
 CROPS = ("none", "box")
+PARTS = ("none", "head")
 NATIVE = "native"
 
 
@@ -25,6 +26,7 @@ class Options:
         crop: `box` cuts each image to its box before it is resized.
         mask_size: side of the prepared masks in pixels, or `native` for the size each has in its file; that of the
             images where it is not given.
+        parts: `head` takes a box around the head of each bird from the part files (reader `cub`).
         skip_corrupt: leave out images that cannot be decoded, and list them, instead of stopping.
         paper_subset: only files whose name ends in lower-case `.jpg`, as the paper's counts suggest.
         partial: accept a part of the dataset; counts are reported and not enforced, folders may be missing.
@@ -35,13 +37,18 @@ class Options:
     reduced: bool = True
     crop: str = "none"
     mask_size: int | str | None = None
+    parts: str = "none"
     skip_corrupt: bool = False
     paper_subset: bool = False
     partial: bool = False
     splits: list[str] | None = None
 
     def __post_init__(self) -> None:
-        for key, value, allowed in (("resize", self.resize, RESIZES), ("crop", self.crop, CROPS)):
+        for key, value, allowed in (
+            ("resize", self.resize, RESIZES),
+            ("crop", self.crop, CROPS),
+            ("parts", self.parts, PARTS),
+        ):
             if value not in allowed:
                 raise ConfigError(f"option {key!r} is {value!r}; choose one of {', '.join(allowed)}")
         if self.mask_size not in (None, NATIVE) and (not isinstance(self.mask_size, int) or self.mask_size < 1):

@@ -18,6 +18,8 @@ _NEAR = 0.9  # overlap from which two boxes count as the same
 def statistics(found: Boxes, split: Split) -> dict[str, float]:
     """All that can be said of the boxes of one split, by name; what needs objects or parts only where they are known.
 
+    Images whose part is hidden do not count for parts. A box contains a part if it covers half of it.
+
     Raises:
         DataError: an object or part box has no area.
     """
@@ -31,11 +33,13 @@ def statistics(found: Boxes, split: Split) -> dict[str, float]:
         values |= _inside_statistics(inside_boxes(found.boxes, split.boxes))
     if split.boxes is not None:
         values["centre_in_object"] = float(_within(_centres(found.boxes), split.boxes[:, None]).mean())
-    if split.parts is not None:
-        covered = part_coverage(found.boxes, split.parts)
-        held = part_coverage(found.boxes.reshape(-1, 1, 4), np.repeat(split.parts, found.boxes.shape[1], axis=0))
+    if split.parts is not None and (shown := np.isfinite(split.parts).all(axis=1)).any():
+        boxes, parts = found.boxes[shown], split.parts[shown]
+        covered = part_coverage(boxes, parts)
+        held = part_coverage(boxes.reshape(-1, 1, 4), np.repeat(parts, boxes.shape[1], axis=0))
         per_box = held.reshape(len(covered), -1)
         values |= {
+            "overlaps_part": float((per_box > 0).mean()),
             "part_coverage_union": float(covered.mean()),
             "part_coverage_rank1": float(per_box[:, 0].mean()),
             "part_coverage_box": float(per_box.mean()),

@@ -116,6 +116,9 @@ def cub200(folder):
         "classes": classes,
     }
     content = {f"CUB_200_2011/{name}.txt": _numbered(lines) for name, lines in lists.items()}
+    heads = ["2 12.0 8.0 1", "5 24.0 16.0 1", "14 40.0 30.0 1", "11 1.0 1.0 0"]  # beak, crown, tail, hidden eye
+    located = [f"{number} {head}" for number in (1, 2, 3) for head in heads] + ["4 14 5.0 5.0 1"]
+    content["CUB_200_2011/parts/part_locs.txt"] = "\n".join(located).encode()
     content["attributes.txt"] = b"1 has_bill_shape::curved\n"
     for number, name in enumerate(names):
         content[f"CUB_200_2011/images/{name}"] = picture(number, mode="L" if number == 3 else "RGB")

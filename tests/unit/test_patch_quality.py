@@ -1,5 +1,7 @@
 """Statistics of patch boxes: against painted pixels, and by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -91,6 +93,11 @@ def test_statistics_by_hand():
         "part_coverage_box": 0.75, "contains_part": 0.75, "any_contains_part": 1.0, "rank1_contains_part": 1.0,
     }  # fmt: skip
     assert {name: values[name] for name in expected} == pytest.approx(expected)
+    hidden = np.array([[0, 0, 2, 4], [np.nan] * 4], np.float32)
+    first = statistics(found, dataclasses.replace(split, parts=hidden))
+    assert first["part_coverage_box"] == 0.5 and first["overlaps_part"] == 0.5 and first["inside_object"] == 0.75
+    unknown = statistics(found, dataclasses.replace(split, parts=np.full((2, 4), np.nan, np.float32)))
+    assert not {name for name in unknown if "part" in name}
     bare = statistics(found, Split(split.images, split.labels, split.ids))
     assert not {name for name in bare if "object" in name or "part" in name}
 

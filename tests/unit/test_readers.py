@@ -16,6 +16,7 @@ from ltpa.core.errors import ConfigError, DataError
 from ltpa.core.specs import PrepareSpec
 from ltpa.data.archives import parse_archives
 from ltpa.data.arrays import PreparedDataset
+from ltpa.data.extract import extract_all
 from ltpa.data.readers import READERS, read_listings
 from ltpa.data.source import Source, check_counts
 from ltpa.evaluation.direct import direct_accuracies
@@ -123,6 +124,33 @@ def test_cub_is_cut_to_boxes_that_are_clipped_to_the_image(made):
     )
     np.testing.assert_allclose(whole.split("test").boxes, [[0, 0, 48, 64]] * 2)
     np.testing.assert_allclose(whole.split("train").boxes, [[0, 0, 48, 64]] * 2)
+
+
+def test_heads_of_birds_are_boxes_around_their_visible_parts(made, tmp_path):
+    declared, _ = made[1]["cub200"]
+    archives = made[0].parents[1] / "archives/cub200"
+    declared = {**declared, "image_size": 64}
+    opened = run("cub200-448", declared, archives, tmp_path / "mini", crop="none", parts="head")
+    wide, high = 64 / 48, 64 / 32  # the images are 48 x 32 pixels
+    head = [11.5 * wide, 7.5 * high, 24.5 * wide, 16.5 * high]
+    np.testing.assert_allclose(opened.split("test").parts, [head] * 2)
+    np.testing.assert_allclose(opened.split("train").parts, [head, [np.nan] * 4])
+    assert run("cub200", declared, archives, tmp_path / "cut", parts="head").split("test").parts is None
+
+
+def test_missing_and_foreign_part_files_are_refused(made, tmp_path):
+    declared, _ = made[1]["cub200"]
+    source = Source.from_declaration("cub200", {**declared, "options": {"parts": "head"}})
+    archives = parse_archives("cub200", declared)
+    extract_all([made[0].parents[1] / "archives/cub200/CUB_200_2011.tgz"], archives, tmp_path / "new")
+    located = next(tmp_path.rglob("part_locs.txt"))
+    root = located.parents[2]
+    located.write_text("99 2 1.0 1.0 1")
+    with pytest.raises(DataError, match=r"part_locs\.txt: not a list of parts of these images"):
+        read_listings("cub", root, source)
+    located.unlink()
+    with pytest.raises(DataError, match=r"part_locs\.txt: no such file; extract .* or set option parts to none"):
+        read_listings("cub", root, source)
 
 
 def test_boxes_of_actors_are_scaled_with_the_image(made):
