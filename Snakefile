@@ -26,6 +26,7 @@ rule all_tables:
         CHECKS,
         TRACKING,
         FIGURES,
+        GALLERY,
 
 
 include: "workflow/rules/data.smk"

@@ -92,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         ("table", "build one table from result records"),
         ("check", "assert that networks learned and attention attends"),
         ("figures", "draw overlays and curves"),
+        ("gallery", "draw the figures of images and maps"),
     ):
         view = command(name, _view, text)
         view.set_defaults(stage=name)
@@ -104,6 +105,20 @@ def _parser() -> argparse.ArgumentParser:
     track.add_argument("--records", type=Path, nargs="*", help="result records (default: all that are there)")
     track.add_argument("--tables", type=Path, nargs="*", help="tidy tables to hold against MLflow (default: all)")
     track.add_argument("--rebuild", action="store_true", help="make the store anew from the records")
+
+    attend = command("attend", _attend, "lay a network's attention over pictures of any size")
+    attend.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    attend.add_argument("--model", type=Path, required=True, help="a trained network, model.safetensors")
+    attend.add_argument("--query", type=Path, metavar="IMAGE", help="take the global vector from this picture")
+    attend.add_argument("--output", type=Path, default=Path("attended"), metavar="DIR", help="default: attended")
+
+    evaluate = command("evaluate", _evaluate_folder, "run one protocol on one network and a folder of images")
+    evaluate.add_argument("protocol", choices=["transfer", "fgsm", "segmentation", "query"])
+    evaluate.add_argument("--model", type=Path, required=True, help="a trained network, model.safetensors")
+    evaluate.add_argument("--images", type=Path, required=True, metavar="DIR", help="a folder of images per class")
+    evaluate.add_argument("--masks", type=Path, metavar="DIR", help="masks, named like the images (segmentation)")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+    _add_config_option(evaluate)
 
     model = command("model", _model, "describe a network: parameters, MACs, feature dimension, map sizes")
     model.add_argument("variant", help="a name from config/variants.yaml")
@@ -233,6 +248,21 @@ def _patches(options: argparse.Namespace) -> None:
 
     for seed in options.seeds:
         print(draw(spec, results, seed, options.show))
+
+
+def _attend(options: argparse.Namespace) -> None:
+    from ltpa.stages.attend import attend
+
+    for line in attend(options.images, options.model, options.output, options.query):
+        print(line)
+
+
+def _evaluate_folder(options: argparse.Namespace) -> None:
+    from ltpa.stages.evaluate import as_markdown, evaluate_folder
+
+    settings = getattr(load_plan(options).config.protocols, options.protocol).model_dump()
+    record = evaluate_folder(options.protocol, options.model, options.images, options.masks, settings)
+    print(json.dumps(record, indent=1) if options.json else as_markdown(record))
 
 
 def _view(options: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ MODEL = "model.safetensors"
 HISTORY = "history.csv"
 BOXES = "boxes.parquet"
 MANIFEST = "manifest.json"
+FIGURE_SUFFIXES = ("png", "svg", "pdf")
 TABLE_SUFFIXES = ("csv", "md", "tex", "html")
 
 
@@ -43,6 +44,11 @@ def overlay_path(results: Path, dataset: str, variant: str, seed: int) -> Path:
 def boxes_picture_path(results: Path, dataset: str, source: str, seed: int) -> Path:
     """Picture of one patch source's boxes over test images."""
     return Path(results) / "figures" / "patches" / f"{dataset}-{source}-seed-{seed}.png"
+
+
+def gallery_path(results: Path, figure: str, suffix: str) -> Path:
+    """A figure of images and maps; `suffix` is one of `FIGURE_SUFFIXES`."""
+    return Path(results) / "figures" / "paper" / f"{figure}.{suffix}"
 
 
 def table_path(results: Path, table: str, suffix: str) -> Path:

@@ -65,6 +65,11 @@ def predict(model: "AttentionClassifier", images: np.ndarray, batch_size: int) -
     return _collect(model, images, batch_size, lambda inputs: model(inputs).argmax(dim=1))
 
 
+def class_probabilities(model: "AttentionClassifier", images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Predicted distributions, (N, classes) float32."""
+    return _collect(model, images, batch_size, lambda inputs: model(inputs).softmax(dim=1).float())
+
+
 def extract_features(model: "AttentionClassifier", images: np.ndarray, batch_size: int) -> np.ndarray:
     """Inputs of the last linear layer, (N, d) float32 (paper section 5.3)."""
     return _collect(model, images, batch_size, lambda inputs: model.features(inputs).float())

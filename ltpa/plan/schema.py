@@ -1,4 +1,4 @@
-"""The form of the declarations of variants and datasets, so that a slip in one is a clear line and not a crash."""
+"""The form of declared variants, datasets and figures, so that a slip in one is a clear line and not a crash."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
@@ -40,6 +40,50 @@ class VariantEntry(_Entry):
         except ModelError as error:
             raise ValueError(f"architecture: {error}") from error
         return self
+
+
+class FigureImages(_Entry):
+    """Which images the rows of a figure show."""
+
+    roles: Annotated[list[str], Field(min_length=1)]
+    count: Annotated[int, Field(ge=1, le=50)]
+    choose: Literal["first_of_each_class", "spread"]
+
+
+class FigureColumn(_Entry):
+    """One column, or a few, of a figure; `config/figures.yaml` explains the keys."""
+
+    show: Literal["image", "maps", "binary", "truth", "attacked", "query"]
+    maps: str | None = None
+    variant: str | None = None
+    source: str | None = None
+    level: str | None = None
+    epsilons: list[Annotated[float, Field(ge=0, le=255)]] | None = None
+
+    @model_validator(mode="after")
+    def _keys_of_its_kind(self) -> Self:
+        network = {"variant", "source"}
+        wanted = {
+            "image": set(),
+            "truth": set(),
+            "binary": network,
+            "maps": network | {"maps"},
+            "attacked": network | {"epsilons"},
+            "query": network | {"level"},
+        }[self.show]
+        given = self.model_fields_set - {"show"}
+        if given != wanted:
+            raise ValueError(f"show: {self.show} goes with {', '.join(sorted(wanted)) or 'no other key'}")
+        return self
+
+
+class FigureEntry(_Entry):
+    """One entry of `config/figures.yaml`."""
+
+    title: str
+    paper: str
+    images: FigureImages
+    columns: Annotated[list[FigureColumn], Field(min_length=1)]
 
 
 class DatasetEntry(_Entry):

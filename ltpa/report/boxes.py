@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ltpa.report.overlays import grid, save_png
+from ltpa.report.overlays import grid, save_figure
 
 _MOST_PATCHES = 10
 
@@ -46,4 +46,4 @@ def draw_boxes(
             axes[rank + 1].imshow(image[y0:y1, x0:x1])
             if row == 0:
                 axes[rank + 1].set_title(f"rank {rank + 1}", fontsize=6)
-    save_png(figure, path)
+    save_figure(figure, path)

@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ltpa.report.overlays import save_png
+from ltpa.report.overlays import every_format, save_figure
 
 
 def draw_learning_curves(
     path: Path, histories: Mapping[str, Sequence[Sequence[tuple[int, float]]]], chance: float
 ) -> None:
-    """Write a PNG of test error (%) over epochs: one colour per network, one line per seed, chance dashed.
+    """Draw test error (%) over epochs: one colour per network, one line per seed, chance dashed.
+
+    Writes `path`, a PNG, and SVG and PDF beside it.
 
     `histories` maps a network's title to its seeds' points (epoch, error); an epoch without evaluation has no point.
     """
@@ -26,13 +28,16 @@ def draw_learning_curves(
     axis.axhline(chance, color="grey", linestyle="--", linewidth=0.8, label="chance")
     axis.set(xlabel="epoch", ylabel="test error (%)", ylim=(0, 100))
     axis.legend(fontsize=6, ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    save_png(figure, path)
+    save_figure(figure, *every_format(path))
 
 
 def draw_attack_curves(
     path: Path, curves: Mapping[str, Mapping[float, Sequence[float]]], published: Mapping[str, Mapping[float, float]]
 ) -> None:
-    """Write a PNG of fooling rate (%) over the perturbation's norm: ours with every seed as a dot, published dashed."""
+    """Draw fooling rate (%) over the perturbation's norm: ours with every seed as a dot, published dashed.
+
+    Writes `path`, a PNG, and SVG and PDF beside it.
+    """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
@@ -50,4 +55,4 @@ def draw_attack_curves(
     axis.set_xscale("symlog", base=2, linthresh=1)
     axis.set(xlabel="perturbation norm (0-255 scale)", ylabel="fooling rate (%)", ylim=(0, 100))
     axis.legend(fontsize=7)
-    save_png(figure, path)
+    save_figure(figure, *every_format(path))

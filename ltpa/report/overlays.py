@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ltpa.core.files import atomic_path
+from ltpa.core.layout import FIGURE_SUFFIXES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,13 +37,13 @@ def draw_overlays(
             axes[0].contour(masks[row], levels=[0.5], colors="white", linewidths=0.8)
         for axis, (title, stack) in zip(axes[1:], maps.items(), strict=False):
             axis.imshow(image)
-            axis.imshow(_relative(stack[row]), cmap="inferno", alpha=0.65, vmin=0, vmax=BRIGHTEST)
+            axis.imshow(relative_to_uniform(stack[row]), cmap="inferno", alpha=0.65, vmin=0, vmax=BRIGHTEST)
             if row == 0:
                 axis.set_title(title, fontsize=6)
-    save_png(figure, path)
+    save_figure(figure, path)
 
 
-def _relative(saliency: np.ndarray) -> np.ndarray:
+def relative_to_uniform(saliency: np.ndarray) -> np.ndarray:
     """A map divided by its mean: 1 everywhere for a uniform one."""
     mean = float(saliency.mean())
     return saliency / mean if mean > 0 else np.zeros_like(saliency)
@@ -59,7 +60,22 @@ def grid(rows: int, columns: int) -> "Figure":
     return figure
 
 
-def save_png(figure: "Figure", path: Path) -> None:
-    """Write a figure as PNG by way of a temporary name; the same figure gives the same bytes."""
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150, metadata={"Software": None})
+def every_format(path: Path) -> list[Path]:
+    """`path` with the suffix of each format a figure is written in."""
+    return [path.with_suffix(f".{suffix}") for suffix in FIGURE_SUFFIXES]
+
+
+def save_figure(figure: "Figure", *paths: Path) -> None:
+    """Write a figure to every path by way of temporary names; the same figure gives the same bytes.
+
+    The suffix tells the format: png to look at, svg and pdf for print.
+    """
+    import matplotlib
+
+    undated = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once, and not anew for every format
+    with matplotlib.rc_context({"svg.hashsalt": "ltpa"}):
+        for path in paths:
+            with atomic_path(path) as temporary:
+                figure.savefig(temporary, dpi=150, metadata=undated[path.suffix[1:]])

@@ -1,6 +1,7 @@
-"""The spec of the figures job."""
+"""The specs of the jobs that draw."""
 
 import dataclasses
+from typing import Any
 
 from ltpa.core.specs import Spec
 
@@ -18,3 +19,17 @@ class FiguresSpec(Spec):
     labels: dict[str, str]
     overlays: dict[str, dict[str, object]]
     published: dict[str, dict[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class GallerySpec(Spec):
+    """Figures of images and maps, of the networks of one seed.
+
+    `figures` are entries of `config/figures.yaml` by name, with every role replaced by the dataset that plays it
+    (`images.datasets`, `columns[].dataset`), and with each network's `label` and `saliency` declaration. `missing`
+    says of the figures that are left out what they lack.
+    """
+
+    seed: int
+    figures: dict[str, dict[str, Any]]
+    missing: dict[str, str]

@@ -16,7 +16,7 @@ from ltpa.data.arrays import PreparedDataset, Split
 from ltpa.data.masks import squashed
 from ltpa.evaluation.saliency import Saliency, upsample
 from ltpa.report.curves import draw_attack_curves, draw_learning_curves
-from ltpa.report.overlays import draw_overlays
+from ltpa.report.overlays import draw_overlays, every_format
 from ltpa.report.spec import FiguresSpec
 
 SPEC = FiguresSpec
@@ -30,7 +30,10 @@ def run(spec: FiguresSpec, results: Path, records: Sequence[Path]) -> None:
     written = _overlays(spec, results, folder / "attention.png")
     _learning_curves(spec, results, [r for r in found if r.stage == "train" and r.dataset == spec.dataset], curves)
     _attack_curves(spec, [r for r in found if r.stage == "fgsm"], attacks)
-    index = {str(path.relative_to(folder)): sha256_file(path) for path in (*written, curves, attacks)}
+    index = {
+        str(path.relative_to(folder)): sha256_file(path)
+        for path in (*written, *every_format(curves), *every_format(attacks))
+    }
     write_text(folder / "index.json", json.dumps(index, indent=1) + "\n")
 
 

@@ -108,7 +108,7 @@ def test_an_edited_stage_reruns_itself_and_its_descendants_only(finished: Checko
     finally:
         path.write_text(original)
     assert planned.pop("fgsm_seeds_0_1") == 2
-    assert set(planned) == {"table", "figures", "track", "all_tables"}
+    assert set(planned) == {"table", "figures", "gallery", "track", "all_tables"}
 
 
 def test_changing_one_protocol_reruns_only_that_protocol(finished: Checkout, tmp_path: Path):

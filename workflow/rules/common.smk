@@ -8,7 +8,7 @@ from ltpa.core import layout
 from ltpa.core.config import parse_config
 from ltpa.core.errors import LtpaError
 from ltpa.core.provenance import module_closure
-from ltpa.plan import Plan, views
+from ltpa.plan import Plan, gallery, views
 from ltpa.plan.plan import EVALUATIONS
 
 SOURCE = ", ".join(map(str, workflow.configfiles)) or "--config"
@@ -92,3 +92,12 @@ TABLE_FILES = [
 CHECKS = f"{RESULTS}/checks.md"
 TRACKING = [f"{RESULTS}/tracking.json"] if JOBS.track else []
 FIGURES = f"{RESULTS}/figures/index.json"
+GALLERY = f"{RESULTS}/figures/paper/index.json"
+
+
+def gallery_files(suffix):
+    """The figures of images and maps in one format."""
+    return [
+        str(layout.gallery_path(PLAN.results, name, suffix))
+        for name in gallery.gallery_spec(PLAN).figures
+    ]

@@ -138,9 +138,49 @@ rule figures:
         "--records {input.records:q} > {log:q} 2>&1"
 
 
+rule gallery:
+    input:
+        files=gallery.gallery_inputs(PLAN),
+        code=code("gallery"),
+    output:
+        index=GALLERY,
+        pictures=report(
+            gallery_files("png"),
+            category="Figures",
+            labels={"figure": "Figures of the paper"},
+            caption="../report/gallery.rst",
+        ),
+        print=[*gallery_files("svg"), *gallery_files("pdf")],
+    log:
+        f"{LOGS}/gallery.log",
+    benchmark:
+        f"{BENCHMARKS}/gallery.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=JOBS.mem_mb,
+    params:
+        spec=gallery.gallery_spec(PLAN).to_json(),
+    message:
+        "Drawing the figures of images and maps"
+    shell:
+        f"{PYTHON} -m ltpa gallery --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} > {{log:q}} 2>&1"
+
+
 rule all_figures:
     input:
         FIGURES,
+        GALLERY,
+
+
+for name in gallery.gallery_spec(PLAN).figures:
+
+    rule:
+        name:
+            name
+        input:
+            str(layout.gallery_path(PLAN.results, name, "png")),
 
 
 for name in PLAN.tables:

@@ -1,0 +1,80 @@
+"""Lay a network's attention over a user's own pictures, each at its own size."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ltpa.core.errors import DataError, ModelError
+from ltpa.evaluation.inference import attention_maps, class_probabilities
+from ltpa.evaluation.saliency import CAM, Saliency, upsample
+from ltpa.models.variants import declared_variants
+from ltpa.report.gallery import Cell, draw_gallery
+
+if TYPE_CHECKING:
+    from ltpa.models.base import AttentionClassifier
+
+
+def attend(pictures: Sequence[Path], model_path: Path, output: Path, query: Path | None = None) -> Iterator[str]:
+    """Write `<stem>-attention.png` into `output` for each picture and yield a line about it.
+
+    The network sees the picture squashed to its input size; maps are upsampled to the picture's own size.
+
+    Args:
+        query: a picture whose global vector takes the place of each picture's own (paper appendix A.5).
+
+    Raises:
+        DataError: a picture cannot be read, or two would be written under one name.
+        ModelError: not a network of this project, or one that has no maps.
+    """
+    from ltpa.models import load
+
+    model = load(model_path)
+    if twice := [path for path in pictures if [p.stem for p in pictures].count(path.stem) > 1]:
+        raise DataError(f"{twice[0]}: another picture has the same name; attend to them one after the other")
+    asking = None if query is None else read_picture(query)
+    for path in pictures:
+        image = read_picture(path)
+        maps = _maps(model, image, asking)
+        probabilities = class_probabilities(model, image[None], 1)[0]
+        best = int(probabilities.argmax())
+        seen = f"{model.metadata['classes'][best]} ({100 * probabilities[best]:.1f} %)"
+        target = Path(output) / f"{path.stem}-attention.png"
+        cells = [Cell(image, caption=f"seen as {seen}"), *(Cell(image, saliency=each) for each in maps.values())]
+        draw_gallery([target], [path.name, *maps], [model.metadata["variant"]], [cells])
+        yield f"{target}: {path.name} is seen as {seen}"
+
+
+def _maps(model: "AttentionClassifier", image: np.ndarray, query: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Maps (H, W) by level at the picture's size, and `combined` where the variant declares how."""
+    variant = declared_variants().get(model.metadata["variant"])
+    declared = None if variant is None else variant.saliency
+    saliency = None if declared is None else Saliency.from_declaration(declared, "attend")
+    if query is not None and (saliency is None or saliency.source == CAM):
+        raise ModelError(f"a {model.metadata['variant']} has no global vector to take from a query; leave --query out")
+    if saliency is not None and query is None:
+        found = saliency.maps(model, image[None], 1)
+    else:
+        found = attention_maps(model, image[None], 1, None if query is None else query[None])
+    maps = {level: upsample(each, image.shape[:2]) for level, each in found.items()}
+    if saliency is not None and len(saliency.levels) > 1:
+        maps["combined"] = saliency.combine(maps)
+    return {level: each[0] for level, each in maps.items()}
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """A picture file as (H, W, 3) uint8, upright as its camera says.
+
+    Raises:
+        DataError: it is missing or cannot be decoded.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such picture") from error
+    except Exception as error:  # Pillow raises whatever its decoders stumble over
+        raise DataError(f"{path}: cannot be decoded ({error}); give a JPEG or PNG file") from error

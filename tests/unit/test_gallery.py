@@ -1,0 +1,287 @@
+"""Figures of images and maps, pictures of a user, and one protocol on a folder: what comes out, what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from ltpa.cli import main
+from ltpa.core import layout
+from ltpa.core.config import load_config, parse_config
+from ltpa.core.errors import ConfigError
+from ltpa.core.records import Record, write_record
+from ltpa.data.arrays import Split, write_prepared
+from ltpa.data.normalise import fit_normaliser
+from ltpa.evaluation.inference import attention_maps
+from ltpa.evaluation.saliency import upsample
+from ltpa.models import create_model, load, save_model
+from ltpa.plan import Plan, gallery
+from ltpa.plan.schema import FigureEntry, check_entries
+from ltpa.report.gallery import Cell
+from ltpa.report.spec import GallerySpec
+from ltpa.stages import attend as attend_stage
+from ltpa.stages import gallery as gallery_stage
+
+ROOT = Path(__file__).parents[2]
+SIZE, CLASSES = 16, ["ant", "bee", "cat"]
+PC, GAP = "vgg-att2-concat-pc", "vgg-gap"
+NETWORK = {"variant": PC, "dataset": "toy", "label": "att2"}
+ATTENTION = {"source": "attention", "levels": ["conv10", "conv13"], "sqrt": True}
+
+
+def pixels(count: int, size: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    """A dataset with masks and two untrained networks."""
+    folder = tmp_path_factory.mktemp("results")
+    masks = np.zeros((9, SIZE, SIZE), dtype=np.uint8)
+    masks[:, 4:8, 4:12] = 1
+    split = Split(pixels(9, SIZE), np.arange(9) % 3, np.array([f"toy/{i}" for i in range(9)]), masks=masks)
+    write_prepared(layout.data_dir(folder, "toy"), "toy", CLASSES, {"test": split}, {})
+    for variant in (PC, GAP):
+        torch.manual_seed(0)
+        model = create_model(variant, 3, image_size=SIZE, width=1 / 16)
+        model.preprocessing = fit_normaliser("meanstd", pixels(8, SIZE))
+        run = layout.run_dir(folder, "train", "toy", variant, 0)
+        save_model(
+            run / layout.MODEL, model, variant=variant, architecture=model.architecture, num_classes=3,
+            image_size=SIZE, classes=CLASSES,
+        )  # fmt: skip
+        write_record(run / layout.RECORD, trained(variant))
+    return folder
+
+
+def trained(variant: str, **changes) -> Record:
+    values = {
+        "stage": "train", "scale": "toy", "dataset": "toy", "variant": variant, "seed": 0, "metrics": [],
+        "config_hash": "", "data_hash": "", "code_hash": "", "code_version": "", "libraries": {}, "device": "cpu",
+        "threads": 1, "seconds": 0.0, "peak_memory_mb": 0.0,
+    }  # fmt: skip
+    return Record(**{**values, **changes})
+
+
+def spec(columns: list[dict], choose: str = "first_of_each_class", count: int = 3, missing=None) -> GallerySpec:
+    images = {"datasets": ["toy"], "count": count, "choose": choose}
+    figure = {"title": "t", "paper": "Figure 0", "images": images, "columns": columns}
+    return GallerySpec("toy", "", 1, 0, {"figure0": figure}, missing or {})
+
+
+def drawn(results: Path, monkeypatch: pytest.MonkeyPatch, wanted: GallerySpec) -> tuple[list[str], list, list]:
+    """Titles, labels and cells that the stage hands to the renderer."""
+    calls = []
+    monkeypatch.setattr(gallery_stage, "draw_gallery", lambda paths, *rest: calls.append(rest))
+    monkeypatch.setattr(gallery_stage, "sha256_file", lambda path: "")
+    gallery_stage.run(wanted, results, [])
+    return calls[0]
+
+
+def test_every_kind_of_column_shows_what_it_says(results: Path, monkeypatch: pytest.MonkeyPatch):
+    columns = [
+        {"show": "image"},
+        {"show": "maps", "maps": "attention", **NETWORK, "saliency": ATTENTION},
+        {"show": "maps", "maps": "gradcam", **NETWORK, "saliency": ATTENTION},
+        {"show": "binary", **NETWORK, "saliency": ATTENTION},
+        {"show": "truth"},
+        {"show": "attacked", "epsilons": [1, 16], **NETWORK, "saliency": ATTENTION},
+        {"show": "query", "level": "conv10", **NETWORK, "saliency": ATTENTION},
+    ]
+    titles, labels, rows = drawn(results, monkeypatch, spec(columns))
+    assert labels == CLASSES and len(rows) == 3 and all(len(row) == len(titles) == 13 for row in rows)
+    model = load(layout.run_dir(results, "train", "toy", PC, 0) / layout.MODEL)
+    images = pixels(9, SIZE)[:3]
+    maps = upsample(attention_maps(model, images, 3)["conv10"], (SIZE, SIZE))
+    cells = dict(zip(titles, rows[1], strict=True))
+    np.testing.assert_array_equal(cells["image"].image, images[1])
+    np.testing.assert_allclose(cells["att2\ntoy\nconv10"].saliency, maps[1], rtol=1e-6)
+    assert cells["annotated"].image.sum() == 4 * 8
+    assert abs(cells["att2\ntoy\nnorm 16"].image.astype(int) - images[1]).max() == 16
+    assert abs(cells["att2\ntoy\nnorm 1"].image.astype(int) - images[1]).max() == 1
+    np.testing.assert_array_equal(cells["att2\ntoy\nnorm 0"].image, images[1])
+    assert abs(cells["att2\ntoy\ndifference"].difference).max() < 1e-3  # pc ignores the query
+    np.testing.assert_array_equal(cells["att2\ntoy\nquery"].image, images[2])
+
+
+def test_the_same_spec_gives_the_same_bytes_in_all_formats(results: Path, tmp_path: Path):
+    wanted = spec([{"show": "image"}, {"show": "maps", "maps": "combined", **NETWORK, "saliency": ATTENTION}], count=2)
+    files = []
+    for _ in range(2):
+        gallery_stage.run(wanted, results, [])
+        index = json.loads((results / "figures" / "paper" / "index.json").read_text())
+        files.append(index["files"])
+    assert files[0] == files[1] and set(files[0]) == {"figure0.png", "figure0.svg", "figure0.pdf"}
+    folder = results / "figures" / "paper"
+    assert (folder / "figure0.pdf").read_bytes().startswith(b"%PDF")
+    assert "<svg" in (folder / "figure0.svg").read_text()
+    assert np.asarray(Image.open(folder / "figure0.png")).std() > 10
+
+
+def test_images_are_spread_evenly_where_the_rule_says_so(results: Path, monkeypatch: pytest.MonkeyPatch):
+    _, _, rows = drawn(results, monkeypatch, spec([{"show": "image"}], choose="spread"))
+    for row, index in zip(rows, (0, 4, 8), strict=True):
+        np.testing.assert_array_equal(row[0].image, pixels(9, SIZE)[index])
+
+
+def test_a_failed_training_leaves_its_figure_out_and_says_why(results: Path):
+    path = layout.run_dir(results, "train", "toy", "vgg-pan", 0) / layout.RECORD
+    write_record(path, trained("vgg-pan", status="failed", reason="the loss is not finite in epoch 2"))
+    column = {"show": "binary", **NETWORK, "variant": "vgg-pan", "saliency": ATTENTION}
+    gallery_stage.run(spec([column], missing={"figure9": "no dataset"}), results, [])
+    index = json.loads((results / "figures" / "paper" / "index.json").read_text())
+    assert "not finite in epoch 2" in index["missing"]["figure0"]
+    assert index["missing"]["figure9"] == "no dataset"
+
+
+def test_unknown_maps_and_levels_are_named(results: Path):
+    for column, words in (
+        ({"show": "maps", "maps": "grdcam"}, "gradcam"),
+        ({"show": "query", "level": "conv11"}, "conv10"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            gallery_stage.run(spec([{**column, **NETWORK, "saliency": ATTENTION}]), results, [])
+
+
+def test_every_figure_of_the_paper_is_planned_at_every_scale_without_further_training():
+    for name in ("config", "reduced", "paper"):
+        path = ROOT / "config" / f"{name}.yaml"
+        plan = Plan(load_config(path), str(path))
+        found = gallery.gallery_spec(plan)
+        assert set(found.figures) == {"figure2", "figure3", "figure4", "figure5", "figure7", "figure8", "figure10"}
+        assert not found.missing
+
+
+def test_a_figure_without_its_network_or_images_is_left_out_with_the_reason():
+    values = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    values["datasets"].remove("digits-scenes")
+    values["variants"].remove("vgg-att3-concat-pc")
+    values["protocols"]["query"] = {"variants": ["vgg-att2-concat-dp"]}
+    missing = gallery.gallery_spec(Plan(parse_config(values, "few.yaml"), "few.yaml")).missing
+    assert "scene67" in missing["figure7"] and "vgg-att3-concat-pc" in missing["figure2"] and len(missing) == 2
+
+
+def test_a_column_with_keys_of_another_kind_is_refused():
+    entry = {
+        "title": "t",
+        "paper": "p",
+        "images": {"roles": ["cifar10"], "count": 1, "choose": "spread"},
+        "columns": [{"show": "truth", "variant": "vgg"}],
+    }
+    with pytest.raises(ConfigError, match=r"figure1.columns.0.*truth goes with no other key"):
+        check_entries({"figure1": entry}, FigureEntry, "config/figures.yaml")
+
+
+# --- pictures of a user ---
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Two classes of six pictures, masks for them, all of another size than the network's."""
+    for label in ("ant", "bee"):
+        for number in range(6):
+            for kind in ("images", "masks"):
+                path = tmp_path / kind / label / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                picture = pixels(1, 40, number)[0]
+                if kind == "masks":
+                    picture = np.zeros((40, 40), np.uint8)
+                    picture[10:20, 10:30] = 255
+                Image.fromarray(picture).save(path)
+    return tmp_path
+
+
+def model_path(results: Path, variant: str = PC) -> str:
+    return str(layout.run_dir(results, "train", "toy", variant, 0) / layout.MODEL)
+
+
+def test_attend_lays_maps_over_a_picture_at_its_own_size(results: Path, pictures: Path, monkeypatch):
+    picture = pictures / "wide.png"
+    Image.fromarray(pixels(1, 60)[0][:30]).save(picture)
+    drawn: list[list[Cell]] = []
+    monkeypatch.setattr(attend_stage, "draw_gallery", lambda paths, titles, labels, rows: drawn.extend(rows))
+    (line,) = attend_stage.attend([picture], Path(model_path(results)), pictures / "out")
+    assert "wide.png is seen as" in line
+    assert [cell.saliency.shape for cell in drawn[0][1:]] == [(30, 60)] * 3
+    attention = drawn[0][1].saliency
+    model = load(model_path(results))
+    own = attention_maps(model, np.asarray(Image.open(picture))[None], 1)["conv10"]
+    np.testing.assert_allclose(attention, upsample(own, (30, 60))[0])
+
+
+def test_attend_as_a_user_types_it(results: Path, pictures: Path, capsys: pytest.CaptureFixture[str]):
+    images = [str(pictures / "images" / "ant" / f"{number}.png") for number in (0, 1)]
+    out = pictures / "out"
+    assert main(["attend", *images, "--model", model_path(results), "--output", str(out)]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["0-attention.png", "1-attention.png"]
+    assert main(["attend", images[0], "--model", model_path(results, GAP), "--output", str(out / "gap")]) == 0
+    capsys.readouterr()
+    query = ["--query", images[1]]
+    assert main(["attend", images[0], "--model", model_path(results, GAP), *query]) == 5
+    assert "leave --query out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, b"not a picture"])
+def test_attend_names_what_it_cannot_read(results: Path, tmp_path: Path, content, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "bad.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["attend", str(path), "--model", model_path(results), "--output", str(tmp_path / "out")]) == 3
+    error = capsys.readouterr().err
+    assert str(path) in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def evaluate(results: Path, protocol: str, images: Path, *options: str, variant: str = PC) -> int:
+    command = ["evaluate", protocol, "--model", model_path(results, variant), "--images", str(images), "--json"]
+    return main([*command, *options])
+
+
+@pytest.mark.parametrize(
+    ("protocol", "metrics"),
+    [
+        ("transfer", {"svm_accuracy_pct"}),
+        ("fgsm", {"fooling_rate_pct", "adversarial_accuracy_pct"}),
+        ("query", {"moved_mass_pct", "effective_rank"}),
+        ("segmentation", {"jaccard_pct", "pointing_pct"}),
+    ],
+)
+def test_each_protocol_runs_on_a_folder(results: Path, pictures: Path, protocol, metrics, capsys):
+    options = ["--masks", str(pictures / "masks")] if protocol == "segmentation" else []
+    assert evaluate(results, protocol, pictures / "images", *options) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["count"] == 12 and found["variant"] == PC and len(found["model_sha256"]) == 64
+    assert metrics <= {metric["name"] for metric in found["metrics"]}
+
+
+def test_accuracy_is_left_out_where_folders_are_not_the_networks_classes(results: Path, pictures: Path, capsys):
+    (pictures / "images" / "ant").rename(pictures / "images" / "aunt")
+    assert evaluate(results, "fgsm", pictures / "images") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {metric["name"] for metric in found["metrics"]} == {"fooling_rate_pct"}
+    assert "not named like" in found["note"]
+
+
+def test_what_a_folder_lacks_is_named(results: Path, pictures: Path, capsys: pytest.CaptureFixture[str]):
+    empty = pictures / "empty"
+    empty.mkdir()
+    lone = pictures / "lone" / "ant"
+    lone.mkdir(parents=True)
+    Image.fromarray(pixels(1, 20)[0]).save(lone / "0.png")
+    (pictures / "masks" / "bee" / "3.png").unlink()
+    masks = ["--masks", str(pictures / "masks")]
+    for protocol, images, options, words in (
+        ("fgsm", empty, [], "no images"),
+        ("fgsm", pictures / "nowhere", [], "no such folder"),
+        ("transfer", pictures / "lone", [], "at least two"),
+        ("segmentation", pictures / "images", masks, "masks/bee/3.png: no mask"),
+        ("segmentation", pictures / "images", [], "--masks"),
+        ("query", pictures / "images", masks, "only segmentation"),
+    ):
+        assert evaluate(results, protocol, images, *options) != 0
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1
