@@ -13,8 +13,9 @@ Every line is one way to take the same steps, on random images, with the variant
 * the others: `ltpa.training.step` with the recipe keys named in `WAYS`.
 
 Ways take turns, at least one each and as many as fit into `--seconds`, so that a busy machine disturbs all alike;
-medians count. A step that takes more than about ten seconds is not warmed up. Before that, `--device cuda` proves that
-recorded steps give the bits of direct ones, and ends with an error where they do not.
+medians count. A step that takes more than about ten seconds is not warmed up. `processor ms` is the trainer's own
+processor time for an image; with `--threads 1` it is the fairer number where others work on the same cores. Before,
+`--device cuda` proves that recorded steps give the bits of direct ones, and ends with an error where they do not.
 """
 
 import argparse
@@ -99,36 +100,39 @@ def measure(variant, recipe, images, peaks, bandwidth, device, options):
     ways = {"usual": usual_steps(variant, recipe, raw, device, options)}
     for way in options.ways or DEFAULT_WAYS[device.type]:
         ways[way] = our_steps(variant, dataclasses.replace(recipe, **WAYS[way]), raw, device, options)
-    times = {way: [] for way in ways}
+    times, processor = ({way: [] for way in ways} for _ in range(2))
     for way, turn in ways.items():
         if warm_up or "compile" in way:
             turn()
     end = time.perf_counter() + options.seconds
     while not times["usual"] or time.perf_counter() < end:
         for way, turn in ways.items():
-            started = time.perf_counter()
+            started, worked = time.perf_counter(), time.process_time()
             turn()
             times[way].append(time.perf_counter() - started)
+            processor[way].append(time.process_time() - worked)
     print(
         f"\n{variant}: batches of {recipe.batch_size}, {flops / 2e9:.2f} GMAC, {traffic / 1e6:.0f} MB an image,",
         end=" ",
     )
     print(f"{len(times['usual'])} turns of {options.steps} steps")
-    print(f"{'':20} {'images/s':>9} {'GMAC/s':>8} {'of peak':>8} {'x usual':>8} {'paper run':>12}")
+    print(f"{'':20} {'images/s':>9} {'GMAC/s':>8} {'of peak':>8} {'x usual':>8} {'paper run':>12} {'processor ms':>13}")
     seen = images // recipe.batch_size * recipe.batch_size * recipe.epochs
     usual = per_step / statistics.median(times["usual"])
     for way, values in times.items():
-        line(way, per_step / statistics.median(values), flops, peaks["bf16" if "bf16" in way else "fp32"], usual, seen)
+        peak, worked = peaks["bf16" if "bf16" in way else "fp32"], statistics.median(processor[way])
+        line(way, per_step / statistics.median(values), flops, peak, usual, seen, f"{1e3 * worked / per_step:13.1f}")
     for name, size in (("fp32", 4), ("bf16", 2)):
         rate = 1 / max(flops / peaks[name], traffic * size / 4 / bandwidth)
         line(f"floor, {name}", rate, flops, peaks[name], usual, seen)
 
 
-def line(name, rate, flops, peak, usual, seen):
+def line(name, rate, flops, peak, usual, seen, processor=""):
     hours = seen / rate / 3600
     span = f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
     share = rate * flops / peak
-    print(f"{name:20} {rate:9.2f} {rate * flops / 2e9:8.1f} {share:8.0%} {rate / usual:8.2f} {span:>12}", flush=True)
+    text = f"{name:20} {rate:9.2f} {rate * flops / 2e9:8.1f} {share:8.0%} {rate / usual:8.2f} {span:>12} {processor}"
+    print(text.rstrip(), flush=True)
 
 
 def random_images(count):
