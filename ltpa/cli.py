@@ -104,6 +104,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_spec_options(track)
     track.add_argument("--records", type=Path, nargs="*", help="result records (default: all that are there)")
     track.add_argument("--tables", type=Path, nargs="*", help="tidy tables to hold against MLflow (default: all)")
+    track.add_argument("--follow", action="store_true", help="write the epochs of running trainings as they end")
+    track.add_argument(
+        "--idle", type=_seconds, default=60.0, metavar="N", help="with --follow: end when nothing trained for N seconds"
+    )
     track.add_argument("--rebuild", action="store_true", help="make the store anew from the records")
 
     attend = command("attend", _attend, "lay a network's attention over pictures of any size")
@@ -280,6 +284,13 @@ def _track(options: argparse.Namespace) -> None:
         return
     plan = load_plan(options)
     results = options.results or plan.results
+    if options.follow:
+        from ltpa.core.stopping import stop_requests
+
+        with stop_requests() as stop:
+            print(f"following the trainings below {results}; Ctrl-C ends it, and harms none", flush=True)
+            track.follow(views.track_spec(plan), results, stop, options.idle, lambda text: print(text, flush=True))
+        return
     records = options.records or [p for p in map(Path, views.records(plan, views.all_runs(plan))) if p.is_file()]
     tables = options.tables or sorted((results / "tables").glob("*.tidy.csv"))
     track.run(views.track_spec(plan), results, records, tables, options.rebuild)

@@ -10,8 +10,6 @@ from ltpa.core.errors import RecordError
 from ltpa.core.hashing import digest, sha256_file
 from ltpa.core.records import Record, read_record
 
-ABOUT = "run.json"
-
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
@@ -59,15 +57,6 @@ class Identity:
     def to_json(self, **more: Any) -> str:
         """As text for `run.json`, with whatever else readers of the folder should know."""
         return json.dumps({**dataclasses.asdict(self), **more}, indent=1) + "\n"
-
-
-def read_about(folder: Path) -> dict[str, Any] | None:
-    """What the `run.json` of a state folder says; None where there is none that can be read."""
-    try:
-        content = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def is_finished(folder: Path, identity: Identity, failed_too: bool) -> bool:

@@ -1,13 +1,15 @@
 """Write the records of a scale into its MLflow store, and hold the tables against what it then says."""
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ltpa.core.errors import LtpaError
 from ltpa.core.files import write_text
 from ltpa.tables.spec import TrackSpec
-from ltpa.tracking.store import DATABASE, exclusive, mlflow_errors, open_store, remove_store
+from ltpa.tracking.follow import Follower
+from ltpa.tracking.store import DATABASE, StoreBusyError, exclusive, mlflow_errors, open_store, remove_store
 from ltpa.tracking.verify import verify
 from ltpa.tracking.writer import Writer
 
@@ -46,3 +48,47 @@ def run(
             compared = verify(client, results, spec.scale, tables)
         write_text(mapping, json.dumps(found, indent=1) + "\n")
     print(f"{len(found)} records in {results / DATABASE}; {compared} numbers of {len(tables)} tables agree with it")
+
+
+def follow(
+    spec: TrackSpec,
+    results: Path,
+    stop: Callable[[], bool],
+    idle: float,
+    say: Callable[[str], None],
+    interval: float = 5.0,
+) -> None:
+    """Write the epochs of running trainings into the store as they end, until none has run for `idle` seconds.
+
+    Trainings know nothing of it. The store is locked only while something is written; where another process has it, the
+    next turn comes. Whole runs take the place of followed ones when `run` next brings the store in line.
+
+    Args:
+        stop: asked between turns; true ends the following.
+        say: is told how many epochs were written.
+        interval: seconds between turns.
+
+    Raises:
+        LtpaError: mlflow is missing, or the store is damaged.
+    """
+    results = Path(results)
+    follower = Follower(results, spec.scale)
+    seen = time.monotonic()
+    while True:
+        if follower.running():
+            seen = time.monotonic()
+        over = stop() or time.monotonic() - seen > idle
+        try:
+            with exclusive(results):
+                client = open_store(results)
+                with mlflow_errors(results / DATABASE):
+                    new = follower.look(client)
+            if new:
+                say(f"{new} new epochs in {results / DATABASE}")
+        except StoreBusyError as error:
+            say(str(error))
+        if over:
+            return
+        until = time.monotonic() + interval
+        while time.monotonic() < until and not stop():
+            time.sleep(min(0.2, interval))

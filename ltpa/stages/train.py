@@ -28,11 +28,11 @@ from ltpa.models.base import AttentionClassifier
 from ltpa.stages.common import make_record, trained_network
 from ltpa.stages.device import compute_device, describe_device
 from ltpa.stages.preprocessing import fitted_normaliser
-from ltpa.stages.state import ABOUT, Identity, is_finished
+from ltpa.stages.state import Identity, is_finished
 from ltpa.training import checkpoint
 from ltpa.training.arrays import Arrays
 from ltpa.training.engine import Diverged, EpochRow, Interrupted, Trainer
-from ltpa.training.journal import Journal
+from ltpa.training.journal import ABOUT, Journal
 from ltpa.training.memory import is_out_of_memory
 from ltpa.training.progress import Progress
 from ltpa.training.recipe import Recipe

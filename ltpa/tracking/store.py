@@ -26,12 +26,16 @@ PATIENCE_SECONDS = 5.0  # for another program that is writing
 REBUILD = "make it anew from the records with `ltpa track --rebuild`"
 
 
+class StoreBusyError(LtpaError):
+    """Another process writes the store."""
+
+
 @contextlib.contextmanager
 def exclusive(results: Path) -> Iterator[None]:
     """Hold the store's lock; it is freed when the process ends, however it ends.
 
     Raises:
-        LtpaError: another process holds it.
+        StoreBusyError: another process holds it.
     """
     path = Path(results) / ".mlflow.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +43,9 @@ def exclusive(results: Path) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise LtpaError(f"{path}: another process writes this MLflow store; wait until it has finished") from error
+            raise StoreBusyError(
+                f"{path}: another process writes this MLflow store; wait until it has finished"
+            ) from error
         yield
 
 

@@ -5,100 +5,24 @@ name, flushes and renames it, does the same with the digest, reads the file back
 then does it remove what is older than the state before. Whatever moment a process dies at, one whole state is left.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import io
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ltpa.core.errors import LtpaError, TrainingError
-from ltpa.core.files import atomic_path, remove_drafts, write_text
+from ltpa.core.errors import TrainingError
+from ltpa.core.files import atomic_path, write_text
 from ltpa.core.hashing import sha256_file
+from ltpa.training.lock import exclusive as exclusive
+from ltpa.training.lock import in_use as in_use
 
 _LOG = logging.getLogger(__name__)
-_LOCK = "lock"
 _KEY = "key"
 _BLOCK = 1 << 20
-POLL_SECONDS = 0.2
-
-
-@contextlib.contextmanager
-def exclusive(folder: Path, waiting: Callable[[int], None] = lambda holder: None) -> Iterator[None]:
-    """Hold the folder's lock for the life of the block; while another process holds it, wait.
-
-    The kernel frees the lock when its holder ends, however it ends.
-
-    Args:
-        waiting: called again and again while waiting, with the holder's process id (0 where it is not known); what it
-            raises ends the wait.
-
-    Raises:
-        LtpaError: the folder cannot be written, or its file system knows no locks.
-    """
-    descriptor = _open_lock(folder)
-    try:
-        while not (_try_lock(folder, descriptor) and _is_the_lock(folder, descriptor)):
-            waiting(_holder(descriptor))
-            time.sleep(POLL_SECONDS)
-            os.close(descriptor)
-            descriptor = _open_lock(folder)
-        with contextlib.suppress(OSError):  # on a full disk the lock holds without its owner's name
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        remove_drafts(folder)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _open_lock(folder: Path) -> int:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise LtpaError(f"{folder}: cannot write here ({error.strerror}); choose another folder") from error
-
-
-def _is_the_lock(folder: Path, descriptor: int) -> bool:
-    """Whether the locked file is still the folder's: who removes a state folder removes its lock while holding it."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), (folder / _LOCK).stat())
-    except FileNotFoundError:
-        return False
-
-
-def in_use(folder: Path) -> bool:
-    """Whether a process holds the folder's lock at this moment."""
-    try:
-        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return not _try_lock(folder, descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _try_lock(folder: Path, descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise LtpaError(f"{folder}: cannot be locked ({error.strerror}); choose a folder on a local disk") from error
-    return True
-
-
-def _holder(descriptor: int) -> int:
-    text = os.pread(descriptor, 32, 0).strip()
-    return int(text) if text.isdigit() else 0
 
 
 def _digest_path(path: Path) -> Path:

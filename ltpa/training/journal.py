@@ -26,6 +26,7 @@ from ltpa.training.progress import Progress
 if TYPE_CHECKING:
     from ltpa.training.engine import EpochRow
 
+ABOUT = "run.json"  # written by the stage: which run the folder belongs to
 METRICS = "metrics.jsonl"
 PROGRESS = "progress.json"
 LOG = "train.log"
@@ -126,6 +127,24 @@ class Journal:
     def _fell_behind(self, reason: str) -> None:
         self._behind = True
         _LOG.warning("%s: not written (%s); training goes on", self.folder / METRICS, reason)
+
+
+def read_about(folder: Path) -> dict[str, Any] | None:
+    """What the `run.json` of a state folder says; None where there is none that can be read."""
+    try:
+        content = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The finished epochs of a state folder, as far as whole lines are there; none where there are no metrics."""
+    try:
+        text = (folder / METRICS).read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    except (OSError, ValueError):
+        return []
 
 
 def images_per_second(row: "EpochRow", images: int) -> float:

@@ -1,0 +1,77 @@
+"""Disks that are too small: real ones, tmpfs of several sizes. Needs root, to mount them."""
+
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+from trainings import copy_data, model_hash, small_spec
+
+from ltpa.core import layout
+from ltpa.training import checkpoint
+
+KIB = 1024
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A way to mount a tmpfs of so many KiB at a folder, and to change its size; unmounted afterwards."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(kib, *options):
+        command = ["mount", "-t", "tmpfs", "-o", ",".join([f"size={kib}k", *options]), "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"cannot mount a tmpfs here: {done.stderr.strip()}")
+        return folder
+
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("mounting a tmpfs needs root and mount")
+    yield mount
+    subprocess.run(["umount", "--lazy", str(folder)], capture_output=True)
+
+
+# What is left beside the dataset: nothing to speak of; half a state; one state; two states and no network; and so on.
+@pytest.mark.parametrize("states", [0.1, 0.5, 1.3, 2.2, 3.1, 4.5])
+def test_a_full_disk_costs_no_state_and_more_space_finishes_the_training(server, data, unbroken, small_disk, states):
+    size = state_bytes(server, data, small_disk)
+    spec, disk = small_spec(), small_disk(64 * KIB)
+    results = copy_data(data, disk / "results")
+    used = subprocess.run(["du", "-sk", str(disk)], capture_output=True, text=True, check=True)
+    small_disk(int(used.stdout.split()[0]) + round(states * size / KIB), "remount")
+    output = disk.parent / "output"
+    command = ["train", "--spec", spec.to_json(), "--results", str(results), "--seed", "0"]
+    code = server.start(command, output).wait()
+    text = output.read_text()
+    assert code in (0, 7), text
+    assert "Traceback" not in text
+    if code:
+        said = re.findall(
+            r"ltpa: error: (\S+): cannot write.*No space left on device.*: (\d+ bytes|\d+ are free)", text
+        )
+        assert said and said[-1][0].startswith(str(disk)), text
+        for state in results.glob("state/train/*"):
+            if list(state.glob("step-*.pt")):
+                assert checkpoint.load_newest(state, state.name) is not None, "the last state is not intact"
+    small_disk(64 * KIB, "remount")
+    assert server.start(command, output).wait() == 0, output.read_text()
+    assert model_hash(results, spec) == unbroken
+
+
+def state_bytes(server, data, small_disk) -> int:
+    """How large a saved state of the small training is."""
+    disk = small_disk(64 * KIB)
+    results = copy_data(data, disk / "results")
+    command = ["train", "--spec", small_spec().to_json(), "--results", str(results), "--max-seconds", "1e-9"]
+    code = server.start(command, disk.parent / "measured").wait()
+    assert code == 75, (disk.parent / "measured").read_text()
+    sizes = [path.stat().st_size for path in results.glob("state/train/*/step-*.pt")]
+    if not sizes:  # stopped before the first step: take the network and its momentum
+        folder = layout.run_dir(results, "train", "noise", small_spec().variant, 0)
+        command = command[:-2]
+        assert server.start(command, disk.parent / "measured").wait() == 0
+        sizes = [2 * (folder / layout.MODEL).stat().st_size]
+    subprocess.run(["umount", str(disk)], check=True)
+    return sizes[0]

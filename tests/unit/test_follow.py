@@ -1,0 +1,67 @@
+"""Running trainings in the MLflow store, and state folders that nothing refers to."""
+
+import json
+import time
+
+from mlflow.tracking import MlflowClient
+
+from ltpa.stages import track
+from ltpa.tables.spec import TrackSpec
+from ltpa.tracking.naming import TAG_KEY
+from ltpa.training.journal import ABOUT, METRICS
+from ltpa.training.lock import exclusive
+
+KEY = "a" * 64
+
+
+def state(results, epochs=3):
+    folder = results / "state" / "train" / KEY
+    folder.mkdir(parents=True)
+    about = {"dataset": "noise", "variant": "vgg", "seed": 3, "recipe": {"epochs": epochs}}
+    (folder / ABOUT).write_text(json.dumps(about))
+    return folder
+
+
+def write(folder, count, torn=""):
+    rows = [{"epoch": e, "train_loss": 1 / e, "test_error_pct": None if e < 3 else 9.0} for e in range(1, count + 1)]
+    (folder / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows) + torn)
+
+
+def test_epochs_reach_the_store_while_a_training_runs(tmp_path):
+    folder = state(tmp_path)
+    said = []
+    turns = iter([1, 2, 2, 3])  # epochs done at each look; the third sees nothing new
+
+    with exclusive(folder):
+
+        def stop():
+            """Between turns: another epoch, and after the last one the end."""
+            done = next(turns, None)
+            if done is not None:
+                write(folder, done, torn='{"epoch": 9, "trai')
+            return done is None
+
+        track.follow(TrackSpec(scale="small"), tmp_path, stop, 60, said.append, interval=0.0)
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "ltpa/small/train"]
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.tags[TAG_KEY] == "train/noise/vgg/seed-3" and run.info.status == "RUNNING"
+    history = client.get_metric_history(run.info.run_id, "epoch/train_loss")
+    assert [(point.step, point.value) for point in history] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "epoch/test_error_pct")] == [3]
+    assert len(said) == 3
+    # One more look, now that it has ended; and then nothing runs, which ends the following.
+    follower = track.Follower(tmp_path, "small")
+    follower._seen = {KEY}
+    assert follower.look(client) == 0
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+
+
+def test_following_ends_by_itself_and_waits_for_a_busy_store(tmp_path):
+    said = []
+    with track.exclusive(tmp_path):
+        started = time.monotonic()
+        track.follow(TrackSpec(scale="small"), tmp_path, lambda: False, 0.3, said.append, interval=0.1)
+    assert time.monotonic() - started < 20
+    assert said and all("another process writes this MLflow store" in text for text in said)
