@@ -85,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     extract.add_argument("source", nargs="?", help="a name from config/patches.yaml that the configuration uses")
     extract.add_argument("dataset", nargs="?", help="a name from config/datasets.yaml")
     extract.add_argument("--seed", "--seeds", dest="seeds", type=_seed, nargs="+", default=[0])
+    extract.add_argument(
+        "--quality", action="store_true", help="only report the statistics of all sources of the dataset"
+    )
     extract.add_argument("--show", type=int, metavar="N", help="only draw the boxes of N test images, by rank")
     _add_spec_options(extract)
 
@@ -245,13 +248,15 @@ def _patches(options: argparse.Namespace) -> None:
     from ltpa.core.specs import EvaluationSpec
 
     spec, results = _resolve(options, EvaluationSpec, lambda plan: plan.patch_spec(options.dataset, options.source))
-    if options.show is None:
+    if options.show is None and not options.quality:
         importlib.import_module("ltpa.stages.patches").run(spec, results, options.seeds)
         return
-    from ltpa.stages.patch_pictures import draw
+    from ltpa.stages import patch_pictures
 
-    for seed in options.seeds:
-        print(draw(spec, results, seed, options.show))
+    if options.quality:
+        print(patch_pictures.report(results, spec.dataset))
+    for seed in options.seeds if options.show is not None else []:
+        print(patch_pictures.draw(spec, results, seed, options.show))
 
 
 def _attend(options: argparse.Namespace) -> None:

@@ -190,6 +190,20 @@ def test_grad_cam_is_the_gradient_of_the_predicted_score(results):
     np.testing.assert_allclose(gradcam * cam.shape[1] * cam.shape[2], np.maximum(cam, 0), atol=1e-5)
 
 
+def test_statistics_stand_beside_those_of_the_released_boxes(results, tmp_path):
+    for source in ("random", "full"):
+        extract(results, source)
+    text = patch_pictures.report(results, "toy").read_text()
+    header = next(line for line in text.splitlines() if line.startswith("| statistic"))
+    names = [cell.strip() for cell in header.strip("|").split("|")]
+    assert {"full", "random", "released test", "center142 test"} <= set(names)
+    line = next(line for line in text.split("## test")[1].splitlines() if line.startswith("| inside_object"))
+    cells = dict(zip(names, (cell.strip() for cell in line.strip("|").split("|")), strict=True))
+    assert cells["full"] == "0.062" and cells["released test"] == "0.734"  # a 4 x 4 object in 16 x 16 pixels
+    with pytest.raises(DataError, match="no patch boxes; run"):
+        patch_pictures.report(tmp_path, "toy")
+
+
 def test_boxes_are_drawn_by_rank(results):
     extract(results, "random")
     path = patch_pictures.draw(make_spec("random"), results, 0, 2)
