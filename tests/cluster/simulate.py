@@ -83,7 +83,11 @@ def longest_chain(jobs: list[dict]) -> float:
             before = trained.get(("cifar100", job["variant"]), 0) if job["dataset"] == "cub200" else 0
             end = max(prepared[job["dataset"]], before) + job["seconds"]
             trained[job["dataset"], job["variant"]] = max(end, trained.get((job["dataset"], job["variant"]), 0))
-    evaluated = [trained[j["dataset"], j["variant"]] + j["seconds"] for j in jobs if j["stage"] in GPU_STAGES[1:]]
+    evaluated = [
+        trained.get((j["dataset"], j["variant"]), prepared[j["dataset"]]) + j["seconds"]
+        for j in jobs
+        if j["stage"] in GPU_STAGES[1:]
+    ]
     views = [sum(j["seconds"] for j in jobs if j["stage"] == stage) for stage in ("track",)]
     tables = [job["seconds"] for job in jobs if job["stage"] in ("table", "figures", "check")]
     return max([*trained.values(), *evaluated]) + max(tables) + sum(views)
