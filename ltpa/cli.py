@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltpa import cli_data
+from ltpa import cli_data, cli_twostream
 from ltpa.core.errors import ConfigError, LtpaError
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     extract.add_argument("--show", type=int, metavar="N", help="only draw the boxes of N test images, by rank")
     _add_spec_options(extract)
+
+    cli_twostream.add_commands(command("twostream", _plan, "the two-stream network and its rows"), load_plan, _seed)
 
     for name, text in (
         ("table", "build one table from result records"),

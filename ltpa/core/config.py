@@ -194,6 +194,26 @@ class Patches(_Section):
         return self.model_dump(exclude={"sources", "released", "limits", "protopnet"}, exclude_none=True)
 
 
+class TwoStream(_Section):
+    """The two-stream rows (`config/twostream.yaml`): one profile, recipe and kind of initial weights for all of them.
+
+    `weights`: `imagenet`, `scratch`, or a file. `patches` names the patch source of all rows that name none, `boxes`
+    how many of its boxes are used. `split` `validation` holds training images out and tests on them, for choices;
+    tables then stay empty. `overlap` gives, by role, a list of test images that the pretraining has seen. `networks`
+    lays options over the profile.
+    """
+
+    rows: list[str] = []
+    profile: str = "paper"
+    recipe: str = "paper"
+    weights: str = "imagenet"
+    patches: str = "protolite"
+    boxes: Positive = 10
+    split: Literal["test", "validation"] = "test"
+    overlap: dict[str, str] = {}
+    networks: dict[str, Any] = {}
+
+
 class Checks(_Section):
     """What the pipeline asserts about its own results."""
 
@@ -201,6 +221,8 @@ class Checks(_Section):
     max_error_of_chance_elsewhere: Annotated[float, Field(gt=0, le=1)] = 0.75
     min_pointing_over_chance: Annotated[float, Field(ge=0)] = 1.2
     query_pc_max: Annotated[float, Field(ge=0)] = 1e-4
+    max_twostream_error_of_chance: Annotated[float, Field(gt=0, le=1)] = 0.9
+    local_beats_global: dict[str, list[str]] = {}
 
 
 class Protocols(_Section):
@@ -230,6 +252,7 @@ class Config(_Section):
     recipes: dict[str, dict[str, str]]
     data: dict[str, dict[str, Any]] = {}
     protocols: Protocols = Protocols()
+    twostream: TwoStream = TwoStream()
 
     @field_validator("seeds", "variants", "datasets", "tables")
     @classmethod

@@ -10,6 +10,7 @@ from ltpa.core.errors import ConfigError, ModelError
 from ltpa.core.specs import EvaluationSpec, PrepareSpec, TrainSpec
 from ltpa.models.variants import resolve_architecture
 from ltpa.plan.schema import DatasetEntry, VariantEntry, check_entries
+from ltpa.plan.twostream import TwoStreamPlan
 from ltpa.training.recipe import Recipe
 
 TRANSFER_ROLES = ("caltech101", "caltech256", "event8", "action40", "scene67")
@@ -62,6 +63,7 @@ class Plan:
         self._check_queries()
         self._check_patches()
         self.roles = self._roles()
+        self.twostream = TwoStreamPlan(config, source, self.datasets, self.results, self.device)
         for dataset in self.config.datasets:
             for variant in self.config.variants:
                 self.train_spec(dataset, variant)

@@ -8,6 +8,7 @@ from ltpa.core import layout
 from ltpa.core.declared import config_dir, near_matches
 from ltpa.core.errors import ConfigError
 from ltpa.plan.plan import FINE_ROLES, SOURCE_ROLES, Plan, Run
+from ltpa.plan.twostream import EVALUATION, TRAINING
 from ltpa.report.spec import FiguresSpec
 from ltpa.tables.declaration import Declaration, Description, Panel, parse_declaration
 from ltpa.tables.needs import needed
@@ -40,8 +41,13 @@ def _setting(plan: Plan, declaration: Declaration, panel: Panel) -> Any:
 def table_runs(plan: Plan, table: str) -> list[Run]:
     """The runs whose records a table reads; none for a table of datasets."""
     declaration, published = _table(plan, table)
-    found = needed(declaration, published, plan.roles, plan.config.variants)
+    found = needed(declaration, published, plan.roles, _networks(plan))
     return [Run(*run) for run in found if run[0] != "prepare"]
+
+
+def _networks(plan: Plan) -> list[str]:
+    """Everything of this scale that a table's row can name."""
+    return plan.config.variants + plan.config.twostream.rows
 
 
 def table_manifests(plan: Plan, table: str) -> list[str]:
@@ -66,16 +72,24 @@ def table_spec(plan: Plan, table: str) -> TableSpec:
         scale=plan.config.scale.name,
         table=table,
         comparable=plan.config.scale.comparable,
-        scale_note=scale_note(plan, {plan.variants[run.variant]["recipe"] for run in table_runs(plan, table)}),
+        scale_note=_note(plan, declaration, table_runs(plan, table)),
         seeds=plan.config.seeds if declaration.kind == "metrics" else [],
-        variants=plan.config.variants,
+        variants=_networks(plan),
         roles=plan.roles,
         standins=standins,
         declaration=declaration.model_dump(mode="json"),
         published=[dataclasses.asdict(entry) for entry in published],
         conditions=subsets,
-        baselines={name: base for name in plan.config.variants if (base := plan.variants[name].get("baseline"))},
+        baselines={name: base for name in plan.config.variants if (base := plan.variants[name].get("baseline"))}
+        | plan.twostream.baselines(),
     )
+
+
+def _note(plan: Plan, declaration: Declaration, runs: list[Run]) -> str:
+    if declaration.stage != EVALUATION:
+        return scale_note(plan, {plan.variants[run.variant]["recipe"] for run in runs})
+    roles = {plan.datasets[run.dataset].get("plays", run.dataset) for run in runs}
+    return ". ".join(filter(None, (plan.twostream.note(), plan.twostream.warning(roles))))
 
 
 def _descriptions(plan: Plan, published: list[Published]) -> dict[str, Description]:
@@ -125,6 +139,10 @@ def all_runs(plan: Plan) -> list[Run]:
     """Every run of the road, each once: tables, first source set, patches, and the training behind them."""
     runs = [run for table in plan.config.tables for run in table_runs(plan, table)]
     runs += source_runs(plan) + patch_runs(plan)
+    fine = [run for run in runs if run.stage == EVALUATION]
+    runs = [Run(TRAINING, run.dataset, run.variant) for run in fine] + runs
+    boxes = [Run("patches", run.dataset, cut) for run in fine if (cut := plan.twostream.patches(run.variant))]
+    runs = boxes + runs
     training = [Run("train", run.dataset, network) for run in runs if (network := _network(plan, run))]
     companions = [(run.dataset, source) for run in runs if (source := plan.companion(run.stage, run.variant))]
     training += [Run("train", dataset, source) for dataset, source in companions]
@@ -134,12 +152,14 @@ def all_runs(plan: Plan) -> list[Run]:
 
 def _network(plan: Plan, run: Run) -> str | None:
     """The variant whose training a run draws on."""
+    if run.stage in (TRAINING, EVALUATION):
+        return None
     return plan.patch_network(run.variant) if run.stage == "patches" else run.variant
 
 
 def check_runs(plan: Plan) -> list[Run]:
     """What the checks look at: every training, every map, every query, all patch boxes."""
-    return [run for run in all_runs(plan) if run.stage in ("train", "segmentation", "query", "patches")]
+    return [run for run in all_runs(plan) if run.stage in ("train", "segmentation", "query", "patches", EVALUATION)]
 
 
 def records(plan: Plan, runs: list[Run]) -> list[str]:
@@ -199,6 +219,8 @@ def check_spec(plan: Plan) -> CheckSpec:
         max_error_of_chance_elsewhere=checks.max_error_of_chance_elsewhere,
         min_pointing_over_chance=checks.min_pointing_over_chance,
         query_pc_max=checks.query_pc_max,
+        max_twostream_error_of_chance=checks.max_twostream_error_of_chance,
+        local_beats_global=checks.local_beats_global,
         patch_limits=plan.config.protocols.patches.limits,
     )
 

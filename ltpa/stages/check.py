@@ -69,6 +69,8 @@ def examine(spec: CheckSpec, records: Sequence[Record]) -> list[Check]:
             checks += _attends(spec, subject, good)
         elif stage == "query" and variant in spec.compatibility:
             checks.append(_query(spec, subject, spec.compatibility[variant], good))
+        elif stage == "finegrained":
+            checks += _two_streams(spec, subject, good)
         elif stage == "patches":
             checks += _patches(spec, subject, variant, good)
     return checks
@@ -141,6 +143,26 @@ def _patches(spec: CheckSpec, subject: str, source: str, group: Sequence[Record]
         yield Check("patches", subject, mean, limit, low <= mean <= high, f"{statistic} {listed}; mean {mean:.3g}")
 
 
+def _two_streams(spec: CheckSpec, subject: str, group: Sequence[Record]) -> Iterator[Check]:
+    """The joint prediction against guessing and, where it is asked for, the local stream against the global one."""
+    errors = [100 - _one(record, "mean_n_accuracy_pct", condition="joint") for record in group]
+    chance = 100 - _one(group[0], "chance_accuracy_pct")
+    share, limit = sum(errors) / len(errors) / chance, spec.max_twostream_error_of_chance
+    detail = f"test error {', '.join(f'{error:.1f}' for error in errors)} %; guessing {chance:.1f} %; ratio {share:.2f}"
+    yield Check("learns", subject, share, f"≤ {limit:g}", share <= limit, detail)
+    if group[0].variant not in spec.local_beats_global.get(group[0].dataset, []):
+        return
+    local, whole = (
+        sum(_one(record, "part_held_accuracy_pct", condition=readout) for record in group) / len(group)
+        for readout in ("local", "global")
+    )
+    held = sum(_one(record, "part_held_pct") for record in group) / len(group)
+    detail = (
+        f"{held:.0f} % of patches hold the part; on these local {local:.1f} %, global {whole:.1f} % of the same images"
+    )
+    yield Check("local beats global", subject, local - whole, "> 0", local > whole, detail)
+
+
 def _one(record: Record, name: str, target: str | None = None, condition: str | None = None) -> float:
     """The record's value of a metric; `target` and `condition` select among several.
 
@@ -177,6 +199,7 @@ def _markdown(spec: CheckSpec, checks: Sequence[Check]) -> str:
     table = tabulate(rows, ["", "check", "of", "value", "must be", "found"], tablefmt="pipe", disable_numparse=True)
     legend = [
         f"- learns: test error as a share of that of guessing; the worst seed on {spec.primary}, elsewhere the mean.",
+        "- local beats global: accuracy of the local stream less the global one's, on patches that hold the part.",
         "- attends: how much oftener than a random pixel the peak of the map lies on the object, over seeds.",
         "- patches: a statistic of the test images' patch boxes, mean over seeds, within the source's limits.",
         "- query: change of the maps under another image's global vector; exactly none for pc, some for dp.",

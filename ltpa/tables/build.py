@@ -7,6 +7,7 @@ from ltpa.tables.declaration import Declaration
 from ltpa.tables.frame import FAILED, MISSING, NO_TARGET, OK, RecordIndex, SlotRows, TidyRow, tidy_rows
 from ltpa.tables.head import head, stand_in
 from ltpa.tables.model import Cell, Panel, Row, Table
+from ltpa.tables.mcnemar import mcnemar_notes
 from ltpa.tables.paired import Comparison, compare, notes
 from ltpa.tables.published import Published
 from ltpa.tables.slots import Address
@@ -45,6 +46,7 @@ def build_table(spec: TableSpec, declaration: Declaration, published: Sequence[P
             statistics,
             *([rule(declaration.direction, declaration.tolerance, declaration.unit)] if judged else []),
             *notes(compared, [block.title for block in declaration.blocks()]),
+            *mcnemar_notes([item for item, _ in compared], spec.baselines, index),
             *declaration.notes,
             *_incomplete(collected),
         ),

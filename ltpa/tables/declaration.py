@@ -91,7 +91,7 @@ class Declaration(_Section):
     layout: Literal["wide", "long"]
     rows: Literal["label", "condition"] = "label"
     row_labels: dict[str, str] = {}
-    stage: Literal["train", "transfer", "fgsm", "segmentation", "maps", "query", "patches", "prepare"]
+    stage: Literal["train", "transfer", "fgsm", "segmentation", "maps", "query", "patches", "finegrained", "prepare"]
     metric: str
     measure: str | None = None
     unit: str

@@ -59,6 +59,10 @@ class CheckSpec(ViewSpec):
             random pixel (mean over seeds; combined map where there is one, else the last level).
         query_pc_max: largest relative change of a pc map under another image's global vector, which is zero in exact
             arithmetic (softmax is shift-invariant); all others must change.
+        max_twostream_error_of_chance: on average over seeds a two-stream network errs at most at this fraction of the
+            rate of guessing.
+        local_beats_global: dataset to rows whose local stream must be right oftener than the global one on patches that
+            hold the part.
         patch_limits: lowest and highest value of statistics of the test split's boxes, by patch source.
     """
 
@@ -68,6 +72,8 @@ class CheckSpec(ViewSpec):
     max_error_of_chance_elsewhere: float
     min_pointing_over_chance: float
     query_pc_max: float
+    max_twostream_error_of_chance: float = 1.0
+    local_beats_global: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     patch_limits: dict[str, dict[str, list[float]]] = dataclasses.field(default_factory=dict)
 
 

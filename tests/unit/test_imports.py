@@ -23,7 +23,10 @@ LAYERS = (
     ("stages", "plan"),
     ("cli",),
 )
-LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts} | {"cli_data": len(LAYERS) - 1}
+LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts} | {
+    "cli_data": len(LAYERS) - 1,
+    "cli_twostream": len(LAYERS) - 1,
+}
 
 
 def module_name(path: Path) -> str:
@@ -88,7 +91,9 @@ def test_the_design_document_lists_these_layers():
         for line in block.splitlines()
         if line.startswith("ltpa/")
     ]
-    assert listed[::-1] == [layer if layer != ("cli",) else ("cli.py", "cli_data.py") for layer in LAYERS]
+    assert listed[::-1] == [
+        layer if layer != ("cli",) else ("cli.py", "cli_data.py", "cli_twostream.py") for layer in LAYERS
+    ]
 
 
 HEAVY = ("torch", "numpy", "pandas", "mlflow", "snakemake", "torchvision", "sklearn", "skimage", "matplotlib")
@@ -102,6 +107,8 @@ MAY_LOAD = {
     "ltpa.stages.transfer": {"torch", "numpy"},
     "ltpa.stages.fgsm": {"torch", "numpy"},
     "ltpa.stages.query": {"torch", "numpy"},
+    "ltpa.stages.twostream": {"torch", "numpy"},
+    "ltpa.stages.finegrained": {"torch", "numpy"},
     "ltpa.stages.prepare": {"numpy"},
     "ltpa.stages.check": set(),
 }

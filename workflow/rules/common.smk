@@ -54,6 +54,7 @@ wildcard_constraints:
     dataset="|".join(PLAN.datasets),
     variant="|".join(PLAN.variants),
     source="|".join(PLAN.patch_sources),
+    row="|".join(PLAN.twostream.rows),
     table="|".join(PLAN.tables),
 
 

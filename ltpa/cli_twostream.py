@@ -1,0 +1,104 @@
+"""`ltpa twostream`: train, evaluate, picture and describe the rows of the two-stream network."""
+
+import argparse
+import importlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ltpa.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ltpa.plan import Plan
+
+Add = Callable[[argparse.ArgumentParser], None]
+
+
+def add_commands(
+    parser: argparse.ArgumentParser, load_plan: "Callable[[argparse.Namespace], Plan]", seed: Callable[[str], int]
+) -> None:
+    """Add the subcommands to `parser`; `seed` reads a seed from text."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, run, text in (
+        ("train", _train, "train a row, one network per seed"),
+        ("evaluate", _evaluate, "score trained networks: every readout, every patch policy"),
+        ("show", _show, "draw what a trained network looks at, step by step"),
+    ):
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        command.set_defaults(run=run, load_plan=load_plan)
+        command.add_argument("row", nargs="?", help="a row of config/twostream.yaml that the configuration names")
+        command.add_argument("dataset", nargs="?", help="a name from config/datasets.yaml or config/datasets/")
+        command.add_argument("--seed", "--seeds", dest="seeds", type=seed, nargs="+", default=[0])
+        command.add_argument("--config", type=Path, help="configuration file (default: config/config.yaml)")
+        command.add_argument("--spec", help="the job's spec instead of names: JSON, or @FILE")
+        command.add_argument("--results", type=Path, help="folder of the scale (default: results/<scale>)")
+        if name == "train":
+            command.add_argument(
+                "--max-seconds", type=float, default=math.inf, help="stop with resumable state after this long"
+            )
+            command.add_argument("--tolerate-failure", action="store_true", help="record a diverged run")
+        if name == "show":
+            command.add_argument("--images", type=int, default=4, help="test images to draw")
+    count = commands.add_parser("count", help="parameters and multiply-accumulates of a row")
+    count.set_defaults(run=_count, load_plan=load_plan, results=None, spec=None)
+    count.add_argument("row", help="a row of config/twostream.yaml")
+    count.add_argument("--profile", default="paper", help="a profile of config/twostream.yaml")
+    count.add_argument("--classes", type=int, default=200)
+
+
+def _resolve(options: argparse.Namespace, kind: type, method: str) -> tuple[Any, Path]:
+    """Spec and results folder: given by `--spec` and `--results`, or made from names by a method of the plan's part."""
+    if options.spec:
+        if options.results is None:
+            raise ConfigError("--spec goes with --results DIR")
+        return kind.from_json(options.spec), options.results  # type: ignore[attr-defined]
+    plan = options.load_plan(options)
+    for key, known in (("row", plan.config.twostream.rows), ("dataset", plan.config.datasets)):
+        name = getattr(options, key)
+        if name not in known:
+            from ltpa.core.config import unknown_name
+
+            text = unknown_name(key, name, known) if name and known else f"name a {key}; known: {', '.join(known)}"
+            raise ConfigError(f"{text} (of {plan.source})")
+    return getattr(plan.twostream, method)(options.dataset, options.row), options.results or plan.results
+
+
+def _train(options: argparse.Namespace) -> None:
+    from ltpa.core.specs import TwoStreamSpec
+    from ltpa.report.progress import TrainingProgress
+
+    spec, results = _resolve(options, TwoStreamSpec, "training_spec")
+    stage = importlib.import_module("ltpa.stages.twostream")
+    with TrainingProgress(f"{spec.variant} on {spec.dataset}", spec.recipe["epochs"]) as progress:
+        stage.run(spec, results, options.seeds, options.max_seconds, options.tolerate_failure, progress.epoch)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from ltpa.core.specs import EvaluationSpec
+
+    spec, results = _resolve(options, EvaluationSpec, "evaluation_spec")
+    importlib.import_module("ltpa.stages.finegrained").run(spec, results, options.seeds)
+
+
+def _show(options: argparse.Namespace) -> None:
+    from ltpa.core.specs import TwoStreamSpec
+
+    spec, results = _resolve(options, TwoStreamSpec, "training_spec")
+    stage = importlib.import_module("ltpa.stages.step_pictures")
+    for seed in options.seeds:
+        print(stage.draw(spec, results, seed, options.images))
+
+
+def _count(options: argparse.Namespace) -> None:
+    from ltpa.core.config import unknown_name
+    from ltpa.core.declared import load_declaration
+    from ltpa.models.twostream.count import count_twostream
+
+    declared = load_declaration("twostream")
+    for key, name in (("profile", options.profile), ("row", options.row)):
+        if name not in declared[f"{key}s"]:
+            raise ConfigError(unknown_name(key, name, list(declared[f"{key}s"])))
+    architecture = {**declared["profiles"][options.profile], **declared["rows"][options.row]["architecture"]}
+    print(json.dumps(count_twostream(architecture, options.classes)))
