@@ -194,9 +194,9 @@ def _place_marks(scene: _Scene, style: Style, masks: np.ndarray, rng: np.random.
 
 
 def _place_decoys(scene: _Scene, style: Style, digit: np.ndarray, mark: np.ndarray, rng: np.random.Generator) -> None:
-    """Draw squares like the mark, of any colour, that keep a pixel off the digit's box (N, 4) and off the mark."""
+    """Draw squares like the mark, of any colour, two pixels and more off the digit's box (N, 4), and off the mark."""
     count, size, side = len(scene.labels), scene.size, _mark_side(scene.size)
-    taken = inside_boxes(digit.astype(np.float32), size, margin=1) | mark
+    taken = inside_boxes(digit.astype(np.float32), size, margin=2) | mark
     wanted = rng.integers(style.decoys[0], style.decoys[1] + 1, count)
     colours = np.array([MARK_COLOURS[name] for name in style.marks], dtype=np.float64)
     for _ in range(4 * style.decoys[1]):

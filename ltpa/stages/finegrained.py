@@ -123,7 +123,7 @@ def _without_overlap(spec: EvaluationSpec, dataset: PreparedDataset, scores: Sco
             f"{listed['path']}: cannot read the overlap list ({error}); correct twostream.overlap"
         ) from error
     ids = dataset.split("test").ids
-    kept = np.array([not any(str(image).endswith(name) for name in seen) for image in ids])
+    kept = np.array([not any(f"/{image}".endswith(f"/{name}") for name in seen) for image in ids])
     if kept.all():
         raise ConfigError(f"{listed['path']}: names no test image of {dataset.name}; list image paths, one a line")
     correct = scores.correct[MEAN_N, JOINT][kept]
