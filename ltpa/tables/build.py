@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from ltpa.tables.declaration import Declaration
 from ltpa.tables.frame import FAILED, MISSING, NO_TARGET, OK, RecordIndex, SlotRows, TidyRow, tidy_rows
 from ltpa.tables.head import head, stand_in
-from ltpa.tables.model import Cell, Panel, Row, Table
 from ltpa.tables.mcnemar import mcnemar_notes
+from ltpa.tables.model import Cell, Panel, Row, Table
 from ltpa.tables.paired import Comparison, compare, notes
 from ltpa.tables.published import Published
 from ltpa.tables.slots import Address

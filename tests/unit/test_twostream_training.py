@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
-from scipy.stats import t as student
 from torch.nn import functional
 
 from ltpa.core import layout
@@ -24,7 +23,7 @@ from ltpa.models.twostream.network import build_twostream
 from ltpa.models.twostream.options import parse_twostream
 from ltpa.stages import finegrained, twostream
 from ltpa.stages.train import Stopped
-from ltpa.tables.paired import mcnemar, seed_test
+from ltpa.tables.mcnemar import mcnemar
 from ltpa.training.schedule import epoch_rate
 from ltpa.training.twostream import FineData, TwoStreamRecipe, TwoStreamTrainer, held_out
 
@@ -294,14 +293,6 @@ def test_mcnemar_against_the_binomial_sum(only, lost):
     n = only + lost
     exact = 1.0 if n == 0 else min(1.0, 2 * binom.cdf(min(only, lost), n, 0.5))
     assert found[:2] == (only, lost) and found[2] == pytest.approx(exact)
-
-
-def test_the_paired_test_over_seeds():
-    one, other = np.array([80.0, 81.5, 79.0]), np.array([78.0, 80.0, 78.5])
-    d = one - other
-    expected = 2 * student.sf(abs(d.mean() / (d.std(ddof=1) / np.sqrt(3))), 2)
-    assert seed_test(one, other) == pytest.approx(expected)
-    assert seed_test([1.0], [2.0]) is None
 
 
 # --- stages ---
