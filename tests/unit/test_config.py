@@ -58,7 +58,7 @@ def test_specs_do_not_depend_on_seeds_or_on_other_variants():
 
 
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=12, unique=True), st.integers(1, 5))
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_blocks_hold_every_seed_once_in_order(seeds, size):
     blocks = plan(seeds=seeds, jobs={"seeds_per_job": size}).blocks()
     assert [seed for block in blocks for seed in block] == seeds

@@ -17,11 +17,12 @@ from ltpa.core.records import read_record
 from ltpa.core.specs import EvaluationSpec, TwoStreamSpec
 from ltpa.data.arrays import PreparedDataset, Split, write_prepared
 from ltpa.data.boxes import Boxes, write_boxes
+from ltpa.evaluation.step_maps import step_maps
 from ltpa.evaluation.twostream import Block, blocks, holds_part, readouts, score
 from ltpa.models.twostream.inputs import Views, crop, draw_views, follow, look, shown
 from ltpa.models.twostream.network import build_twostream
 from ltpa.models.twostream.options import parse_twostream
-from ltpa.stages import finegrained, twostream
+from ltpa.stages import finegrained, step_pictures, twostream
 from ltpa.stages.train import Stopped
 from ltpa.tables.mcnemar import mcnemar
 from ltpa.training.schedule import epoch_rate
@@ -295,6 +296,30 @@ def test_mcnemar_against_the_binomial_sum(only, lost):
     assert found[:2] == (only, lost) and found[2] == pytest.approx(exact)
 
 
+@pytest.mark.parametrize("local", ["attention", "lstm"])
+def test_in_the_main_form_no_step_can_look_anywhere(local):
+    """The gradient of every step's logit is constant over positions, so only channel weights change."""
+    model = network(local=local, patch_size=32).eval()
+    patches = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+    found = step_maps(model, patches)
+    assert found.cams.shape == (3, 3, 8, 8) and found.looks is None
+    assert (found.spread < 1e-6).all()
+    if local == "attention":
+        np.testing.assert_allclose(found.weights.sum(1), 1, atol=1e-6)
+
+
+def test_the_form_of_chapter_7_does_look_somewhere():
+    found = step_maps(network(local="spatial", patch_size=32).eval(), torch.randn(2, 3, 32, 32))
+    assert found.looks.shape == (2, 3, 8, 8)
+    np.testing.assert_allclose(found.looks.sum((2, 3)), 1, atol=1e-5)
+    assert found.spread.max() > 1e-3
+
+
+def test_a_network_without_steps_has_none_to_show():
+    with pytest.raises(ModelError, match="no steps to show"):
+        step_maps(network(local="cnn").eval(), torch.randn(1, 3, 8, 8))
+
+
 # --- stages ---
 
 
@@ -359,6 +384,13 @@ def test_every_readout_is_in_the_record(results):
         for name in (f"sum_1_{step}", f"mean_1_{step}", f"step_{step}"):
             assert ("mean_n_accuracy_pct", name) in metrics and ("random1_accuracy_pct", name) in metrics
     assert metrics["mean_n_accuracy_pct", "sum_1_1"].value == metrics["mean_n_accuracy_pct", "step_1"].value
+
+
+def test_steps_are_drawn(results):
+    spec = training_spec()
+    twostream.run(spec, results, [0])
+    first = step_pictures.draw(spec, results, 0, 2).read_bytes()
+    assert first[:4] == b"\x89PNG" and step_pictures.draw(spec, results, 0, 2).read_bytes() == first
 
 
 def test_validation_images_come_from_training_and_have_a_name_of_their_own(results):
