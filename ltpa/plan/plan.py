@@ -10,7 +10,7 @@ from ltpa.core.errors import ConfigError, ModelError
 from ltpa.core.specs import EvaluationSpec, PrepareSpec, TrainSpec
 from ltpa.models.variants import resolve_architecture
 from ltpa.plan.schema import DatasetEntry, VariantEntry, check_entries
-from ltpa.plan.twostream import TwoStreamPlan
+from ltpa.plan.twostream import TRAINING, TwoStreamPlan
 from ltpa.training.recipe import Recipe
 
 TRANSFER_ROLES = ("caltech101", "caltech256", "event8", "action40", "scene67")
@@ -143,7 +143,9 @@ class Plan:
     def blocks(self, stage: str = "train") -> list[list[int]]:
         """The seeds, cut into the groups that one job of a stage handles."""
         jobs = self.config.jobs
-        size = jobs.seeds_per_evaluation or jobs.seeds_per_job if stage != "train" else jobs.seeds_per_job
+        size = (
+            jobs.seeds_per_evaluation or jobs.seeds_per_job if stage not in ("train", TRAINING) else jobs.seeds_per_job
+        )
         return [self.config.seeds[i : i + size] for i in range(0, len(self.config.seeds), size)]
 
     # --- specs -----------------------------------------------------------------------------------------------------

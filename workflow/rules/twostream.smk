@@ -1,7 +1,7 @@
 # The two-stream network: one training and one evaluation job per dataset, row and block of seeds.
 
 
-for block in PLAN.blocks:
+for block in PLAN.blocks("twostream"):
 
     rule:
         name:
@@ -27,7 +27,9 @@ for block in PLAN.blocks:
         threads: JOBS.threads
         resources:
             gpu=JOBS.gpus,
-            mem_mb=JOBS.mem_mb,
+            cpus_per_task=JOBS.threads,
+            mem_mb=grown(JOBS.mem_mb),
+            runtime=grown(JOBS.minutes.train),
         params:
             spec=lambda wildcards: PLAN.twostream.training_spec(
                 wildcards.dataset, wildcards.row
@@ -37,8 +39,11 @@ for block in PLAN.blocks:
         message:
             "Training {wildcards.row} on {wildcards.dataset}, seeds {params.seeds}"
         shell:
-            f"{PYTHON} -m ltpa twostream train --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+            f"exec {PYTHON} -m ltpa twostream train --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
             "--seeds {params.seeds} {params.tolerate} > {log:q} 2>&1"
+
+
+for block in PLAN.blocks("finegrained"):
 
     rule:
         name:
@@ -68,7 +73,9 @@ for block in PLAN.blocks:
         threads: JOBS.threads
         resources:
             gpu=JOBS.gpus,
-            mem_mb=JOBS.mem_mb,
+            cpus_per_task=JOBS.threads,
+            mem_mb=grown(JOBS.mem_mb),
+            runtime=grown(JOBS.minutes.evaluate),
         params:
             spec=lambda wildcards: PLAN.twostream.evaluation_spec(
                 wildcards.dataset, wildcards.row
@@ -77,5 +84,5 @@ for block in PLAN.blocks:
         message:
             "Evaluating {wildcards.row} trained on {wildcards.dataset}, seeds {params.seeds}"
         shell:
-            f"{PYTHON} -m ltpa twostream evaluate --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+            f"exec {PYTHON} -m ltpa twostream evaluate --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
             "--seeds {params.seeds} > {log:q} 2>&1"
