@@ -1,12 +1,15 @@
 """Speed and memory of data preparation and preprocessing, each as a ratio to the obvious way, in one run.
 
-    OMP_NUM_THREADS=2 python benchmarks/data.py [decode contrast whiten open] [--photographs 1000] [--images 50000]
+    OMP_NUM_THREADS=2 python benchmarks/data.py [decode contrast whiten open] [--images 50000]
+    OMP_NUM_THREADS=1 python benchmarks/data.py decode [--photographs 5000] [--folder DIR]
 
 Every comparison does the same work on the same input, checks that results agree, and takes the better of several turns
-of each side in alternation. Peak memory is that of a fresh process, its libraries included.
+of each side in alternation. Peak memory is that of a fresh process, its libraries included. Photographs are windows of
+scikit-learn's two, or the first JPEG files below a folder.
 """
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import tempfile
@@ -72,7 +75,13 @@ def make_photographs(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def decoding(count: int, threads: int) -> None:
+def find_photographs(folder: Path, count: int) -> list[Path]:
+    """The first JPEG files below a folder, again from the first where they are fewer."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    return list(itertools.islice(itertools.cycle(found), count))
+
+
+def decoding(count: int, threads: int, photographs: Path | None) -> None:
     """The stage's sharded decoder against a loop over Pillow."""
     from PIL import Image
 
@@ -92,12 +101,12 @@ def decoding(count: int, threads: int) -> None:
         return np.asarray(prepare_split(Path(folder) / "out", "all", listing, source, workers)[0].images)
 
     with tempfile.TemporaryDirectory() as folder:
-        paths = make_photographs(Path(folder), count)
+        paths = find_photographs(photographs, count) if photographs else make_photographs(Path(folder), count)
         listing = Listing(paths, [0] * count, [path.name for path in paths])
         choices = [(False, 1), (False, threads), (True, 1), (True, threads)]
         base, *costs = alternate(3, loop, *[lambda choice=choice: ours(*choice) for choice in choices])
         full = loop().astype(int)
-        print(f"decode and resize {count} photographs of 500 x 333 to {SIZE} x {SIZE}")
+        print(f"decode and resize {len(paths)} photographs {photographs or 'of 500 x 333'} to {SIZE} x {SIZE}")
         report("  loop over Pillow", base, base, f"{count / base.wall:.0f} images/s")
         for (reduced, workers), cost in zip(choices, costs, strict=True):
             off = np.abs(ours(reduced, workers) - full)
@@ -234,14 +243,15 @@ def opening(count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photographs", type=int, default=1000)
+    parser.add_argument("--photographs", type=int, default=5000)
+    parser.add_argument("--folder", type=Path, help="photographs to decode, in place of made ones")
     parser.add_argument("--images", type=int, default=50000)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("parts", nargs="*", default=PARTS, choices=PARTS, help="what to measure (default: all)")
     options = parser.parse_args()
     print(f"{'':40} {'wall':>9} {'processor':>9} {'ratio':>8} {'ratio':>8}")
     if "decode" in options.parts:
-        decoding(options.photographs, options.threads)
+        decoding(options.photographs, options.threads, options.folder)
     if "contrast" in options.parts:
         contrast(options.images, options.threads)
     if "whiten" in options.parts:

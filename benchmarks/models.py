@@ -1,6 +1,7 @@
 """Images per second, forward and backward, of every network against a plain writing of it (naive_networks.py).
 
-    python benchmarks/models.py [VARIANT ...] [--width 0.125] [--image-size 32] [--batch 32] [--seconds 5]
+    python benchmarks/models.py [VARIANT ...] [--width 0.125] [--image-size 32] [--batch 32] [--seconds 5] [--threads 1]
+    python benchmarks/models.py --width 1 --batch 4 --seconds 2 --threads 2     # full width, three turns or a few more
 
 The plain network is eager float32 in NCHW; ours runs as `ltpa.training.engine` trains it, in channels-last. Both hold
 the same weights and their logits are compared first. Steps alternate between the two and medians are compared, so that
@@ -60,7 +61,7 @@ def measure(variant, options):
     share = attention_seconds(ours, last) / times["ours"]
     ratio = rates["ours"] / rates["plain"]
     shown = f"{100 * share:9.1f}%" if ours.attention_levels else f"{'–':>10}"
-    print(f"{variant:30} {rates['plain']:8.0f} {rates['ours']:8.0f} {ratio:6.2f} {shown}", flush=True)
+    print(f"{variant:30} {rates['plain']:8.3g} {rates['ours']:8.3g} {ratio:6.2f} {shown}", flush=True)
 
 
 def compare(plain, ours, x):
