@@ -22,7 +22,10 @@ from ltpa.plan.plan import EVALUATIONS
 FOLDER = Path(__file__).resolve().parent
 LOCK = FOLDER.parent / "requirements.lock"
 ENVIRONMENTS = {
-    "torch.yaml": ("Data, training, evaluation, figures.", ("prepare", "train", *EVALUATIONS, "patches", "figures")),
+    "torch.yaml": (
+        "Data, training, evaluation, figures.",
+        ("prepare", "train", *EVALUATIONS, "patches", "figures", "gallery"),
+    ),
     "analysis.yaml": ("Tables, checks, tracking.", ("table", "check", "track")),
 }
 COMMAND_LINE = ("ltpa.cli", "ltpa.cli_data", "ltpa.report.progress")  # what every job passes through

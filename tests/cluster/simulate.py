@@ -28,7 +28,7 @@ MINUTES = {
     "train": {"plain": 3, "attention": 19, "resnet": 27},
     "factor": {"svhn": 1.5, "cub200": 0.7},
     "prepare": 3, "transfer": 10, "fgsm": 1, "segmentation": 1, "query": 1, "patches": 1,
-    "table": 0.5, "check": 0.5, "figures": 1, "track": 1,
+    "table": 0.5, "check": 0.5, "figures": 1, "gallery": 1, "track": 1,
 }  # fmt: skip
 
 

@@ -4,13 +4,14 @@ tests/cluster runs the profile on a real SLURM.
 """
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import MINI, Checkout
+from conftest import MINI, ROOT, Checkout
 
 pytestmark = pytest.mark.workflow
 
@@ -77,6 +78,14 @@ def test_a_job_without_a_network_asks_for_no_gpu(fresh: Checkout, tmp_path: Path
     found = submitted(fresh, tmp_path, calls, 0, "results/mini/data/digits10/manifest.json")
     assert len(found) == 1
     assert "-p cpu" in found[0] and "-t 20 " in found[0] and "gpu" not in found[0].split("--wrap")[0]
+
+
+def test_every_rule_asks_for_memory_and_time_and_hands_signals_to_its_job():
+    for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
+        for rule in re.split(r"\n\s*rule\b", path.read_text())[1:]:
+            if "-m ltpa" in rule:
+                for words in ("mem_mb=grown(", "runtime=grown(", "exec {PYTHON} -m ltpa"):
+                    assert words in rule, f"{path.name}: {words} is missing in\n{rule}"
 
 
 def test_every_key_of_the_profile_is_commented(fresh: Checkout):

@@ -159,13 +159,14 @@ rule gallery:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=JOBS.mem_mb,
+        mem_mb=grown(JOBS.mem_mb),
+        runtime=grown(JOBS.minutes.view),
     params:
         spec=gallery.gallery_spec(PLAN).to_json(),
     message:
         "Drawing the figures of images and maps"
     shell:
-        f"{PYTHON} -m ltpa gallery --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} > {{log:q}} 2>&1"
+        f"exec {PYTHON} -m ltpa gallery --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} > {{log:q}} 2>&1"
 
 
 rule all_figures:

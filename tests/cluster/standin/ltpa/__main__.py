@@ -34,6 +34,10 @@ paths = {
     "prepare": [results / "data" / dataset / "manifest.json"],
     "train": [run / name for run in runs for name in ("model.safetensors", "history.csv", "result.json")],
     "table": [results / "tables" / f"{spec.get('table')}.{end}" for end in ("tidy.csv", "csv", "md", "tex", "html")],
+    "gallery": [
+        results / "figures" / "paper" / f"{n}.{e}" for n in spec.get("figures", {}) for e in ("png", "svg", "pdf")
+    ]
+    + [results / "figures" / "paper" / "index.json"],
     "check": [results / "checks.json", results / "checks.md"],
     "track": [results / "tracking.json"],
     "figures": [
