@@ -24,10 +24,12 @@ class Checkout:
     def results(self) -> Path:
         return self.root / "results" / "mini"
 
-    def snakemake(self, *arguments: str, cores: int = 2, config: Path = MINI) -> subprocess.CompletedProcess[str]:
-        """Run Snakemake; its output and errors come back together as `stdout`."""
+    def snakemake(
+        self, *arguments: str, cores: int = 2, config: Path = MINI, variables: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run Snakemake, with environment `variables` set; its output and errors come back together as `stdout`."""
         command = [sys.executable, "-m", "snakemake", "--configfile", str(config), "--cores", str(cores), *arguments]
-        environment = {**os.environ, "PYTHONPATH": "", "COLUMNS": "200"}
+        environment = {**os.environ, "PYTHONPATH": "", "COLUMNS": "200", **(variables or {})}
         return subprocess.run(
             command,
             cwd=self.root,

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -176,6 +177,48 @@ def wait_for(condition, seconds: float = 120) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
+
+
+def test_another_time_zone_locale_and_clock_change_no_byte(finished: Checkout):
+    before = {path: path.read_bytes() for path in (finished.results / "tables").iterdir()}
+    elsewhere = {"TZ": "Pacific/Kiritimati", "LC_ALL": "POSIX", "LANG": "tr_TR.UTF-8"}
+    done = finished.snakemake("--forcerun", "table", "--", "table3", variables=elsewhere)
+    assert done.returncode == 0, done.stdout
+    assert before == {path: path.read_bytes() for path in (finished.results / "tables").iterdir()}
+    repaired = finished.snakemake("all_tables")
+    assert repaired.returncode == 0, repaired.stdout
+
+
+def ltpa(checkout: Checkout, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in the checkout."""
+    return subprocess.run(
+        [sys.executable, "-m", "ltpa", *arguments], cwd=checkout.root, env={**os.environ, "PYTHONPATH": ""},
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600,
+    )  # fmt: skip
+
+
+def test_a_store_that_is_locked_spoilt_or_gone_costs_no_table(finished: Checkout, tmp_path: Path):
+    shutil.copytree(finished.root, tmp_path / "copy")
+    copy = Checkout(tmp_path / "copy")
+    store = copy.results / "mlflow.db"
+    store.write_text("spoilt")
+    tables = copy.snakemake("--forcerun", "table", "--", "table1")
+    assert tables.returncode == 0, tables.stdout
+    assert store.read_text() == "spoilt"
+    assert "--rebuild" in ltpa(copy, "doctor", "--config", str(MINI)).stdout
+    refused = ltpa(copy, "track", "--config", str(MINI))
+    assert refused.returncode != 0 and "--rebuild" in refused.stdout and "Traceback" not in refused.stdout
+    rebuilt = ltpa(copy, "track", "--rebuild", "--config", str(MINI))
+    assert rebuilt.returncode == 0, rebuilt.stdout
+    store.unlink()
+    again = ltpa(copy, "track", "--config", str(MINI))
+    assert again.returncode == 0, again.stdout
+    with sqlite3.connect(store) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        locked = ltpa(copy, "track", "--config", str(MINI))
+        tables = copy.snakemake("--forcerun", "table", "--", "table2")
+    assert locked.returncode != 0 and "locked by another program" in locked.stdout
+    assert tables.returncode == 0, tables.stdout
 
 
 def test_two_users_in_one_directory_and_the_messages_of_a_kill(fresh: Checkout):
