@@ -20,10 +20,12 @@ processor time for an image; with `--threads 1` it is the fairer number where ot
 
 import argparse
 import dataclasses
+import json
 import os
 import statistics
 import sys
 import time
+from pathlib import Path
 
 import naive_networks
 import numpy as np
@@ -34,7 +36,9 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from ltpa.core.declared import load_declaration
+from ltpa.core.files import write_text
 from ltpa.models import create_model, get_variant
+from ltpa.models.describe import network_size
 from ltpa.training.arrays import Arrays
 from ltpa.training.recipe import Recipe
 from ltpa.training.step import Stepper
@@ -69,6 +73,7 @@ def main():
     parser.add_argument("--steps", type=int, help="steps in a turn; default 1 on a CPU, 50 on a GPU")
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--batch", type=int, help="images in a step; default that of the recipe")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the first way's speeds for `ltpa plan`")
     options = parser.parse_args()
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -83,13 +88,16 @@ def main():
     print(f"{name}, PyTorch {torch.__version__}")
     print(f"measured peaks: fp32 {peaks['fp32'] / 2e9:.0f}, bf16 {peaks['bf16'] / 2e9:.0f} GMAC/s,", end=" ")
     print(f"memory {bandwidth / 1e9:.0f} GB/s")
+    speeds = {}
     for variant in options.variants:
         recipe_name = f"{get_variant(variant).recipe}-cifar"
         recipe = Recipe.from_dict(load_declaration("recipes")[recipe_name])
         recipe = dataclasses.replace(recipe, batch_size=options.batch or recipe.batch_size, normalise="none")
         if device.type == "cuda":
             prove_graphs(variant, recipe, device)
-        measure(variant, recipe, IMAGES[recipe_name], peaks, bandwidth, device, options)
+        speeds[variant] = measure(variant, recipe, IMAGES[recipe_name], peaks, bandwidth, device, options)
+    if options.save:
+        write_text(options.save, json.dumps({"device": name, "variants": speeds}, indent=1) + "\n")
 
 
 def measure(variant, recipe, images, peaks, bandwidth, device, options):
@@ -125,6 +133,9 @@ def measure(variant, recipe, images, peaks, bandwidth, device, options):
     for name, size in (("fp32", 4), ("bf16", 2)):
         rate = 1 / max(flops / peaks[name], traffic * size / 4 / bandwidth)
         line(f"floor, {name}", rate, flops, peaks[name], usual, seen)
+    first = next(way for way in ways if way != "usual")
+    macs, _ = network_size(json.dumps(create_model(variant, CLASSES, SIZE, options.width).architecture), CLASSES, SIZE)
+    return {"way": first, "images_per_second": per_step / statistics.median(times[first]), "macs": macs}
 
 
 def line(name, rate, flops, peak, usual, seen, processor=""):

@@ -139,10 +139,13 @@ def _parser() -> argparse.ArgumentParser:
     cli_data.add_commands(command("data", cli_data.list_declared, "list, fetch, verify and show datasets"), load_plan)
 
     for name, run, text in (
-        ("plan", _plan, "count the jobs of a configuration"),
+        ("plan", _plan, "what a configuration costs: jobs, downloads, disk, hours"),
         ("status", _status, "show which runs of a configuration are done"),
     ):
         _add_config_option(command(name, run, text))
+    commands.choices["plan"].add_argument(
+        "--throughput", type=Path, metavar="FILE", help="speeds measured by a benchmark"
+    )
     show = command("show", _show, "print a finished table and say where its files are")
     show.add_argument("table")
     _add_config_option(show)
@@ -320,9 +323,18 @@ def _model(options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
+    from ltpa.models.describe import network_size
+    from ltpa.plan.budget import Budget, Facts, Throughput
     from ltpa.plan.summary import summarise
 
-    print(summarise(load_plan(options)))
+    plan = load_plan(options)
+    throughput = Throughput.read(options.throughput) if options.throughput else None
+    print(summarise(plan))
+
+    def facts(spec: Any) -> Facts:
+        return Facts(*network_size(json.dumps(spec.architecture), spec.num_classes, spec.image_size))
+
+    print(f"\n{Budget(plan, facts, throughput).markdown()}")
 
 
 def _status(options: argparse.Namespace) -> None:

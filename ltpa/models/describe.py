@@ -1,5 +1,7 @@
 """Facts about a network that need no weights: parameters, multiply-accumulates, sizes."""
 
+import functools
+import json
 from typing import Any
 
 import torch
@@ -29,6 +31,14 @@ def count_macs(model: AttentionClassifier) -> int:
         model.eval()(torch.empty(1, 3, model.image_size, model.image_size, device=device))
     model.train(training)
     return counter.get_total_flops() // 2
+
+
+@functools.cache
+def network_size(architecture: str, num_classes: int, image_size: int) -> tuple[int, int]:
+    """Multiply-accumulates per image and parameters of the network whose resolved options are given as JSON."""
+    with torch.device("meta"):
+        model = build_model(json.loads(architecture), num_classes, image_size)
+    return count_macs(model), count_parameters(model)
 
 
 def describe(

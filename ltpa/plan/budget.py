@@ -1,0 +1,173 @@
+"""What a configuration costs, table by table: jobs, downloads, disk and hours of training, each from measured numbers.
+
+Hours come from finished trainings of the same results folder where there are any, else from a benchmark file
+(`benchmarks/train.py --save FILE`): images per second of a variant, scaled by multiply-accumulates per image. Where
+neither tells anything, a training is counted as unknown, never guessed.
+"""
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ltpa.core.errors import ConfigError, RecordError
+from ltpa.core.records import read_record
+from ltpa.core.specs import TrainSpec
+from ltpa.plan.plan import Plan, Run
+from ltpa.plan.summary import views
+from ltpa.plan.views import all_runs, table_manifests, table_runs
+
+_FLOAT_BYTES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """Size of a network: multiply-accumulates of one image's forward pass, and scalars its file holds."""
+
+    macs: int
+    parameters: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Throughput:
+    """Training speed by variant: images per second, and the multiply-accumulates per image it was measured at."""
+
+    device: str
+    speeds: Mapping[str, tuple[float, int]]
+
+    @classmethod
+    def read(cls, path: Path) -> "Throughput":
+        """Read what `benchmarks/train.py --save` wrote.
+
+        Raises:
+            ConfigError: the file is missing or holds something else.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            speeds = {name: (float(s["images_per_second"]), int(s["macs"])) for name, s in content["variants"].items()}
+            return cls(str(content["device"]), speeds)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"{path}: no throughput file ({error}); make one: benchmarks/train.py --save") from error
+
+
+@dataclasses.dataclass
+class Cost:
+    """What some runs cost. `unknown` counts trainings whose time nothing tells."""
+
+    jobs: int = 0
+    download_bytes: int = 0
+    disk_bytes: int = 0
+    hours: float = 0.0
+    unknown: int = 0
+
+
+class Budget:
+    """Costs of the runs of one plan.
+
+    Args:
+        facts: the size of the network a training spec describes.
+        throughput: measured speeds, or None.
+    """
+
+    def __init__(self, plan: Plan, facts: Callable[[TrainSpec], Facts], throughput: Throughput | None) -> None:
+        self.plan, self.facts, self.throughput = plan, facts, throughput
+        self.seconds = {run: _past_seconds(plan, run) for run in all_runs(plan) if run.stage == "train"}
+
+    def of_table(self, table: str) -> Cost:
+        """Everything a table needs when nothing is there yet: its runs, their networks and datasets."""
+        runs = set(table_runs(self.plan, table))
+        networks = {Run("train", run.dataset, run.variant) for run in runs if run.stage != "patches"} & set(
+            self.seconds
+        )
+        starts = {Run("train", s, run.variant) for run in networks if (s := self.plan.start(run.dataset, run.variant))}
+        manifests = {Path(path).parent.name for path in table_manifests(self.plan, table)}
+        return self._cost(runs | networks | starts, manifests, views=2)
+
+    def total(self) -> Cost:
+        """Everything `all_tables` needs."""
+        return self._cost(set(all_runs(self.plan)), set(self.plan.config.datasets), views(self.plan) + 1)
+
+    def _cost(self, runs: set[Run], datasets: set[str], views: int) -> Cost:
+        """`views` counts the jobs that show results, the target's own included."""
+        for run in runs:
+            datasets = datasets | {run.dataset}
+            if run.stage not in ("train", "patches"):
+                datasets |= {target["name"] for target in self.plan.targets(run.stage, run.dataset)}
+        cost = Cost(jobs=views + len(datasets) + sum(len(self.plan.blocks(run.stage)) for run in runs))
+        cost.download_bytes = sum(_download_bytes(self.plan.datasets[name]) for name in datasets)
+        cost.disk_bytes = cost.download_bytes + sum(_array_bytes(self.plan.datasets[name]) for name in datasets)
+        seeds = len(self.plan.config.seeds)
+        for run in runs & set(self.seconds):
+            spec = self.plan.train_spec(run.dataset, run.variant)
+            facts = self.facts(spec)
+            cost.disk_bytes += seeds * facts.parameters * _FLOAT_BYTES
+            seconds = self._seconds(run, spec, facts)
+            if seconds is None:
+                cost.unknown += seeds
+            else:
+                cost.hours += seeds * seconds / 3600
+        return cost
+
+    def _seconds(self, run: Run, spec: TrainSpec, facts: Facts) -> float | None:
+        """Seconds of one training, or None where nothing was measured."""
+        if (past := self.seconds[run]) is not None:
+            return past
+        speed = self.throughput and self.throughput.speeds.get(run.variant)
+        images = self.plan.datasets[run.dataset]["splits"].get("train", {}).get("count")
+        if not speed or not images:
+            return None
+        rate, macs = speed
+        return float(spec.recipe["epochs"] * images * facts.macs / (rate * macs))
+
+    def markdown(self) -> str:
+        """A Markdown table, a line per table and one for all, and where the hours come from."""
+        lines = ["| table | jobs | downloads | disk | hours of training |", "|---|---:|---:|---:|---:|"]
+        named: Iterable[tuple[str, Cost]] = [(table, self.of_table(table)) for table in self.plan.config.tables]
+        for name, cost in (*named, ("all_tables", self.total())):
+            hours = f"{cost.hours:.1f}" if cost.hours or not cost.unknown else ""
+            unknown = f"{cost.unknown} trainings unknown" if cost.unknown else ""
+            text = " + ".join(part for part in (hours, unknown) if part)
+            lines.append(f"| {name} | {cost.jobs} | {_size(cost.download_bytes)} | {_size(cost.disk_bytes)} | {text} |")
+        return "\n".join([*lines, "", self._sources()])
+
+    def _sources(self) -> str:
+        done = sum(seconds is not None for seconds in self.seconds.values())
+        found = [f"{done} of {len(self.seconds)} networks from trainings that ended here"] if done else []
+        if self.throughput:
+            found.append(f"{', '.join(self.throughput.speeds)} as measured on {self.throughput.device}")
+        hours = "; ".join(found) or "nothing measured yet: `benchmarks/train.py --save FILE`, then `--throughput FILE`"
+        return (
+            f"Hours: {hours}. Tables share runs, so the lines do not add up. Disk: archives, arrays of images, "
+            "networks; not the extracted files, nor what one training saves while it runs."
+        )
+
+
+def _past_seconds(plan: Plan, run: Run) -> float | None:
+    """Mean seconds of the finished trainings of a run."""
+    found = []
+    for path in map(Path, plan.records(run)):
+        if path.is_file():
+            try:
+                record = read_record(path)
+            except RecordError:
+                continue
+            if record.status == "ok":
+                found.append(record.seconds)
+    return statistics.fmean(found) if found else None
+
+
+def _download_bytes(declaration: Mapping[str, Any]) -> int:
+    return sum(
+        archive.get("size") or 0 for archive in declaration.get("archives", []) if not archive.get("optional", False)
+    )
+
+
+def _array_bytes(declaration: Mapping[str, Any]) -> int:
+    images = sum(s.get("count") or 0 for s in declaration["splits"].values() if not s.get("optional", False))
+    return int(images * declaration["image_size"] ** 2 * 3)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

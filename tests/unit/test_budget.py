@@ -1,0 +1,93 @@
+"""What `ltpa plan` says a configuration costs, against numbers worked out by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ltpa.cli import main
+from ltpa.core.config import load_config
+from ltpa.core.errors import ConfigError
+from ltpa.core.records import Record, write_record
+from ltpa.plan import Plan
+from ltpa.plan.budget import Budget, Facts, Throughput
+from ltpa.plan.plan import Run
+
+ROOT = Path(__file__).parents[2]
+
+
+def plan(name: str, root: Path = Path()) -> Plan:
+    path = ROOT / "config" / f"{name}.yaml"
+    return Plan(load_config(path), str(path), root)
+
+
+def facts(spec) -> Facts:
+    return Facts(macs=1000, parameters=10)
+
+
+def record(run: Run, seed: int, seconds: float) -> Record:
+    return Record(
+        stage="train", scale="demo", dataset=run.dataset, variant=run.variant, seed=seed, metrics=[], config_hash="",
+        data_hash="", code_hash="", code_version="", libraries={}, device="cpu", threads=1, seconds=seconds,
+        peak_memory_mb=0.0,
+    )  # fmt: skip
+
+
+def test_a_table_of_the_demo_by_hand(tmp_path: Path):
+    cost = Budget(plan("config", tmp_path), facts, None).of_table("figure6")
+    # digits-marks, VGG and VGG-att2-concat-pc, two seeds in one job each: prepare, 2 train, 2 fgsm, table, target
+    assert cost.jobs == 7
+    assert cost.unknown == 4 and cost.hours == 0 and cost.download_bytes == 0
+    images = sum(split["count"] for split in plan("config").datasets["digits-marks"]["splits"].values())
+    assert cost.disk_bytes == images * 20 * 20 * 3 + 4 * 10 * 4
+
+
+def test_hours_follow_from_measured_speed_or_from_finished_trainings(tmp_path: Path):
+    demo = plan("config", tmp_path)
+    speeds = Throughput("a machine", {"vgg": (500.0, 2000)})
+    cost = Budget(demo, facts, speeds).of_table("figure6")
+    epochs, images = demo.train_spec("digits-marks", "vgg").recipe["epochs"], 0
+    images = demo.datasets["digits-marks"]["splits"]["train"]["count"]
+    assert cost.unknown == 2
+    assert cost.hours == pytest.approx(2 * epochs * images * 1000 / (500 * 2000) / 3600)
+    run = Run("train", "digits-marks", "vgg")
+    for seed, seconds in ((0, 100.0), (1, 140.0)):
+        write_record(Path(demo.records(run, [seed])[0]), record(run, seed, seconds))
+    cost = Budget(demo, facts, speeds).of_table("figure6")
+    assert cost.hours == pytest.approx(240 / 3600)
+
+
+def test_the_paper_downloads_each_archive_once():
+    paper = plan("paper")
+    budget = Budget(paper, facts, None)
+    sizes = {
+        (name, archive["name"]): archive.get("size") or 0
+        for name in paper.config.datasets
+        for archive in paper.datasets[name]["archives"]
+        if not archive.get("optional")
+    }
+    assert budget.total().download_bytes == sum(sizes.values())
+    assert budget.of_table("table4").download_bytes == sum(sizes.values())
+    assert 0 < budget.of_table("table1").download_bytes < budget.total().download_bytes
+    assert budget.total().jobs < 2000
+
+
+def test_the_command_prints_every_table_and_says_what_was_not_measured(tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"| {table} |" in said for table in ("table1", "table4", "figure9", "all_tables"))
+    assert "trainings unknown" in said and "nothing measured yet" in said
+    path = tmp_path / "speeds.json"
+    path.write_text(json.dumps({"device": "a card", "variants": {"vgg": {"images_per_second": 1e4, "macs": 3e8}}}))
+    assert main(["plan", "--throughput", str(path)]) == 0
+    assert "vgg as measured on a card" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [None, "[]", "{}", '{"device": 1, "variants": {"vgg": {}}}'])
+def test_a_wrong_throughput_file_is_named(tmp_path: Path, content):
+    path = tmp_path / "speeds.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match=r"speeds.json: no throughput file"):
+        Throughput.read(path)
