@@ -146,6 +146,11 @@ def _parser() -> argparse.ArgumentParser:
     commands.choices["plan"].add_argument(
         "--throughput", type=Path, metavar="FILE", help="speeds measured by a benchmark"
     )
+    clean = command("clean-state", _clean_state, "remove saved states of trainings that no configuration refers to")
+    clean.add_argument(
+        "--config", "--configfile", type=Path, nargs="+", metavar="FILE", help="configurations whose states stay"
+    )
+    clean.add_argument("--dry-run", "-n", action="store_true", help="only say what would be removed")
     show = command("show", _show, "print a finished table and say where its files are")
     show.add_argument("table")
     _add_config_option(show)
@@ -335,6 +340,22 @@ def _plan(options: argparse.Namespace) -> None:
         return Facts(*network_size(json.dumps(spec.architecture), spec.num_classes, spec.image_size))
 
     print(f"\n{Budget(plan, facts, throughput).markdown()}")
+
+
+def _clean_state(options: argparse.Namespace) -> None:
+    from ltpa.plan import views
+    from ltpa.stages import clean_state
+
+    wanted: dict[Path, list[tuple[Any, int]]] = {}
+    for path in options.config or [None]:
+        plan = load_plan(argparse.Namespace(config=path))
+        training = [run for run in views.all_runs(plan) if run.stage == "train"]
+        wanted.setdefault(plan.results, []).extend(
+            (plan.train_spec(run.dataset, run.variant), seed) for run in training for seed in plan.config.seeds
+        )
+    for results, specs in wanted.items():
+        freed = clean_state.run(results, specs, options.dry_run)
+        print(f"{results / 'state'}: {freed / 1e6:.1f} MB {'could be freed' if options.dry_run else 'freed'}")
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -2,10 +2,12 @@
 
 import json
 import time
+import types
 
 from mlflow.tracking import MlflowClient
 
-from ltpa.stages import track
+from ltpa.core.specs import TrainSpec
+from ltpa.stages import clean_state, track
 from ltpa.tables.spec import TrackSpec
 from ltpa.tracking.naming import TAG_KEY
 from ltpa.training.journal import ABOUT, METRICS
@@ -65,3 +67,37 @@ def test_following_ends_by_itself_and_waits_for_a_busy_store(tmp_path):
         track.follow(TrackSpec(scale="small"), tmp_path, lambda: False, 0.3, said.append, interval=0.1)
     assert time.monotonic() - started < 20
     assert said and all("another process writes this MLflow store" in text for text in said)
+
+
+def test_only_states_that_nothing_refers_to_are_removed(tmp_path, monkeypatch):
+    spec = TrainSpec("small", "noise", 1, "vgg", {}, 2, 16, {"epochs": 1})
+    monkeypatch.setattr(clean_state, "code_hash", lambda module: "code")
+    about = {"dataset": "noise", "variant": "vgg", "seed": 0, "config_hash": spec.hash(), "code_hash": "code"}
+    folders = {}
+    for name, change in {
+        "wanted": {},
+        "held": {"seed": 7},
+        "other seed": {"seed": 7},
+        "other recipe": {"config_hash": "x"},
+        "other code": {"code_hash": "x"},
+        "other data": {"data_hash": "x"},
+        "unknown": None,
+    }.items():
+        folders[name] = tmp_path / "state" / "train" / name
+        folders[name].mkdir(parents=True)
+        (folders[name] / "step-000000001.pt").write_bytes(b"1234")
+        if change is not None:
+            (folders[name] / ABOUT).write_text(json.dumps({**about, "data_hash": "data", **change}))
+    said = []
+    with exclusive(folders["held"]):
+        # Without prepared data nobody can tell whether the data is other data: that state stays.
+        clean_state.run(tmp_path, [(spec, 0)], True, said.append)
+        assert all(folder.is_dir() for folder in folders.values()) and len(said) == 5
+        freed = clean_state.run(tmp_path, [(spec, 0)], False, said.append)
+    assert freed > 4 * 4
+    left = {name for name, folder in folders.items() if folder.exists()}
+    assert left == {"wanted", "held", "other data"}
+    opened = types.SimpleNamespace(data_hash="data")
+    monkeypatch.setattr(clean_state.PreparedDataset, "open", lambda folder: opened)
+    clean_state.run(tmp_path, [(spec, 0)], False, said.append)
+    assert folders["wanted"].is_dir() and not folders["other data"].exists()
