@@ -24,7 +24,7 @@ LOCK = FOLDER.parent / "requirements.lock"
 ENVIRONMENTS = {
     "torch.yaml": (
         "Data, training, evaluation, figures.",
-        ("prepare", "train", *EVALUATIONS, "patches", "figures", "gallery"),
+        ("prepare", "train", *EVALUATIONS, "patches", "twostream", "finegrained", "figures", "gallery"),
     ),
     "analysis.yaml": ("Tables, checks, tracking.", ("table", "check", "track")),
 }

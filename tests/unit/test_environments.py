@@ -25,8 +25,8 @@ def test_every_rule_runs_in_an_environment_made_for_its_stage():
             if "-m ltpa" not in block:
                 continue
             environment = re.search(r"envs/(\w+\.yaml)", block)[1]
-            stage = re.search(r"-m ltpa (\{\{params\.stage\}\}|\w+)", block)[1]
-            served = set(renew.EVALUATIONS) if "params" in stage else {stage}
+            stage = re.search(r"code=code\((?:\"(\w+)\"|stage)\)", block)[1]
+            served = {stage} if stage else set(renew.EVALUATIONS)
             assert served <= stages[environment], f"{path.name}: {served} in {environment}"
             seen |= served
     assert seen == set.union(*stages.values())
