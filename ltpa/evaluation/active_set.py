@@ -76,7 +76,7 @@ def fit(
     kind, features = points.device.type, points.shape[1]
     dual = features > SMALL
     at_once = max(1, int(PRIMAL_BYTES[kind] / (8 * (features**2 + 8 * len(points)) * (len(train) + 1))))
-    size = GROUP[kind] if dual else min(at_once, -(-len(wanted) // threads))
+    size = min(GROUP[kind] if dual else at_once, -(-len(wanted) // threads))
     groups = [wanted[start : start + size] for start in range(0, len(wanted), size)]
 
     def solve(group: list[int]) -> tuple[Tensor, Tensor, int]:
