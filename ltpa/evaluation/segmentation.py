@@ -79,6 +79,22 @@ def mass_inside(maps: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return (lifted * truth).sum(axis=(1, 2)) / lifted.sum(axis=(1, 2))
 
 
+def box_masks(boxes: np.ndarray, size: int) -> np.ndarray:
+    """Masks (N, size, size) uint8 of boxes (N, 4), x0, y0, x1, y1 in pixels: pixels whose centre lies in the box.
+
+    Raises:
+        DataError: a box is not finite.
+    """
+    if not np.isfinite(boxes).all():
+        bad = int((~np.isfinite(boxes)).any(axis=1).sum())
+        raise DataError(f"boxes of {bad} of {len(boxes)} images are not finite; prepare the dataset again")
+    centres = np.arange(size) + 0.5
+    x0, y0, x1, y1 = np.asarray(boxes, dtype=np.float64).T[:, :, None]
+    columns = (x0 <= centres) & (centres < x1)
+    rows = (y0 <= centres) & (centres < y1)
+    return (rows[:, :, None] & columns[:, None, :]).astype(np.uint8)
+
+
 def score_maps(levels: dict[str, np.ndarray], masks: Masks | Sequence[np.ndarray], saliency: Saliency | None) -> Scores:
     """Score a network's maps (N, h, w), by level in the order of depth, against N masks, each of any height and width.
 

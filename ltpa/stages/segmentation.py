@@ -2,8 +2,9 @@
 
 Targets are `{"name", "kind": "masks", "class_ids": [...] or null}`, a dataset whose classes are the subsets and all of
 whose images are scored, and `{"name", "kind": "pointing", "split"}`, whose split is scored in the pointing game alone
-and passed over where it has no masks. `class_ids` gives for each subset the network's class, null where it has none;
-only class activation maps need it. Protocol keys: `saliency` (the variant's declaration) and `batch_size`.
+and passed over where it has neither masks nor boxes. Where boxes are known, peaks and mass inside them are counted too.
+`class_ids` gives for each subset the network's class, null where it has none; only class activation maps need it.
+Protocol keys: `saliency` (the variant's declaration) and `batch_size`.
 """
 
 import dataclasses
@@ -19,11 +20,14 @@ from ltpa.core.records import Metric
 from ltpa.core.specs import EvaluationSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.evaluation.saliency import CAM, Saliency
-from ltpa.evaluation.segmentation import COMBINED, Scores, score_maps
+from ltpa.evaluation.segmentation import COMBINED, Scores, box_masks, score_maps
 from ltpa.stages.common import Measurement, evaluate_each, read_settings
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
+
+MASK_METRICS = ("pointing_pct", "pointing_chance_pct", "mass_in_mask_pct")
+BOX_METRICS = ("pointing_in_box_pct", "box_chance_pct", "mass_in_box_pct")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +76,26 @@ def _pointing(
     model: "AttentionClassifier", saliency: Saliency, target: dict[str, Any], dataset: PreparedDataset, batch_size: int
 ) -> tuple[list[Metric], dict[str, Any]]:
     split = dataset.split(target["split"])
-    if split.masks is None:
-        return [], {"skipped": "no masks"}
-    scores = score_maps(saliency.maps(model, split.images, batch_size), split.masks, saliency)
-    return pointing_metrics([scores], dataset.name), _facts([scores])
+    if split.masks is None and split.boxes is None:
+        return [], {"skipped": "no masks or boxes"}
+    maps = saliency.maps(model, split.images, batch_size)
+    metrics: list[Metric] = []
+    facts: dict[str, Any] = {}
+    if split.masks is not None:
+        scores = score_maps(maps, split.masks, saliency)
+        metrics += pointing_metrics([scores], dataset.name)
+        facts = _facts([scores])
+    return metrics + _in_boxes([(maps, split.boxes)], dataset, saliency), facts
+
+
+def _in_boxes(
+    parts: list[tuple[dict[str, np.ndarray], np.ndarray | None]], dataset: PreparedDataset, saliency: Saliency
+) -> list[Metric]:
+    """Pointing and mass inside the boxes (N, 4) of maps by level, over all parts; nothing where boxes are not known."""
+    scored = [
+        score_maps(maps, box_masks(boxes, dataset.image_size), saliency) for maps, boxes in parts if boxes is not None
+    ]
+    return pointing_metrics(scored, dataset.name, BOX_METRICS) if scored else []
 
 
 def _masks(
@@ -84,7 +104,7 @@ def _masks(
     pooled = dataset.pooled()
     if pooled.masks is None:
         raise DataError(f"dataset {dataset.name} has no masks; segmentation needs one per image")
-    metrics, scored, left_out = [], [], []
+    metrics, scored, boxed, left_out = [], [], [], []
     for subset in np.unique(pooled.labels).tolist():
         class_id = None
         if saliency.source == CAM:
@@ -97,8 +117,9 @@ def _masks(
         scores = score_maps(maps, [pooled.masks[row] for row in members], saliency)
         metrics += subset_metrics(scores, dataset.name, dataset.classes[subset])
         scored.append(scores)
+        boxed.append((maps, None if pooled.boxes is None else pooled.boxes[members]))
     if scored:
-        metrics += pointing_metrics(scored, dataset.name)
+        metrics += pointing_metrics(scored, dataset.name) + _in_boxes(boxed, dataset, saliency)
     return metrics, {**_facts(scored), "subsets_without_class": left_out}
 
 
@@ -131,8 +152,10 @@ def subset_metrics(scores: Scores, dataset: str, subset: str, level: str = COMBI
     ]
 
 
-def pointing_metrics(parts: list[Scores], dataset: str) -> list[Metric]:
+def pointing_metrics(parts: list[Scores], dataset: str, names: tuple[str, str, str] = MASK_METRICS) -> list[Metric]:
     """Pointing game and mass over all images with an object, for each level and `combined`, beside what chance gives.
+
+    `names` are those of the metrics: share of peaks on the object, chance, share of the map on the object.
 
     Raises:
         DataError: no image has an object.
@@ -140,16 +163,16 @@ def pointing_metrics(parts: list[Scores], dataset: str) -> list[Metric]:
     seen = np.concatenate([scores.area for scores in parts]) > 0
     count = int(seen.sum())
     if count == 0:
-        raise DataError(f"dataset {dataset}: no mask holds an object; prepare the dataset again")
+        raise DataError(f"dataset {dataset}: no mask or box holds an object; prepare the dataset again")
     chance = 100 * float(np.concatenate([scores.area for scores in parts])[seen].mean())
     metrics = []
     for level in parts[0].pointing:
         pointing = np.concatenate([scores.pointing[level] for scores in parts])[seen]
         mass = np.concatenate([scores.mass[level] for scores in parts])[seen]
         metrics += [
-            Metric("pointing_pct", 100 * float(pointing.mean()), count, dataset, level),
-            Metric("pointing_chance_pct", chance, count, dataset, level),
-            Metric("mass_in_mask_pct", 100 * float(mass.mean()), count, dataset, level),
+            Metric(names[0], 100 * float(pointing.mean()), count, dataset, level),
+            Metric(names[1], chance, count, dataset, level),
+            Metric(names[2], 100 * float(mass.mean()), count, dataset, level),
         ]
     return metrics
 

@@ -17,6 +17,7 @@ from ltpa.data.normalise import fit_normaliser
 from ltpa.evaluation.inference import extract_features, network_pixels
 from ltpa.evaluation.svm import SvmSettings, cross_validate
 from ltpa.models import create_model, get_variant, load, save_model
+from ltpa.stages.segmentation import BOX_METRICS, MASK_METRICS
 
 SIZE, CLASSES = 16, ["ant", "bee", "cat"]
 TRAINING = "0" * 64
@@ -201,7 +202,7 @@ def test_segmentation_of_attention(results):
     record = run_stage(results, "segmentation", variant, targets, segmentation_protocol(variant))
     metrics = by_key(record)
     assert {target for _, target, _ in metrics} == {"toy"}
-    assert record.extra["plain"] == {"skipped": "no masks"}
+    assert record.extra["plain"] == {"skipped": "no masks or boxes"}
     for subset in CLASSES:
         assert metrics["jaccard_pct", "toy", subset].n == 10
         assert metrics["jaccard_all_pct", "toy", subset].value == metrics["jaccard_pct", "toy", subset].value
@@ -209,6 +210,17 @@ def test_segmentation_of_attention(results):
         assert metrics["pointing_pct", "toy", level].n == 30
         assert metrics["pointing_chance_pct", "toy", level].value == pytest.approx(100 / 16)
         assert 0 < metrics["mass_in_mask_pct", "toy", level].value < 100
+        for name, same in zip(BOX_METRICS, MASK_METRICS, strict=True):  # these objects are rectangles
+            assert metrics[name, "toy", level].value == metrics[same, "toy", level].value
+
+
+def test_pointing_where_boxes_alone_are_known(results):
+    boxed = dataclasses.replace(make_split(12, SIZE, 2), masks=None)
+    write_prepared(layout.data_dir(results, "boxed"), "boxed", CLASSES, {"test": boxed}, {})
+    target = [{"name": "boxed", "kind": "pointing", "split": "test"}]
+    record = run_stage(results, "segmentation", "vgg-gap", target, segmentation_protocol("vgg-gap"))
+    assert {metric.name for metric in record.metrics} == set(BOX_METRICS)
+    assert by_key(record)["box_chance_pct", "boxed", "cam"].value == pytest.approx(100 / 16)
 
 
 def test_segmentation_of_class_activation_maps_leaves_out_unknown_classes(results):

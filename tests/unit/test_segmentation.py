@@ -11,7 +11,7 @@ from tiny_networks import linear_network, random_images
 
 from ltpa.core.errors import ConfigError, DataError, ModelError
 from ltpa.evaluation.saliency import Saliency, upsample
-from ltpa.evaluation.segmentation import jaccard, mass_inside, min_max, otsu_masks, pointing_hits, score_maps
+from ltpa.evaluation.segmentation import box_masks, jaccard, mass_inside, min_max, otsu_masks, pointing_hits, score_maps
 from ltpa.stages.segmentation import pointing_metrics, subset_metrics
 
 BOTH = Saliency("attention", ("low", "high"), sqrt=True)
@@ -133,6 +133,19 @@ def test_scores_of_a_perfect_and_a_constant_map():
     np.testing.assert_allclose(scores.mass["high"], [1, 9 / 64])
     np.testing.assert_array_equal(scores.constant, [False, True])
     np.testing.assert_allclose(scores.area, 9 / 64)
+
+
+def test_boxes_cover_the_pixels_whose_centres_they_hold():
+    boxes = np.array([[1, 0, 3, 2], [0.4, 0.6, 2.5, 4], [2, 2, 2, 2], [-5, -5, 9, 9]], dtype=np.float32)
+    masks = box_masks(boxes, 4)
+    expected = np.zeros((4, 4, 4), dtype=np.uint8)
+    expected[0, 0:2, 1:3] = 1
+    expected[1, 1:4, 0:2] = 1
+    expected[3] = 1
+    np.testing.assert_array_equal(masks, expected)
+    boxes[1, 2] = np.nan
+    with pytest.raises(DataError, match="boxes of 1 of 4 images are not finite"):
+        box_masks(boxes, 4)
 
 
 def test_a_mask_of_one_pixel_and_a_map_of_one_cell():
