@@ -175,7 +175,7 @@ def test_without_a_combined_map_every_level_has_a_jaccard_of_its_own():
 def test_the_root_is_taken_for_products_of_softmax_maps_alone():
     from ltpa.models.variants import get_variant, list_models
 
-    for name in list_models():
+    for name in list_models(extensions=False):
         saliency = get_variant(name).saliency or {}
         wanted = len(saliency.get("levels", ())) > 1 and name != "vgg-pan"
         assert saliency.get("sqrt", False) is wanted, name
