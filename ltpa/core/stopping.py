@@ -70,7 +70,8 @@ def stop_requests(max_seconds: float = math.inf, grace: float = GRACE_SECONDS) -
         os.set_blocking(end, False)
     ended = threading.Event()
     watcher = threading.Thread(target=_watch, args=(request, reader, ended, grace), daemon=True)
-    handlers = {number: signal.signal(number, _handler(request)) for number in SIGNALS}
+    note = _handler(request)
+    handlers = {number: signal.signal(number, note) for number in SIGNALS}
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     watcher.start()
     try:
@@ -87,10 +88,14 @@ def stop_requests(max_seconds: float = math.inf, grace: float = GRACE_SECONDS) -
 
 
 def _handler(request: StopRequest) -> Callable[[int, FrameType | None], None]:
+    interrupts = 0
+
     def note(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and request.received == signal.SIGINT:
+        nonlocal interrupts
+        request.received = request.received or number  # the watcher may have been first
+        interrupts += number == signal.SIGINT
+        if interrupts > 1:
             raise KeyboardInterrupt
-        request.received = number
 
     return note
 

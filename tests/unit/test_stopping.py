@@ -22,7 +22,7 @@ from ltpa.training.progress import Progress
 STUCK = """
 import signal, sys, time
 from ltpa.core.stopping import stop_requests
-with stop_requests(grace=0.3) as stop:
+with stop_requests(grace=0.3 if sys.argv[1] == "stuck" else 20) as stop:
     print("ready", flush=True)
     until = time.monotonic() + 60
     while time.monotonic() < until and not (stop() and sys.argv[1] == "heeds"):
