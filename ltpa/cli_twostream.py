@@ -67,12 +67,14 @@ def _resolve(options: argparse.Namespace, kind: type, method: str) -> tuple[Any,
 
 def _train(options: argparse.Namespace) -> None:
     from ltpa.core.specs import TwoStreamSpec
+    from ltpa.core.stopping import stop_requests
     from ltpa.report.progress import TrainingProgress
 
-    spec, results = _resolve(options, TwoStreamSpec, "training_spec")
-    stage = importlib.import_module("ltpa.stages.twostream")
-    with TrainingProgress(f"{spec.variant} on {spec.dataset}", spec.recipe["epochs"]) as progress:
-        stage.run(spec, results, options.seeds, options.max_seconds, options.tolerate_failure, progress.epoch)
+    with stop_requests(options.max_seconds) as stop:
+        spec, results = _resolve(options, TwoStreamSpec, "training_spec")
+        stage = importlib.import_module("ltpa.stages.twostream")
+        with TrainingProgress(f"{spec.variant} on {spec.dataset}", spec.recipe["epochs"]) as shown:
+            stage.run(spec, results, options.seeds, stop, options.tolerate_failure, shown.epoch)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import io
 import math
-import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from ltpa.core.provenance import code_hash
 from ltpa.core.records import Metric, write_record
 from ltpa.core.seeds import derive
 from ltpa.core.specs import TwoStreamSpec
+from ltpa.core.stopping import Stopped, StopRequest
 from ltpa.data.arrays import PreparedDataset
 from ltpa.evaluation.twostream import JOINT, RANDOM1, score
 from ltpa.models.twostream.files import save_twostream
@@ -28,7 +28,6 @@ from ltpa.models.twostream.weights import pretrained, start_trunk
 from ltpa.stages.common import make_record
 from ltpa.stages.device import compute_device, describe_device
 from ltpa.stages.finedata import boxes_path, fine_splits
-from ltpa.stages.train import Stopped
 from ltpa.training import checkpoint
 from ltpa.training.engine import Interrupted
 from ltpa.training.twostream import FineData, TwoStreamRecipe, TwoStreamRow, TwoStreamTrainer
@@ -41,14 +40,14 @@ def run(
     spec: TwoStreamSpec,
     results: Path,
     seeds: Sequence[int],
-    max_seconds: float = math.inf,
+    stop: StopRequest | None = None,
     tolerate_failure: bool = False,
     on_epoch: Callable[[int, TwoStreamRow], None] = lambda seed, row: None,
 ) -> None:
     """Train the spec's network for each seed and write its artefacts, the record last.
 
     Args:
-        max_seconds: stop with resumable state after this long.
+        stop: asked after each step; when it says so, state is saved and `Stopped` raised.
         tolerate_failure: write a `failed` record for a diverged run instead of raising.
         on_epoch: told the seed and row of each finished epoch.
 
@@ -56,12 +55,9 @@ def run(
         DataError: boxes are missing or do not belong to these images.
         ModelError: the weights to start from are missing or of another trunk.
         TrainingError: the loss stopped being finite, or another process trains the same network.
-        Stopped: SIGTERM, SIGUSR1 or `max_seconds`; state is saved.
+        Stopped: `stop` said so; the same call goes on.
     """
-    deadline = time.monotonic() + max_seconds
-    requested: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, lambda received, frame: requested.append(received))
+    stop = stop or StopRequest()
     with compute_device(spec.device, spec.threads) as device:
         for seed in seeds:
             _train_one(
@@ -69,7 +65,7 @@ def run(
                 results,
                 seed,
                 device,
-                lambda: bool(requested) or time.monotonic() > deadline,
+                stop,
                 tolerate_failure,
                 on_epoch,
             )
@@ -80,7 +76,7 @@ def _train_one(
     results: Path,
     seed: int,
     device: torch.device,
-    should_stop: Callable[[], bool],
+    stop: StopRequest,
     tolerate_failure: bool,
     on_epoch: Callable[[int, TwoStreamRow], None],
 ) -> None:
@@ -104,7 +100,7 @@ def _train_one(
         seed,
         state,
         device,
-        should_stop,
+        stop,
         lambda row: on_epoch(seed, row),
         name,
     )
@@ -112,7 +108,7 @@ def _train_one(
     try:
         trainer.run()
     except Interrupted as error:
-        raise Stopped(str(error)) from error
+        raise Stopped(str(error), stop.exit_code) from error
     except TrainingError as error:
         if not tolerate_failure:
             raise

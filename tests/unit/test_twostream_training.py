@@ -15,6 +15,7 @@ from ltpa.core import layout
 from ltpa.core.errors import ConfigError, DataError, ModelError, TrainingError
 from ltpa.core.records import read_record
 from ltpa.core.specs import EvaluationSpec, TwoStreamSpec
+from ltpa.core.stopping import Stopped, StopRequest
 from ltpa.data.arrays import PreparedDataset, Split, write_prepared
 from ltpa.data.boxes import Boxes, write_boxes
 from ltpa.evaluation.step_maps import step_maps
@@ -23,7 +24,6 @@ from ltpa.models.twostream.inputs import Views, crop, draw_views, follow, look, 
 from ltpa.models.twostream.network import build_twostream
 from ltpa.models.twostream.options import parse_twostream
 from ltpa.stages import finegrained, step_pictures, twostream
-from ltpa.stages.train import Stopped
 from ltpa.tables.mcnemar import mcnemar
 from ltpa.training.schedule import epoch_rate
 from ltpa.training.twostream import FineData, TwoStreamRecipe, TwoStreamTrainer, held_out
@@ -412,7 +412,7 @@ def test_images_that_the_pretraining_has_seen_are_left_out_of_a_second_number(re
 
 def test_stopping_asks_to_be_requeued_and_goes_on(results):
     with pytest.raises(Stopped) as stopped:
-        twostream.run(training_spec(), results, [0], max_seconds=0)
+        twostream.run(training_spec(), results, [0], StopRequest(0))
     assert stopped.value.exit_code == 75
     twostream.run(training_spec(), results, [0])
 
