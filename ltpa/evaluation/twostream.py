@@ -122,7 +122,8 @@ def score(
         alone = block.global_logits.argmax(1) == truth
         collected.setdefault((MEAN_N, GLOBAL), []).append(alone)
         if block.local_logits is None or ranks is None:
-            collected.setdefault((MEAN_N, JOINT), []).append(alone)
+            for policy in POLICIES:  # without patches all policies are one
+                collected.setdefault((policy, JOINT), []).append(alone)
             start += len(truth)
             continue
         drawn = ranks[:, start : start + len(truth)]

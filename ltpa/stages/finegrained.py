@@ -84,7 +84,7 @@ def _measure(
     for (policy, readout), correct in scores.correct.items():
         images = correct.shape[-1]
         metrics.append(Metric(f"{policy}_accuracy_pct", 100 * float(correct.mean()), images, target, readout))
-        if policy == RANDOM1 and readout == JOINT:
+        if policy == RANDOM1 and readout == JOINT and correct.ndim == 2:
             spread = float(correct.mean(axis=1).std(ddof=1))
             metrics.append(Metric("random1_draws_sd_pct", 100 * spread, len(correct), target, readout))
         if policy == MEAN_N and readout in (JOINT, GLOBAL, LOCAL):

@@ -155,9 +155,8 @@ def _start(model: TwoStream, source: str) -> dict[str, dict[str, str]]:
 def _error_pct(model: TwoStream, data: FineData, seed: int) -> float:
     """Joint error with one random patch per image, the released code's way of testing."""
     scores = score(model, data.images, data.labels, data.boxes, seed)
-    correct = scores.correct.get((RANDOM1, JOINT))
-    hits = scores.correct["mean_n", JOINT] if correct is None else correct[0]
-    return 100 * (1 - float(hits.mean()))
+    hits = scores.correct[RANDOM1, JOINT]
+    return 100 * (1 - float((hits[0] if hits.ndim == 2 else hits).mean()))
 
 
 def _metrics(spec: TwoStreamSpec, history: list[TwoStreamRow], test_images: int, train_images: int) -> list[Metric]:

@@ -102,7 +102,7 @@ def test_a_split_does_not_depend_on_the_others():
 def test_no_source_is_shared_between_training_and_anything_else(made):
     training = [splits["train"] for name, (_, splits, facts) in made.items() if facts["pools"].get("train") == "train"]
     others = [split for _, splits, _ in made.values() for split in splits.values() if split not in training]
-    assert len(training) == 4 and len(others) == 12
+    assert len(training) == 5 and len(others) == 13
     train_digits, train_squares = (set().union(*parts) for parts in zip(*map(sources, training), strict=True))
     other_digits, other_squares = (set().union(*parts) for parts in zip(*map(sources, others), strict=True))
     assert len(train_digits) > 1200 and len(other_digits) > 500
