@@ -173,7 +173,7 @@ class Patches(_Section):
     percentile: Annotated[float, Field(gt=0, lt=100)] | None = None
     smooth: Positive | None = None
     grid: Positive | None = None
-    level: str | None = None
+    level: Name | None = None
     min_side: Fraction | None = None
     grown_side: Fraction | None = None
     max_aspect: Annotated[float, Field(ge=1)] | None = None
