@@ -1,5 +1,6 @@
 """One table again: after any change exactly what it touches is redone, wherever the checkout and the results lie."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -35,12 +36,12 @@ def edited(finished: Checkout):
 
 
 def test_a_changed_variant_reruns_its_own_jobs_and_the_aggregation(finished: Checkout, edited):
-    edited("config/variants.yaml", "architecture: {family: vgg-gap}", "architecture: {family: vgg-gap, u_std: 0.3}")
-    planned = finished.planned("table1")
-    assert planned == {"train_seeds_0_1": 2, "table": 1, "table1": 1}
+    old = "architecture: {family: vgg-gap}"
+    edited("config/variants.yaml", old, "architecture: {family: vgg-gap, legacy_grad_avg: true}")
+    assert finished.planned("table1") == {"train_seeds_0_1": 2, "table": 1, "table1": 1}
     output = finished.snakemake("-n", "table1").stdout
-    outputs = [line for line in output.splitlines() if line.strip().startswith("output:") and "/train/" in line]
-    assert outputs and all("/vgg-gap/" in line for line in outputs)
+    trained = {word for word in output.replace(",", " ").split() if "/train/" in word and word.endswith(".safetensors")}
+    assert trained and all("/vgg-gap/" in path for path in trained)
 
 
 def test_a_changed_recipe_reruns_trainings_and_what_follows(finished: Checkout, edited):
@@ -95,9 +96,9 @@ def test_forcerun_redoes_one_rule_and_gives_the_same_bytes(finished: Checkout):
 
 
 def test_until_stops_before_the_evaluations(fresh: Checkout):
-    planned = fresh.planned("--until", "prepare", "--", "all_tables")
+    planned = fresh.planned("all_tables", "--until", "prepare")
     assert set(planned) == {"prepare"}
-    trained = fresh.planned("--until", "train_seeds_0_1", "--", "all_tables")
+    trained = fresh.planned("all_tables", "--until", "train_seeds_0_1")
     assert set(trained) == {"prepare", "train_seeds_0_1"}
 
 
@@ -109,52 +110,40 @@ def test_results_go_where_directory_says(fresh: Checkout, tmp_path: Path):
     assert not (fresh.root / "results").exists() and not (fresh.root / ".snakemake").exists()
 
 
-def as_somebody(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user who is not root, where this process is root."""
+@contextlib.contextmanager
+def read_only(folder: Path):
+    """Nobody can write below the folder: a read-only mount for root, whom file modes do not stop, modes for others."""
     if os.getuid() == 0:
-        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
-    return subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600, **options)
-
-
-def can_become_somebody() -> bool:
+        mount = [["mount", "--bind", folder, folder], ["mount", "-o", "remount,ro,bind", folder]]
+        if any(subprocess.run(command, capture_output=True).returncode for command in mount):
+            pytest.skip("root may write everywhere, and nothing can be mounted here")
+        undo = [["umount", folder]]
+    else:
+        subprocess.run(["chmod", "-R", "a-w", folder], check=True)
+        undo = [["chmod", "-R", "u+w", folder]]
     try:
-        return as_somebody([sys.executable, "-c", "import torch, snakemake"]).returncode == 0
-    except FileNotFoundError:
-        return False
-
-
-def test_a_read_only_source_tree_serves(fresh: Checkout, tmp_path_factory: pytest.TempPathFactory):
-    if not can_become_somebody():
-        pytest.skip("this interpreter cannot be run as another user, and root may write everywhere")
-    for path in [fresh.root, *fresh.root.rglob("*")]:
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    elsewhere = Path("/tmp") / f"ltpa-read-only-{os.getpid()}"
-    elsewhere.mkdir()
-    parents = [p for p in fresh.root.parents if p.is_relative_to("/tmp") and p != Path("/tmp")]
-    modes = {p: p.stat().st_mode for p in parents}
-    try:
-        for parent in parents:
-            parent.chmod(0o755)
-        shutil.chown(elsewhere, 65534 if os.getuid() == 0 else os.getuid())
-        command = [
-            sys.executable, "-m", "snakemake", "--snakefile", str(fresh.root / "Snakefile"), "--configfile", str(MINI),
-            "--cores", "2", "--directory", str(elsewhere), "--", "table4",
-        ]  # fmt: skip
-        config = shutil.copy2(MINI, elsewhere / "mini.yaml")
-        command[command.index(str(MINI))] = str(config)
-        done = as_somebody(command, cwd=elsewhere, env={**os.environ, "HOME": str(elsewhere), "PYTHONPATH": ""})
-        assert done.returncode == 0, done.stdout
-        assert (elsewhere / "results" / "mini" / "tables" / "table4.md").is_file()
+        yield
     finally:
-        for path in [fresh.root, *fresh.root.rglob("*")]:
-            path.chmod(0o755)
-        for parent, mode in modes.items():
-            parent.chmod(mode)
-        shutil.rmtree(elsewhere, ignore_errors=True)
+        for command in undo:
+            subprocess.run(command, check=True)
+
+
+def test_a_read_only_source_tree_serves(fresh: Checkout, tmp_path: Path):
+    elsewhere = tmp_path / "elsewhere"
+    with read_only(fresh.root):
+        with pytest.raises(OSError):
+            (fresh.root / "written").touch()
+        done = fresh.snakemake("--directory", str(elsewhere), "--", "table4")
+        refused = fresh.snakemake("table4")
+    assert done.returncode == 0, done.stdout
+    assert (elsewhere / "results" / "mini" / "tables" / "table4.md").is_file()
+    assert (refused.returncode != 0 and "Read-only file system" in refused.stdout) or "Permission" in refused.stdout
 
 
 def test_hostile_archive_folders_reach_no_shell(fresh: Checkout, tmp_path: Path):
     folders = ["$(touch pwned)", "`touch pwned`", "'; touch pwned; '", '"; touch pwned; "', "a\ntouch pwned", "{x} %s"]
+    for folder in folders:
+        (fresh.root / folder).mkdir()
     values = {**yaml.safe_load(MINI.read_text()), "jobs": {"archives": folders}}
     config = tmp_path / "hostile.yaml"
     config.write_text(yaml.safe_dump(values))

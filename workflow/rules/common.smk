@@ -31,12 +31,18 @@ LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
 JOBS = PLAN.config.jobs
 
+
+def literal(text):
+    """Text as one word of a shell command in which Snakemake replaces what stands in braces."""
+    return shlex.quote(str(text)).replace("{", "{{").replace("}", "}}")
+
+
 # Under --sdm conda the job's own environment provides python; otherwise the interpreter that runs Snakemake does.
 CONDA = any(
     str(method).endswith("conda")
     for method in workflow.deployment_settings.deployment_method
 )
-PYTHON = "python" if CONDA else shlex.quote(sys.executable)
+PYTHON = "python" if CONDA else literal(sys.executable)
 
 # A scheduler sends SIGUSR1 to all processes of a job when its time is nearly over. A training saves its state and stops;
 # the Snakemake around it and other jobs must not die of it. Jobs are started by `exec`, so that no shell stands between.
@@ -44,9 +50,9 @@ signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 # What must not make anything run anew comes to the job by the environment: where archives lie, how GPUs are shared.
 shell.prefix(
-    f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT))} OMP_NUM_THREADS={JOBS.threads} "
+    f"set -euo pipefail; export PYTHONPATH={literal(ROOT)} OMP_NUM_THREADS={JOBS.threads} "
     f"LTPA_GPU_SHARE={JOBS.gpu_share} "
-    f"LTPA_ARCHIVES={shlex.quote(os.pathsep.join(JOBS.archives))}; "
+    f"LTPA_ARCHIVES={literal(os.pathsep.join(JOBS.archives))}; "
 )
 
 
