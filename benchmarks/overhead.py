@@ -18,14 +18,17 @@ from ltpa.core.config import load_config
 from ltpa.core.declared import config_dir
 from ltpa.plan import Plan
 
-MODULES = {name: f"ltpa.stages.{name}" for name in ("prepare", "train", "transfer", "fgsm", "segmentation", "query")}
-MODULES |= {name: f"ltpa.stages.{name}" for name in ("patches", "table", "check", "figures", "track")}
-LAZY = {"transfer": "sklearn.svm", "figures": "matplotlib.figure", "track": "mlflow", "segmentation": "skimage.filters"}
+LAZY = {
+    "figures": "matplotlib.figure",
+    "gallery": "matplotlib.figure, skimage.filters",
+    "track": "mlflow",
+    "segmentation": "skimage.filters",
+}
 
 
 def start_seconds(stage: str, repeats: int = 3) -> float:
     """Best wall time of a process that imports the stage and what it loads on first use."""
-    code = f"import {MODULES[stage]}" + (f", {LAZY[stage]}" if stage in LAZY else "")
+    code = f"import ltpa.stages.{stage}" + (f", {LAZY[stage]}" if stage in LAZY else "")
     best = float("inf")
     for _ in range(repeats):
         started = time.perf_counter()
