@@ -46,7 +46,7 @@ def test_hours_follow_from_measured_speed_or_from_finished_trainings(tmp_path: P
     demo = plan("config", tmp_path)
     speeds = Throughput("a machine", {"vgg": (500.0, 2000)})
     cost = Budget(demo, facts, speeds).of_table("figure6")
-    epochs, images = demo.train_spec("digits-marks", "vgg").recipe["epochs"], 0
+    epochs = demo.train_spec("digits-marks", "vgg").recipe["epochs"]
     images = demo.datasets["digits-marks"]["splits"]["train"]["count"]
     assert cost.unknown == 2
     assert cost.hours == pytest.approx(2 * epochs * images * 1000 / (500 * 2000) / 3600)
