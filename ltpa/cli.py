@@ -38,9 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LtpaError as error:
         print(f"ltpa: error: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("ltpa: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         return 0
     return 0
@@ -159,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_config_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, help="configuration file (default: config/config.yaml)")
+    parser.add_argument("--config", "--configfile", type=Path, help="configuration file (default: config/config.yaml)")
 
 
 def _add_spec_options(parser: argparse.ArgumentParser) -> None:

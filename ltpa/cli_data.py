@@ -41,7 +41,7 @@ def add_commands(parser: argparse.ArgumentParser, load_plan: LoadPlan) -> None:
 
     def action(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
         added = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        added.add_argument("--config", type=Path, help="configuration file (default: config/config.yaml)")
+        added.add_argument("--config", "--configfile", type=Path, help="default: config/config.yaml")
         added.set_defaults(run=run, load_plan=load_plan)
         return added
 

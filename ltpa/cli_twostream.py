@@ -31,7 +31,7 @@ def add_commands(
         command.add_argument("row", nargs="?", help="a row of config/twostream.yaml that the configuration names")
         command.add_argument("dataset", nargs="?", help="a name from config/datasets.yaml or config/datasets/")
         command.add_argument("--seed", "--seeds", dest="seeds", type=seed, nargs="+", default=[0])
-        command.add_argument("--config", type=Path, help="configuration file (default: config/config.yaml)")
+        command.add_argument("--config", "--configfile", type=Path, help="default: config/config.yaml")
         command.add_argument("--spec", help="the job's spec instead of names: JSON, or @FILE")
         command.add_argument("--results", type=Path, help="folder of the scale (default: results/<scale>)")
         if name == "train":

@@ -10,13 +10,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import NoReturn
 
 from ltpa.core.errors import LtpaError
 
 GRACE_SECONDS = 8.0  # schedulers kill some ten seconds or more after they asked
 REQUEUE = 75  # EX_TEMPFAIL: the same command, started again, goes on
 INTERRUPTED = 130  # what shells expect after Ctrl-C
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+_Handler = Callable[[int, FrameType | None], None]
+
+LEAVING = (signal.SIGTERM, signal.SIGUSR1)  # how schedulers ask
+SIGNALS = (*LEAVING, signal.SIGINT)
 
 
 class Stopped(LtpaError):
@@ -65,17 +69,39 @@ def stop_requests(max_seconds: float = math.inf, grace: float = GRACE_SECONDS) -
     SIGINT raises KeyboardInterrupt.
     """
     request = StopRequest(max_seconds)
+    with _watched(request, {number: _handler(request) for number in SIGNALS}, grace):
+        yield request
+
+
+@contextlib.contextmanager
+def leaving_on_request(grace: float = GRACE_SECONDS) -> Iterator[None]:
+    """Leave the block with exit code 75 as soon as SIGTERM or SIGUSR1 comes. For the main thread.
+
+    The handler raises SystemExit, so that what was half written is removed on the way out; after `grace` seconds the
+    process exits in any case. A `stop_requests` inside the block takes the signals over while it lasts.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        print(f"ltpa: {signal.Signals(number).name}: stopped; the same command starts again", file=sys.stderr)
+        raise SystemExit(REQUEUE)
+
+    with _watched(StopRequest(), dict.fromkeys(LEAVING, leave), grace):
+        yield
+
+
+@contextlib.contextmanager
+def _watched(request: StopRequest, noted: dict[signal.Signals, _Handler], grace: float) -> Iterator[None]:
+    """Install handlers for the life of the block, and a watcher that enforces the grace period."""
     reader, writer = os.pipe()
     for end in (reader, writer):
         os.set_blocking(end, False)
     ended = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(request, reader, ended, grace), daemon=True)
-    note = _handler(request)
-    handlers = {number: signal.signal(number, note) for number in SIGNALS}
+    watcher = threading.Thread(target=_watch, args=(request, reader, ended, grace, tuple(noted)), daemon=True)
+    handlers = {number: signal.signal(number, handler) for number, handler in noted.items()}
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     watcher.start()
     try:
-        yield request
+        yield
     finally:
         ended.set()
         signal.set_wakeup_fd(wakeup)
@@ -87,7 +113,7 @@ def stop_requests(max_seconds: float = math.inf, grace: float = GRACE_SECONDS) -
         os.close(writer)
 
 
-def _handler(request: StopRequest) -> Callable[[int, FrameType | None], None]:
+def _handler(request: StopRequest) -> _Handler:
     interrupts = 0
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -100,7 +126,7 @@ def _handler(request: StopRequest) -> Callable[[int, FrameType | None], None]:
     return note
 
 
-def _watch(request: StopRequest, reader: int, ended: threading.Event, grace: float) -> None:
+def _watch(request: StopRequest, reader: int, ended: threading.Event, grace: float, numbers: tuple[int, ...]) -> None:
     """Wait for the first signal, then for the end of the block; exit when that takes longer than `grace`.
 
     The interpreter runs its signal handlers between operations only; the wake-up descriptor is written at once.
@@ -108,7 +134,7 @@ def _watch(request: StopRequest, reader: int, ended: threading.Event, grace: flo
     while not ended.is_set():
         select.select([reader], [], [])
         for number in os.read(reader, 64):
-            if number not in SIGNALS:
+            if number not in numbers:
                 continue
             request.received = request.received or number
             if not ended.wait(grace):

@@ -2,9 +2,11 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from trainings import copy_data, model_hash, small_spec
@@ -23,6 +25,13 @@ def duration(server, data, unbroken, tmp_path_factory) -> float:
     return time.monotonic() - started
 
 
+def wait_for_handlers(pid: int) -> None:
+    """Until the process catches SIGTERM: the interpreter itself cannot obey while it starts."""
+    status, caught = Path(f"/proc/{pid}/status"), 0
+    while status.exists() and not caught & 1 << signal.SIGTERM - 1:
+        caught = int(re.search(r"SigCgt:\s*(\w+)", status.read_text())[1], 16)
+
+
 @pytest.mark.parametrize(
     "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT], ids=lambda n: n.name
 )
@@ -34,6 +43,8 @@ def test_training_goes_on_from_wherever_it_was_cut_off(server, data, unbroken, d
         while code == 0:  # it had ended already: choose an earlier moment
             shutil.rmtree(results, ignore_errors=True)
             child = server.train(small_spec(), copy_data(data, results))
+            if number != signal.SIGKILL:
+                wait_for_handlers(child.pid)
             time.sleep(chooser.uniform(0, latest) * duration)
             os.kill(child.pid, number)
             asked = time.monotonic()

@@ -113,8 +113,9 @@ def serve() -> None:
     """Answer requests until there are no more: `run` gives a process id, `wait` an exit code."""
     import torch._dynamo  # noqa: F401 -- the optimiser imports it at its first step
 
+    import ltpa.cli
     import ltpa.stages.train  # noqa: F401
-    from ltpa.cli import main
+    from ltpa.__main__ import run
 
     print("ready", flush=True)
     children = set()
@@ -130,7 +131,10 @@ def serve() -> None:
             output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             for stream in (1, 2):
                 os.dup2(output, stream)
-            code = main(request["run"])
+            try:
+                code = run(request["run"])
+            except SystemExit as stopped:
+                code = int(stopped.code or 0)
             sys.stdout.flush()
             os._exit(code)
         children.add(pid)

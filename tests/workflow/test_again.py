@@ -1,5 +1,6 @@
 """One table again: after any change exactly what it touches is redone, wherever the checkout and the results lie."""
 
+import base64
 import contextlib
 import os
 import shutil
@@ -219,6 +220,11 @@ def test_two_users_in_one_directory_and_the_messages_of_a_kill(fresh: Checkout):
     assert second.returncode != 0 and "LockException" in second.stdout and "Traceback" not in second.stdout
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
+    for marker in (fresh.root / ".snakemake" / "incomplete").iterdir():
+        output = fresh.root / base64.b64decode(marker.name).decode()
+        if not output.exists():  # what a cut between the output and Snakemake's note of it leaves
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.touch()
     locked = fresh.snakemake("table4")
     assert "LockException" in locked.stdout
     assert fresh.snakemake("--unlock").returncode == 0
