@@ -158,7 +158,7 @@ def contrast(count: int, threads: int) -> None:
 
     def ours(images: np.ndarray, workers: int) -> np.ndarray:
         torch.set_num_threads(workers)
-        return torch.cat([local_contrast(batch) for batch in torch.from_numpy(images).split(256)]).numpy()
+        return local_contrast(torch.from_numpy(images)).numpy()
 
     runs = [lambda workers=workers: ours(luminance, workers) for workers in (1, threads)]
     costs = alternate(3, lambda: loop(plane), lambda: loop(separable), *runs)

@@ -8,7 +8,7 @@ Schemes: `none`, `meanstd`, `imagenet`, `yuv-lcn` (the cifar.torch provider, for
 """
 
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -191,13 +191,52 @@ def local_contrast(y: torch.Tensor, threshold: float = 1e-4) -> torch.Tensor:
     mean_weights, rest_weights, variance_weights = (
         torch.from_numpy(matrix).to(y) for matrix in (mean, rest, window / weight**2)
     )
+    operators = _Operators(rest_weights, mean_weights, variance_weights, threshold)
+    if (torch.is_grad_enabled() and y.requires_grad) or torch.compiler.is_compiling():
+        return _differentiable_contrast(y, operators)
+    return _buffered_contrast(y, operators)
+
+
+class _Operators(NamedTuple):
+    """What `local_contrast` multiplies with from the left, and transposed from the right."""
+
+    rest: torch.Tensor
+    mean: torch.Tensor
+    variance: torch.Tensor
+    threshold: float
+
+
+def _differentiable_contrast(y: torch.Tensor, by: _Operators) -> torch.Tensor:
     count, size = y.shape[:2]
     # Products along rows as one product of a tall matrix, and the sum of two products as one call: fewer arrays.
-    along_rows = (y.diff(dim=2).view(-1, size - 1) @ rest_weights.T).view_as(y)
-    centred = torch.baddbmm(rest_weights @ y.diff(dim=1), mean_weights.expand(count, -1, -1), along_rows)
-    variance = variance_weights @ (centred.square().view(-1, size) @ variance_weights.T).view_as(y)
+    along_rows = (y.diff(dim=2).reshape(-1, size - 1) @ by.rest.T).view(y.shape)
+    centred = torch.baddbmm(by.rest @ y.diff(dim=1), by.mean.expand(count, -1, -1), along_rows)
+    variance = by.variance @ (centred.square().view(-1, size) @ by.variance.T).view(y.shape)
     # Clamped before the root is taken: the root of zero has no finite gradient.
-    return centred * variance.clamp_min(threshold**2).rsqrt()
+    return centred * variance.clamp_min(by.threshold**2).rsqrt()
+
+
+def _buffered_contrast(y: torch.Tensor, by: _Operators, chunk: int = 256) -> torch.Tensor:
+    """The same operations on a chunk of images at a time, into arrays that stay in the cache: bit for bit the same.
+
+    New arrays for every step cost more than the arithmetic, because the system hands out each of their pages anew.
+    """
+    count, size = y.shape[:2]
+    result = torch.empty_like(y, memory_format=torch.contiguous_format)
+    first, second = (y.new_empty(min(chunk, count), size, size) for _ in range(2))
+    across, down = y.new_empty(len(first), size, size - 1), y.new_empty(len(first), size - 1, size)
+    for images, centred in zip(y.split(chunk), result.split(chunk), strict=True):
+        a, b, dx, dy = (buffer[: len(images)] for buffer in (first, second, across, down))
+        torch.sub(images[:, :, 1:], images[:, :, :-1], out=dx)
+        torch.sub(images[:, 1:], images[:, :-1], out=dy)
+        torch.mm(dx.view(-1, size - 1), by.rest.T, out=a.view(-1, size))
+        torch.matmul(by.rest, dy, out=b)
+        torch.baddbmm(b, by.mean.expand(len(images), -1, -1), a, out=centred)
+        torch.mul(centred, centred, out=a)
+        torch.mm(a.view(-1, size), by.variance.T, out=b.view(-1, size))
+        torch.matmul(by.variance, b, out=a)
+        centred.mul_(a.clamp_min_(by.threshold**2).rsqrt_())
+    return result
 
 
 def _window(size: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from scipy import linalg, ndimage
 from sklearn.datasets import load_sample_image
 
 from ltpa.core.errors import ConfigError, ModelError
-from ltpa.data.normalise import SCHEMES, build_normaliser, fit_normaliser
+from ltpa.data.normalise import SCHEMES, build_normaliser, fit_normaliser, local_contrast
 
 
 def photo_patches(count, size, seed=0):
@@ -145,3 +145,13 @@ def test_unknown_scheme_and_wrong_size():
         build_normaliser("zca", 32)
     with pytest.raises(ModelError, match=r"takes images \(3, 16, 16\), got \(3, 12, 12\)"):
         build_normaliser("meanstd", 16)(raw(TEST))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_local_contrast_has_the_same_bits_with_and_without_a_graph(dtype: torch.dtype):
+    """More images than one chunk, not a multiple of it, and not contiguous."""
+    images = torch.rand(24, 24, 300, dtype=dtype, generator=torch.Generator().manual_seed(0)).permute(2, 0, 1) * 255
+    with_graph = local_contrast(images.clone().requires_grad_())
+    assert with_graph.requires_grad
+    np.testing.assert_array_equal(local_contrast(images).numpy(), with_graph.detach().numpy())
+    assert local_contrast(images[:0]).shape == (0, 24, 24)
