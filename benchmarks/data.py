@@ -184,7 +184,7 @@ def whiten_ours(count: int, threads: int) -> tuple[Cost, float, np.ndarray]:
 
     def run() -> None:
         module = fit_normaliser("gcn-zca", images)
-        outputs.append(Arrays.prepare(images, np.zeros(count), module, "cpu").inputs)
+        outputs.append(Arrays.prepare(images, np.zeros(count), module, "cpu").images)
 
     torch.set_num_threads(threads)
     images, outputs = cifar_like(count), []

@@ -52,7 +52,7 @@ def main():
 def run(variant, train, test, recipe, dataset, options):
     torch.manual_seed(derive(options.seed, "init"))
     narrow = {"dropout": 0.0, "bn_weight": "one", "u_std": 0.2}
-    size = train.inputs.shape[-1]
+    size = train.images.shape[-1]
     model = create_model(variant, len(dataset.classes), size, options.width, **narrow)
     started = time.perf_counter()
 

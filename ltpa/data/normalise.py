@@ -20,9 +20,16 @@ _BATCH = 1024  # images held as float64 at a time while fitting
 
 
 class Normaliser(nn.Module):
-    """Base of all schemes. `scheme` is the name recipes and model files use."""
+    """Base of all schemes.
+
+    Attributes:
+        scheme: the name recipes and model files use.
+        pointwise: whether every value of the output depends on one value of the input alone. Such a scheme costs next
+            to nothing, so that images may be kept as bytes and normalised a batch at a time.
+    """
 
     scheme: ClassVar[str]
+    pointwise: ClassVar[bool] = False
 
     def __init__(self, image_size: int) -> None:
         super().__init__()
@@ -52,6 +59,7 @@ class UnitRange(Normaliser):
     """`none`: x / 255."""
 
     scheme = "none"
+    pointwise = True
 
     def _normalise(self, images: torch.Tensor) -> torch.Tensor:
         return images / 255
@@ -61,6 +69,7 @@ class MeanStd(Normaliser):
     """`meanstd`: per channel, minus the mean and divided by the (population) standard deviation of the train pixels."""
 
     scheme = "meanstd"
+    pointwise = True
     mean: torch.Tensor
     std: torch.Tensor
 
@@ -82,6 +91,7 @@ class ImageNet(Normaliser):
     """`imagenet`: the constant mean and deviation of ImageNet, as its published networks expect."""
 
     scheme = "imagenet"
+    pointwise = True
     mean: torch.Tensor
     std: torch.Tensor
 

@@ -23,6 +23,7 @@ from ltpa.core.seeds import derive
 from ltpa.core.specs import TrainSpec
 from ltpa.core.stopping import Stopped, StopRequest
 from ltpa.data.arrays import PreparedDataset
+from ltpa.data.normalise import Normaliser
 from ltpa.models import build_model, load, save_model, warm_start
 from ltpa.models.base import AttentionClassifier
 from ltpa.stages.common import make_record, trained_network
@@ -151,7 +152,7 @@ class _Job:
         recipe = Recipe.from_dict(spec.recipe, f"recipe of {name}")
         train, test = dataset.split("train"), dataset.split("test")
         self.stop.check(name)
-        preprocessing = fitted_normaliser(self.results, dataset, recipe.normalise).to(device)
+        preprocessing = fitted_normaliser(self.results, dataset, recipe.normalise)
         torch.manual_seed(derive(seed, "init"))
         model = build_model(spec.architecture, spec.num_classes, spec.image_size).to(device)
         training, testing = (
@@ -229,7 +230,7 @@ class _Job:
 
 
 def _prepare(
-    name: str, images: Any, labels: Any, preprocessing: torch.nn.Module, device: torch.device, check: Callable[[], None]
+    name: str, images: Any, labels: Any, preprocessing: Normaliser, device: torch.device, check: Callable[[], None]
 ) -> Arrays:
     try:
         return Arrays.prepare(images, labels, preprocessing, device, check)
@@ -237,8 +238,9 @@ def _prepare(
         if not is_out_of_memory(error):
             raise
         raise MemoryFullError(
-            f"{name}: {len(images)} images do not fit into the memory of {describe_device(device)} (float32: "
-            f"{4 * images.size} bytes); give the training the device alone (jobs.gpu_share: 1), or a larger device"
+            f"{name}: {len(images)} images do not fit into the memory of {describe_device(device)} "
+            f"({images.size * (1 if preprocessing.pointwise else 4)} bytes); "
+            "give the training the device alone (jobs.gpu_share: 1), or a larger device"
         ) from error
 
 

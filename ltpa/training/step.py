@@ -173,7 +173,8 @@ def _losses(
 ) -> tuple[Tensor, Tensor]:
     """The loss on the augmented images `chosen` of `train`, and how many of them are classified wrongly."""
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    inputs = augment(train.inputs.index_select(0, chosen), recipe, mirrored, offset).contiguous(memory_format=layout)
+    images = augment(train.images.index_select(0, chosen), recipe, mirrored, offset)
+    inputs = train.inputs(images).contiguous(memory_format=layout)
     targets = train.labels.index_select(0, chosen)
     loss, logits = model.loss_and_logits(inputs, targets)
     return loss, (logits.detach().argmax(1) != targets).sum()

@@ -144,7 +144,7 @@ def test_a_diverged_run_keeps_its_last_good_state(tmp_path):
 
     def spoil(row):
         if row.epoch == 2:
-            t.stepper.train.inputs.fill_(math.nan)
+            t.stepper.train.images.fill_(math.nan)
 
     t.on_epoch = spoil
     with pytest.raises(Diverged, match=r"not finite in epoch 3 at learning rate 0\.025"):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ltpa.core.errors import ConfigError, TrainingError
+from ltpa.data.normalise import SCHEMES, fit_normaliser
 from ltpa.training.arrays import Arrays, error_pct
 from ltpa.training.augment import Draws, crop, flip
 from ltpa.training.engine import Diverged, Interrupted, Trainer
@@ -44,6 +45,25 @@ def arrays(n=64, seed=0):
     inputs = torch.randn(n, 3, 8, 8, generator=generator)
     inputs[:, 0] += labels.float().view(-1, 1, 1) - 1
     return Arrays(inputs, labels)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_images_kept_as_bytes_train_to_the_same_bits(scheme, tmp_path):
+    """A scheme of single pixels is applied to batches after augmentation, any other one once to all images."""
+    images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), dtype=np.uint8)
+    labels = np.arange(64) % 3
+    normaliser = fit_normaliser(scheme, images)
+    kept = Arrays.prepare(images, labels, normaliser, torch.device("cpu"))
+    assert kept.images.dtype == (torch.uint8 if normaliser.pointwise else torch.float32)
+    inputs = normaliser(torch.from_numpy(images).permute(0, 3, 1, 2).float())
+    once = Arrays(inputs, kept.labels)
+    weights = []
+    for number, data in enumerate((kept, once)):
+        torch.manual_seed(0)
+        trained = Trainer(SmallNet(), data, data, recipe(flip="half"), 0, tmp_path / str(number))
+        trained.run()
+        weights.append([*trained.model.state_dict().values(), torch.tensor(trained.history[-1].test_error_pct)])
+    assert all(torch.equal(*pair) for pair in zip(*weights, strict=True))
 
 
 def recipe(**changes):
@@ -122,7 +142,7 @@ def test_what_is_not_finite_is_never_saved(tmp_path, spoil):
         if spoil == "weight":
             t.model.body[1].running_var[0] = math.inf
         else:
-            t.train_arrays.inputs.fill_(math.nan)
+            t.train_arrays.images.fill_(math.nan)
         return t.step > 1
 
     t.train_arrays, t.should_stop = t.stepper.train, should_stop
