@@ -141,7 +141,10 @@ def _parser() -> argparse.ArgumentParser:
     ):
         _add_config_option(command(name, run, text))
     commands.choices["plan"].add_argument(
-        "--throughput", type=Path, metavar="FILE", help="speeds measured by a benchmark"
+        "--throughput",
+        type=Path,
+        metavar="FILE",
+        help="speeds from benchmarks/train.py --save (default: config/throughput.json)",
     )
     clean = command("clean-state", _clean_state, "remove saved states of trainings that no configuration refers to")
     clean.add_argument(
@@ -325,12 +328,13 @@ def _model(options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
+    from ltpa.core.declared import config_dir
     from ltpa.models.describe import network_size
     from ltpa.plan.budget import Budget, Facts, Throughput
     from ltpa.plan.summary import summarise
 
     plan = load_plan(options)
-    throughput = Throughput.read(options.throughput) if options.throughput else None
+    throughput = Throughput.read(options.throughput or config_dir() / "throughput.json")
     print(summarise(plan))
 
     def facts(spec: Any) -> Facts:

@@ -1,7 +1,8 @@
 """What a configuration costs, table by table: jobs, downloads, disk and hours of training, each from measured numbers.
 
 Hours come from finished trainings of the same results folder where there are any, else from a benchmark file
-(`benchmarks/train.py --save FILE`): images per second of a variant, scaled by multiply-accumulates per image. Where
+(`benchmarks/train.py --save FILE`): images per second of a variant, scaled by multiply-accumulates per image. A network
+with far less arithmetic than the measured one takes longer than its share, so that nothing is known of it then. Where
 neither tells anything, a training is counted as unknown, never guessed.
 """
 
@@ -20,6 +21,7 @@ from ltpa.plan.summary import views
 from ltpa.plan.views import all_runs, table_manifests, table_runs
 
 _FLOAT_BYTES = 4
+_SMALLEST_SHARE = 0.5  # of the measured network's multiply-accumulates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +121,8 @@ class Budget:
         if not speed or not images:
             return None
         rate, macs = speed
+        if facts.macs < _SMALLEST_SHARE * macs:
+            return None
         return float(spec.recipe["epochs"] * images * facts.macs / (rate * macs))
 
     def markdown(self) -> str:
@@ -136,11 +140,13 @@ class Budget:
         done = sum(seconds is not None for seconds in self.seconds.values())
         found = [f"{done} of {len(self.seconds)} networks from trainings that ended here"] if done else []
         if self.throughput:
-            found.append(f"{', '.join(self.throughput.speeds)} as measured on {self.throughput.device}")
-        hours = "; ".join(found) or "nothing measured yet: `benchmarks/train.py --save FILE`, then `--throughput FILE`"
+            names = ", ".join(self.throughput.speeds)
+            found.append(f"speeds of {names} as measured on {self.throughput.device}, one training at a time")
+        hours = "; ".join(found) or "nothing measured yet"
         return (
-            f"Hours: {hours}. Tables share runs, so the lines do not add up. Disk: archives, arrays of images, "
-            "networks; not the extracted files, nor what one training saves while it runs."
+            f"Hours: {hours}. On another machine, above all a GPU: `python benchmarks/train.py VARIANT ... --save F`, "
+            "then `--throughput F`. Tables share runs, so the lines do not add up. Disk: archives, arrays of "
+            "images, networks; not the extracted files, nor what one training saves while it runs."
         )
 
 

@@ -212,6 +212,14 @@ class Cluster:
         """Start a node's slurmd."""
         self._daemon("slurmd", "-N", name)
 
+    def forget(self) -> None:
+        """Start the controller anew without its jobs, as after the loss of its state."""
+        pid = _pids(self.folder)["slurmctld"]
+        os.kill(pid, signal.SIGKILL)
+        self._wait("the controller to end", lambda: not _alive(pid))
+        self._daemon("slurmctld", "-c")
+        self._wait("scontrol ping", lambda: "is UP" in run("scontrol", "ping"))
+
     def kill_node(self, name: str) -> None:
         """End a node without warning, together with its jobs, as a power cut would."""
         for pid in [_pids(self.folder)[name], *self._processes_of(name)]:
