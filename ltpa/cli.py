@@ -388,7 +388,12 @@ def _doctor(options: argparse.Namespace) -> None:
     from ltpa.report.doctor import examine
     from ltpa.tracking.store import DATABASE, check_database
 
-    results = load_plan(options).results
-    database = results / DATABASE
-    if not examine(print, Path.cwd(), results, lambda: check_database(database) if database.exists() else None):
+    plan = load_plan(options)
+    database = plan.results / DATABASE
+
+    def store() -> None:
+        if database.exists():
+            check_database(database)
+
+    if not examine(print, Path.cwd(), plan.results, store, plan.config.jobs.gpus):
         raise LtpaError("something above needs attention before the pipeline can run")

@@ -1,6 +1,7 @@
 """What this machine can and cannot do for the pipeline, with the remedy beside each finding."""
 
 import importlib.metadata
+import importlib.util
 import os
 import re
 import shutil
@@ -15,17 +16,19 @@ from ltpa.report.workspace import Finding, examine_workspace
 NEEDED = ("torch", "numpy", "safetensors", "pydantic", "PyYAML", "scikit-learn", "scikit-image", "pandas", "snakemake")
 OPTIONAL = {"mlflow": "tables build without it; only `track` needs it", "matplotlib": "only figures need it"}
 MINIMUM_CONDA = (24, 7, 1)
+SLURM_PLUGIN = "snakemake-executor-plugin-slurm"
 
 
-def examine(say: Callable[[str], None], root: Path, results: Path, store: Callable[[], None]) -> bool:
+def examine(say: Callable[[str], None], root: Path, results: Path, store: Callable[[], None], gpus: int = 0) -> bool:
     """Tell `say` one line per finding; return whether the pipeline can run here.
 
     Args:
         root: the folder Snakemake is started in.
         results: the scale's folder of results, whether or not it is there.
         store: checks the MLflow store and raises `LtpaError` where something is wrong with it.
+        gpus: how many GPUs the configuration asks for per job.
     """
-    machine = [*_python(), *_libraries(), *_processors(), *_conda(), *_slots()]
+    machine = [*_python(), *_libraries(), *_processors(gpus), *_conda(), *_slurm(), *_slots()]
     good = True
     for state, text in (*machine, *examine_workspace(root, results, store)):
         say(f"[{state:^4}] {text}")
@@ -49,11 +52,15 @@ def _libraries() -> list[Finding]:
     return findings
 
 
-def _processors() -> list[Finding]:
+def _processors(gpus: int) -> list[Finding]:
     import torch
 
     findings = [("ok", f"{len(os.sched_getaffinity(0))} processor cores")]
     if not torch.cuda.is_available():
+        if gpus:
+            text = "torch sees no GPU and the configuration asks for one: `jobs: {gpus: 0}`, or another machine"
+            submits = shutil.which("sbatch") is not None  # the machine that submits needs no GPU itself
+            return [*findings, ("note" if submits else "bad", text + (", as SLURM's nodes are" if submits else ""))]
         return [*findings, ("note", "no GPU: the embedded default runs on the CPU; the paper's scale needs one")]
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return [*findings, *(("ok", f"GPU {index}: {name}") for index, name in enumerate(names))]
@@ -72,6 +79,27 @@ def _conda() -> list[Finding]:
         needed = ".".join(map(str, MINIMUM_CONDA))
         return [("note", f"conda: {found} is {said or 'of unknown version'}; `--sdm conda` needs {needed}")]
     return [("ok", f"{said}: {found}")]
+
+
+def _slurm() -> list[Finding]:
+    """Whether `--profile profiles/slurm` would work from here; a client without a controller slows every call down."""
+    if shutil.which("sbatch") is None:
+        return [("note", "no SLURM: `snakemake --profile profiles/slurm` needs its sbatch; without it nothing does")]
+    if importlib.util.find_spec(SLURM_PLUGIN.replace("-", "_")) is None:
+        return [("note", f"{SLURM_PLUGIN} is missing; `--profile profiles/slurm` needs it: make setup")]
+    try:
+        said = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        said = None
+    if said is None or said.returncode:
+        text = (
+            "SLURM: no controller answers (`scontrol ping`); until one does, Snakemake waits ten seconds at each start"
+        )
+        return [("note", text)]
+    if re.search(r"^AccountingStorageType\s*=\s*accounting_storage/none", said.stdout, re.MULTILINE):
+        text = "SLURM without accounting: set `slurm-status-command: squeue` in profiles/slurm/profile.yaml"
+        return [("note", text)]
+    return [("ok", "SLURM: the controller answers")]
 
 
 def _slots() -> list[Finding]:

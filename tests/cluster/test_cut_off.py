@@ -27,8 +27,8 @@ def finish_both(distant: Checkout, process, local: Checkout, at_least: int) -> N
 
 
 def test_a_training_that_meets_its_time_limit_goes_on_from_its_state(cluster: slurm.Cluster, tmp_path: Path):
-    local = Checkout(tmp_path / "local", 40, HURRIED_JOBS, **{**STORM, "seeds": [0]})
-    distant = Checkout(tmp_path / "distant", 40, HURRIED_JOBS, **{**STORM, "seeds": [0]})
+    local = Checkout(tmp_path / "local", 20, HURRIED_JOBS, **{**STORM, "seeds": [0]})
+    distant = Checkout(tmp_path / "distant", 20, HURRIED_JOBS, **{**STORM, "seeds": [0]})
     process = distant.submit("figure6", "--default-resources", "slurm_extra='--signal=USR1@100'")
     finish_both(distant, process, local, at_least=6)
     assert warned(100), "no training met its time limit"
@@ -51,8 +51,8 @@ def warned(seconds: int) -> list[str]:
 
 
 def test_preemption_and_a_lost_node_cost_no_retry_and_change_no_byte(cluster: slurm.Cluster, tmp_path: Path):
-    local = Checkout(tmp_path / "local", 60, SHORT_JOBS | {"minutes": {"train": 60}}, **STORM)
-    distant = Checkout(tmp_path / "distant", 60, SHORT_JOBS | {"minutes": {"train": 60}}, **STORM)
+    local = Checkout(tmp_path / "local", 30, SHORT_JOBS | {"minutes": {"train": 60}}, **STORM)
+    distant = Checkout(tmp_path / "distant", 30, SHORT_JOBS | {"minutes": {"train": 60}}, **STORM)
     process = distant.submit("figure6", "--retries", "0")
 
     def trained(seed: int) -> list[int]:

@@ -127,3 +127,35 @@ def test_conda_too_old_or_dumb_is_said(tmp_path: Path, monkeypatch: pytest.Monke
         program.chmod(0o755)
         ((found, text),) = doctor._conda()
         assert found == state and ("24.7.1" in text) == (state == "note")
+
+
+@pytest.mark.parametrize(
+    ("program", "state", "words"),
+    [
+        ("exit 1", "note", "no controller answers"),
+        ("echo 'AccountingStorageType   = accounting_storage/none'", "note", "slurm-status-command: squeue"),
+        ("echo 'AccountingStorageType   = accounting_storage/slurmdbd'", "ok", "the controller answers"),
+    ],
+)
+def test_what_keeps_slurm_from_working_is_said(tmp_path: Path, monkeypatch, program: str, state: str, words: str):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ((found, text),) = doctor._slurm()
+    assert found == "note" and "needs its sbatch" in text
+    for name in ("sbatch", "scontrol"):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{program}\n")
+        (tmp_path / name).chmod(0o755)
+    ((found, text),) = doctor._slurm()
+    assert found == state and words in text
+    monkeypatch.setattr(doctor, "SLURM_PLUGIN", "no-such-plugin")
+    ((found, text),) = doctor._slurm()
+    assert found == "note" and "make setup" in text
+
+
+def test_a_configuration_that_wants_a_gpu_where_none_is_stops_before_the_run(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert [state for state, _ in doctor._processors(0)] == ["ok", "note"]
+    assert "jobs: {gpus: 0}" in bad(doctor._processors(1))[0]
+    (tmp_path / "sbatch").write_text("#!/bin/sh\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    assert bad(doctor._processors(1)) == []  # a login node needs none
