@@ -3,10 +3,13 @@
 tests/cluster runs the profile on a real SLURM.
 """
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -46,38 +49,64 @@ def profile(checkout: Checkout, tmp_path: Path) -> Path:
     return tmp_path / "edited"
 
 
-def submitted(checkout: Checkout, tmp_path: Path, calls: Path, retries: int, target: str) -> list[str]:
-    config = tmp_path / "cluster.yaml"
-    jobs = {"gpus": 1, "threads": 4, "mem_mb": 3000, "minutes": {"train": 100, "prepare": 20}, "max_growth": 3}
-    config.write_text(yaml.safe_dump({**yaml.safe_load(MINI.read_text()), "jobs": jobs}))
-    command = [
-        sys.executable, "-m", "snakemake", "--profile", str(profile(checkout, tmp_path)), "--configfile", str(config),
-        "--slurm-init-seconds-before-status-checks", "1", "--slurm-status-command", "squeue",
-        "--retries", str(retries), "--", target,
-    ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": ""}
-    done = subprocess.run(command, cwd=checkout.root, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1, done.stderr  # the stand-in fails every job
-    assert calls.is_file(), done.stderr
-    return calls.read_text().splitlines()
-
-
-def test_a_training_asks_for_a_gpu_and_a_retry_for_more_time_and_memory(fresh: Checkout, tmp_path: Path, calls: Path):
+def test_what_jobs_ask_for_and_that_a_retry_asks_for_more(fresh: Checkout, tmp_path: Path, calls: Path):
     manifest = fresh.results / "data" / "digits10" / "manifest.json"
     manifest.parent.mkdir(parents=True)
     manifest.write_text("{}")
-    found = submitted(fresh, tmp_path, calls, 1, "results/mini/train/digits10/vgg/seed-0/result.json")
-    assert len(found) == 2
+    jobs = {"gpus": 1, "threads": 4, "mem_mb": 3000, "minutes": {"train": 100, "prepare": 20}, "max_growth": 3}
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump({**yaml.safe_load(MINI.read_text()), "jobs": jobs}))
+    command = [
+        sys.executable, "-m", "snakemake", "--profile", str(profile(fresh, tmp_path)), "--configfile",
+        str(tmp_path / "cluster.yaml"), "--slurm-init-seconds-before-status-checks", "1", "--slurm-status-command",
+        "squeue", "--retries", "1", "--", "results/mini/train/digits10/vgg/seed-0/result.json",
+        "results/mini/data/digits20/manifest.json",
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": ""}
+    done = subprocess.run(command, cwd=fresh.root, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stderr  # the stand-in fails every job
+    assert calls.is_file(), done.stderr
+    found = calls.read_text().splitlines()
+
+    trainings = [line for line in found if "rule_train" in line]
+    assert len(trainings) == 2
     for words in ("--gpus=a100:1", "-p gpu", "-A my-account", "--cpus-per-task=4", "--requeue", "--signal=USR1@120"):
-        assert all(words in line for line in found), words
-    for line, words in zip(found, (("--mem 3000", "-t 100 "), ("--mem 6000", "-t 200 ")), strict=True):
+        assert all(words in line for line in trainings), words
+    for line, words in zip(trainings, (("--mem 3000", "-t 100 "), ("--mem 6000", "-t 200 ")), strict=True):
         assert all(word in line for word in words), line
 
+    preparations = [line for line in found if "rule_prepare" in line]
+    assert len(preparations) == 2
+    assert "-p cpu" in preparations[0] and "-t 20 " in preparations[0]
+    assert "gpu" not in preparations[0].split("--wrap")[0]
 
-def test_a_job_without_a_network_asks_for_no_gpu(fresh: Checkout, tmp_path: Path, calls: Path):
-    found = submitted(fresh, tmp_path, calls, 0, "results/mini/data/digits10/manifest.json")
-    assert len(found) == 1
-    assert "-p cpu" in found[0] and "-t 20 " in found[0] and "gpu" not in found[0].split("--wrap")[0]
+
+def test_the_warning_before_the_time_limit_reaches_the_training_and_ends_nothing_else(fresh: Checkout, tmp_path: Path):
+    """SLURM sends it to all processes of a job's steps: Snakemake must live on and see its job end."""
+    with open(fresh.root / "config" / "recipes.yaml", "a") as stream:
+        stream.write(yaml.safe_dump({"vgg-long": {"epochs": 1000, "batch_size": 32, "lr": 0.01}}))
+    values = {**yaml.safe_load(MINI.read_text()), "recipes": {"vgg": {"default": "vgg-long"}}, "seeds": [0]}
+    (tmp_path / "long.yaml").write_text(yaml.safe_dump(values))
+    target = fresh.results / "train" / "digits-marks" / "vgg" / "seed-0" / "result.json"
+    command = [sys.executable, "-m", "snakemake", "--configfile", str(tmp_path / "long.yaml"), "--cores", "1", "--"]
+    process = subprocess.Popen(
+        [*command, str(target.relative_to(fresh.root))], cwd=fresh.root, env={**os.environ, "PYTHONPATH": ""},
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    log = fresh.results / "logs" / "train" / "digits-marks" / "vgg" / "seeds-0.log"
+    try:
+        deadline = time.monotonic() + 180
+        while not (log.is_file() and "epoch 1/" in log.read_text()):
+            assert process.poll() is None and time.monotonic() < deadline, "no training began"
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGUSR1)
+        said, _ = process.communicate(timeout=120)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 1, said
+    assert "train_seeds_0" in said and "At least one job did not complete successfully" in said
+    assert "the same command resumes it" in log.read_text()
+    assert list(fresh.results.glob("state/train/*/step-*.pt"))
 
 
 def test_every_rule_asks_for_memory_and_time_and_hands_signals_to_its_job():
