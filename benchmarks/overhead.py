@@ -3,11 +3,12 @@
     python benchmarks/overhead.py [--config config/config.yaml]
 
 Start-up is measured here and now: the best of three starts of a process that imports what the stage imports. Job times
-are those that Snakemake noted while the run went on (`results/<scale>/benchmarks`), so do both on an idle machine.
+are those that Snakemake noted while the run went on (`.snakemake/metadata`), so do both on an idle machine.
 """
 
 import argparse
-import csv
+import base64
+import json
 import subprocess
 import sys
 import time
@@ -37,13 +38,18 @@ def start_seconds(stage: str, repeats: int = 3) -> float:
     return best
 
 
-def job_seconds(folder: Path) -> dict[str, list[float]]:
-    """Wall seconds of every job by stage, from Snakemake's benchmark files."""
+def job_seconds(results: Path) -> dict[str, list[float]]:
+    """Wall seconds of every job by stage, from what Snakemake notes of each file that a job made."""
+    jobs = {}
+    for path in Path(".snakemake", "metadata").rglob("*"):
+        if path.is_file():
+            output = Path(base64.b64decode(path.name + "=" * (-len(path.name) % 4)).decode())
+            note = json.loads(path.read_text())
+            if output.is_relative_to(results) and output.exists():
+                jobs[note["rule"], note["starttime"], note["endtime"]] = note["endtime"] - note["starttime"]
     found = defaultdict(list)
-    for path in sorted(folder.rglob("*.tsv")):
-        stage = path.relative_to(folder).parts[0].removesuffix(".tsv")
-        with open(path, newline="") as stream:
-            found[stage] += [float(row["s"]) for row in csv.DictReader(stream, delimiter="\t")]
+    for (rule, *_), seconds in sorted(jobs.items()):
+        found[rule.partition("_seeds_")[0]].append(seconds)
     return found
 
 
@@ -52,9 +58,9 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=config_dir() / "config.yaml")
     options = parser.parse_args()
     plan = Plan(load_config(options.config), str(options.config))
-    jobs = job_seconds(plan.results / "benchmarks")
+    jobs = job_seconds(plan.results)
     if not jobs:
-        sys.exit(f"{plan.results / 'benchmarks'}: no finished jobs; run `snakemake all_tables` first")
+        sys.exit(f"{plan.results}: no finished jobs; run `snakemake all_tables` first")
     print(f"{'stage':14}{'jobs':>6}{'start-up':>10}{'start-ups':>11}{'job time':>10}{'share':>8}")
     totals = [0.0, 0.0, 0]
     for stage, seconds in jobs.items():

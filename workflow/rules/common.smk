@@ -28,7 +28,6 @@ for folder in (PLAN.results.parent, PLAN.results):
 
 RESULTS = str(PLAN.results)
 LOGS = f"{RESULTS}/logs"
-BENCHMARKS = f"{RESULTS}/benchmarks"
 JOBS = PLAN.config.jobs
 
 

@@ -8,8 +8,6 @@ rule prepare:
         f"{RESULTS}/data/{{dataset}}/{layout.MANIFEST}",
     log:
         f"{LOGS}/prepare/{{dataset}}.log",
-    benchmark:
-        f"{BENCHMARKS}/prepare/{{dataset}}.tsv"
     conda:
         "../../envs/torch.yaml"
     threads: JOBS.threads

@@ -27,8 +27,6 @@ for stage in EVALUATIONS:
                 ],
             log:
                 f"{LOGS}/{stage}/{{dataset}}/{{variant}}/seeds-{seeds_name(block)}.log",
-            benchmark:
-                f"{BENCHMARKS}/{stage}/{{dataset}}/{{variant}}/seeds-{seeds_name(block)}.tsv"
             conda:
                 "../../envs/torch.yaml"
             threads: JOBS.threads

@@ -19,8 +19,6 @@ for block in PLAN.blocks("patches"):
             ],
         log:
             f"{LOGS}/patches/{{dataset}}/{{source}}/seeds-{seeds_name(block)}.log",
-        benchmark:
-            f"{BENCHMARKS}/patches/{{dataset}}/{{source}}/seeds-{seeds_name(block)}.tsv"
         conda:
             "../../envs/torch.yaml"
         threads: JOBS.threads

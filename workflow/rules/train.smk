@@ -20,8 +20,6 @@ for block in PLAN.blocks():
             ],
         log:
             f"{LOGS}/train/{{dataset}}/{{variant}}/seeds-{seeds_name(block)}.log",
-        benchmark:
-            f"{BENCHMARKS}/train/{{dataset}}/{{variant}}/seeds-{seeds_name(block)}.tsv"
         conda:
             "../../envs/torch.yaml"
         threads: JOBS.threads

@@ -20,8 +20,6 @@ for block in PLAN.blocks("twostream"):
             ],
         log:
             f"{LOGS}/twostream/{{dataset}}/{{row}}/seeds-{seeds_name(block)}.log",
-        benchmark:
-            f"{BENCHMARKS}/twostream/{{dataset}}/{{row}}/seeds-{seeds_name(block)}.tsv"
         conda:
             "../../envs/torch.yaml"
         threads: JOBS.threads
@@ -66,8 +64,6 @@ for block in PLAN.blocks("finegrained"):
             ],
         log:
             f"{LOGS}/finegrained/{{dataset}}/{{row}}/seeds-{seeds_name(block)}.log",
-        benchmark:
-            f"{BENCHMARKS}/finegrained/{{dataset}}/{{row}}/seeds-{seeds_name(block)}.tsv"
         conda:
             "../../envs/torch.yaml"
         threads: JOBS.threads

@@ -21,8 +21,6 @@ rule table:
         ),
     log:
         f"{LOGS}/table/{{table}}.log",
-    benchmark:
-        f"{BENCHMARKS}/table/{{table}}.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -47,8 +45,6 @@ rule check:
         md=CHECKS,
     log:
         f"{LOGS}/check.log",
-    benchmark:
-        f"{BENCHMARKS}/check.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -77,8 +73,6 @@ rule track:
         f"{RESULTS}/tracking.json",
     log:
         f"{LOGS}/track.log",
-    benchmark:
-        f"{BENCHMARKS}/track.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -121,8 +115,6 @@ rule figures:
         ),
     log:
         f"{LOGS}/figures.log",
-    benchmark:
-        f"{BENCHMARKS}/figures.tsv"
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -153,8 +145,6 @@ rule gallery:
         print=[*gallery_files("svg"), *gallery_files("pdf")],
     log:
         f"{LOGS}/gallery.log",
-    benchmark:
-        f"{BENCHMARKS}/gallery.tsv"
     conda:
         "../../envs/torch.yaml"
     threads: 1
