@@ -1,10 +1,10 @@
 """What the evaluation protocols cost beside the passes through the network that they cannot do without.
 
-    python benchmarks/evaluation.py [attack] [segmentation] [maps] [--threads 1] [--repeats 5]
+    python benchmarks/evaluation.py [attack] [segmentation] [maps] [--threads 1] [--repeats 5] [--width 0.125]
 
 attack: the sweep of five epsilons against one forward and backward pass and five forward passes of the same images, in
-turns, so that a busy machine disturbs both alike; medians of wall and of
-processor time. The aim is a ratio of at most 1.5.
+turns, so that a busy machine disturbs both alike; medians of wall and of processor time. The aim is a ratio of at most
+1.5.
 segmentation, maps: 300 images of 32 px with masks of 340 x 240, from maps to metrics; the aim is seconds.
 """
 
@@ -26,6 +26,8 @@ from ltpa.models import create_model
 from ltpa.models.variants import get_variant
 
 PARTS = ("attack", "segmentation", "maps")
+ATTACKED = ("vgg", "vgg-att2-concat-pc", "rn164-att2")
+SEGMENTING = ("vgg-gap", "vgg-pan", "vgg-att2-concat-pc", "vgg-att3-concat-pc", "rn164-att2")
 EPSILONS = (1, 2, 4, 8, 16)
 
 
@@ -35,6 +37,8 @@ def main():
     parser.add_argument("--width", type=float, default=0.125)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--variants", nargs="+", help="networks in place of those of the tables")
+    parser.add_argument("--no-pgd", action="store_true", help="leave the iterated attack out")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
@@ -54,7 +58,7 @@ def network(variant, options, size=32):
 def time_attack(options, count=100, batch=50):
     images, labels = pictures(count, 32), np.arange(count) % 10
     settings = FgsmSettings(EPSILONS, batch_size=batch)
-    for variant in ("vgg", "vgg-att2-concat-pc"):
+    for variant in options.variants or ATTACKED:
         model = network(variant, options)
         pixels = torch.from_numpy(images.transpose(0, 3, 1, 2)).float().split(batch)
 
@@ -74,7 +78,8 @@ def time_attack(options, count=100, batch=50):
         def iterated(model=model):
             attack_iterated(model, images, labels, settings, PgdSettings([8]))
 
-        steps = {"passes": passes, "sweep": sweep, "pgd, one epsilon, 10 steps": iterated}
+        steps = {"passes": passes, "sweep": sweep}
+        steps |= {} if options.no_pgd else {"pgd, one epsilon, 10 steps": iterated}
         times = alternate(steps, options.repeats)
         print(f"attack, {variant}, width {options.width:g}, {count} images: wall, processor seconds, and their ratios")
         for name, both in times.items():
@@ -109,7 +114,7 @@ def object_masks(count, height=240, width=340):
 
 def time_segmentation(options, count=300):
     images, masks = pictures(count, 32), list(object_masks(count))
-    for variant in ("vgg-gap", "vgg-att2-concat-pc"):
+    for variant in options.variants or SEGMENTING:
         model = network(variant, options)
         saliency = Saliency.from_declaration(get_variant(variant).saliency, "benchmark")
         started = time.perf_counter()

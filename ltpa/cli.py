@@ -119,10 +119,10 @@ def _parser() -> argparse.ArgumentParser:
     attend.add_argument("--output", type=Path, default=Path("attended"), metavar="DIR", help="default: attended")
 
     evaluate = command("evaluate", _evaluate_folder, "run one protocol on one network and a folder of images")
-    evaluate.add_argument("protocol", choices=["transfer", "fgsm", "segmentation", "query"])
+    evaluate.add_argument("protocol", choices=["transfer", "fgsm", "segmentation", "maps", "query"])
     evaluate.add_argument("--model", type=Path, required=True, help="a trained network, model.safetensors")
     evaluate.add_argument("--images", type=Path, required=True, metavar="DIR", help="a folder of images per class")
-    evaluate.add_argument("--masks", type=Path, metavar="DIR", help="masks, named like the images (segmentation)")
+    evaluate.add_argument("--masks", type=Path, metavar="DIR", help="masks, named like the images (segmentation, maps)")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     _add_config_option(evaluate)
 

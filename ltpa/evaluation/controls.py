@@ -59,10 +59,12 @@ def _boolean_map(image: np.ndarray) -> np.ndarray:
     levels = 255 * (channels - low) / np.where(span > 0, span, 1)
     above = (levels[:, None] > np.arange(0, 255, _THRESHOLD_STEP)[:, None, None]).reshape(-1, *image.shape[:2])
     sides = np.concatenate([above, ~above])
-    border = np.ones(image.shape[:2], dtype=bool)
-    border[1:-1, 1:-1] = False
-    touching = ndimage.binary_propagation(sides & border, structure=_ACROSS, mask=sides)
-    surrounded = (sides & ~touching).astype(np.float64)
+    regions, count = ndimage.label(sides, structure=_ACROSS)
+    surrounding = np.ones(count + 1, dtype=bool)
+    surrounding[0] = False
+    for edge in (regions[:, 0], regions[:, -1], regions[:, :, 0], regions[:, :, -1]):
+        surrounding[edge] = False
+    surrounded = surrounding[regions].astype(np.float64)
     norms = np.sqrt(surrounded.sum(axis=(1, 2), keepdims=True))
     return (surrounded / np.maximum(norms, 1)).mean(axis=0)
 

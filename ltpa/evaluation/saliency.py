@@ -76,7 +76,9 @@ class Saliency:
         missing = [name for name in used if name not in levels]
         if missing:
             raise ModelError(f"saliency needs level {missing[0]}; the network has {', '.join(levels)}")
-        product = np.prod(np.stack([levels[name] for name in used]), axis=0, dtype=np.float64)
+        product = levels[used[0]].astype(np.float64)
+        for name in used[1:]:
+            product *= levels[name]
         return np.sqrt(product) if self.sqrt else product
 
 

@@ -13,7 +13,8 @@ from ltpa.data.masks import Masks
 from ltpa.evaluation.saliency import Saliency, upsample
 
 COMBINED = "combined"
-_BLOCK = 64  # images upsampled at a time, to bound memory
+_BLOCK_PIXELS = 2**18  # of maps upsampled at a time: arrays of this size stay in a processor's cache
+_BINS = 256
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,7 +22,7 @@ class Scores:
     """Scores of N images.
 
     Attributes:
-        jaccard: for `combined`, or by level where there is none, (N,) of the Otsu mask, 0-1.
+        jaccard: (N,) of the Otsu mask, 0-1, for `combined`, or by level where there is none or all were asked for.
         pointing: by level and for `combined`, (N,) share of the highest pixels that lie on the object: 0 or 1
             but for ties.
         mass: by level and for `combined`, (N,) share of the map's sum on the object.
@@ -43,19 +44,36 @@ def min_max(maps: np.ndarray) -> np.ndarray:
     return (maps - low) / np.where(span > 0, span, 1)
 
 
+def otsu_thresholds(stretched: np.ndarray) -> np.ndarray:
+    """Otsu's threshold of each map, (N,), from maps that `min_max` stretched; 1 for a constant map.
+
+    The steps and the bins are those of `skimage.filters.threshold_otsu`, bit for bit: bins of 0-1 begin at multiples of
+    1/256, so that a pixel's bin is its product with 256, cut off.
+    """
+    count = len(stretched)
+    bins = np.minimum((stretched.reshape(count, -1) * _BINS).astype(np.int64), _BINS - 1)
+    bins += np.arange(count)[:, None] * _BINS
+    counts = np.bincount(bins.ravel(), minlength=count * _BINS).reshape(count, _BINS)
+    centres = (np.arange(_BINS) + 0.5) / _BINS
+    below, above = counts.cumsum(axis=1), counts[:, ::-1].cumsum(axis=1)[:, ::-1]
+    moments = counts * centres
+    with np.errstate(invalid="ignore"):
+        mean_below = moments.cumsum(axis=1) / below
+        mean_above = (moments[:, ::-1].cumsum(axis=1) / above[:, ::-1])[:, ::-1]
+    between = below[:, :-1] * above[:, 1:] * (mean_below[:, :-1] - mean_above[:, 1:]) ** 2
+    constant = below[:, 0] == below[:, -1]
+    return np.where(constant, 1.0, centres[np.where(constant, 0, between.argmax(axis=1))])
+
+
 def otsu_masks(maps: np.ndarray) -> np.ndarray:
     """Pixels above each map's Otsu threshold after min-max stretching, bool. A constant map marks nothing."""
-    from skimage.filters import threshold_otsu
-
     stretched = min_max(maps)
-    thresholds = np.array([threshold_otsu(each) if each.any() else 1.0 for each in stretched])
-    return stretched > thresholds[:, None, None]
+    return stretched > otsu_thresholds(stretched)[:, None, None]
 
 
 def jaccard(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Intersection over union of each pair of bool masks, (N,) 0-1; two empty masks agree fully (1)."""
-    union = (predicted | truth).sum(axis=(1, 2))
-    both = (predicted & truth).sum(axis=(1, 2))
+    union, both = _count(predicted | truth), _count(predicted & truth)
     return np.where(union > 0, both / np.maximum(union, 1), 1.0)
 
 
@@ -66,7 +84,7 @@ def pointing_hits(maps: np.ndarray, truth: np.ndarray) -> np.ndarray:
     scores what chance does.
     """
     peaks = maps == maps.max(axis=(1, 2), keepdims=True)
-    return (peaks & truth).sum(axis=(1, 2)) / peaks.sum(axis=(1, 2))
+    return _count(peaks & truth) / _count(peaks)
 
 
 def mass_inside(maps: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -74,9 +92,15 @@ def mass_inside(maps: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
     A map that is zero everywhere counts as uniform.
     """
-    lifted = maps - np.minimum(maps.min(axis=(1, 2), keepdims=True), 0)
-    lifted = np.where(lifted.any(axis=(1, 2), keepdims=True), lifted, 1)
-    return (lifted * truth).sum(axis=(1, 2)) / lifted.sum(axis=(1, 2))
+    low = maps.min(axis=(1, 2), keepdims=True)
+    lifted = maps - np.minimum(low, 0) if (low < 0).any() else maps
+    total = lifted.sum(axis=(1, 2))
+    inside = (lifted * truth).sum(axis=(1, 2))
+    return np.where(total > 0, inside / np.where(total > 0, total, 1), truth.mean(axis=(1, 2)))
+
+
+def _count(masks: np.ndarray) -> np.ndarray:
+    return np.count_nonzero(masks.reshape(len(masks), -1), axis=1)
 
 
 def box_masks(boxes: np.ndarray, size: int) -> np.ndarray:
@@ -95,11 +119,13 @@ def box_masks(boxes: np.ndarray, size: int) -> np.ndarray:
     return (rows[:, :, None] & columns[:, None, :]).astype(np.uint8)
 
 
-def score_maps(levels: dict[str, np.ndarray], masks: Masks | Sequence[np.ndarray], saliency: Saliency | None) -> Scores:
+def score_maps(
+    levels: dict[str, np.ndarray], masks: Masks | Sequence[np.ndarray], saliency: Saliency | None, each: bool = False
+) -> Scores:
     """Score a network's maps (N, h, w), by level in the order of depth, against N masks, each of any height and width.
 
     Maps are upsampled to the size of each mask; every level is scored, and `combined` as the variant declares, if it
-    does.
+    does. Otsu masks are made of `combined` alone where there is one, unless `each` asks for those of all maps.
 
     Raises:
         DataError: no maps or masks, their numbers differ, or a map is not finite.
@@ -109,7 +135,7 @@ def score_maps(levels: dict[str, np.ndarray], masks: Masks | Sequence[np.ndarray
     if counts != {len(masks)} or len(masks) == 0:
         raise DataError(f"maps of {sorted(counts)} images for {len(masks)} masks; both must be of the same images")
     blocks = [
-        _score_block({name: maps[rows] for name, maps in levels.items()}, truth > 0, saliency)
+        _score_block({name: maps[rows] for name, maps in levels.items()}, truth > 0, saliency, each)
         for rows, truth in _same_size(masks)
     ]
     names = blocks[0].pointing
@@ -123,24 +149,25 @@ def score_maps(levels: dict[str, np.ndarray], masks: Masks | Sequence[np.ndarray
 
 
 def _same_size(masks: Masks | Sequence[np.ndarray]) -> Iterator[tuple[slice, np.ndarray]]:
-    """Runs of up to `_BLOCK` neighbours of one size: which they are, and the masks as one array."""
+    """Runs of neighbours of one size, of up to `_BLOCK_PIXELS`: which they are, and the masks as one array."""
     start, run = 0, [masks[0]]
     for row in range(1, len(masks)):
         mask = masks[row]
-        if len(run) == _BLOCK or mask.shape != run[0].shape:
+        if (len(run) + 1) * mask.size > _BLOCK_PIXELS or mask.shape != run[0].shape:
             yield slice(start, row), np.stack(run)
             start, run = row, []
         run.append(mask)
     yield slice(start, len(masks)), np.stack(run)
 
 
-def _score_block(levels: dict[str, np.ndarray], truth: np.ndarray, saliency: Saliency | None) -> Scores:
+def _score_block(levels: dict[str, np.ndarray], truth: np.ndarray, saliency: Saliency | None, each: bool) -> Scores:
     height, width = truth.shape[1:]
     scored = {name: upsample(maps, (height, width)) for name, maps in levels.items()}
     if saliency is not None:
         scored[COMBINED] = saliency.combine(scored)
+    binary = scored if each or saliency is None else (COMBINED,)
     return Scores(
-        {name: jaccard(otsu_masks(scored[name]), truth) for name in (scored if saliency is None else [COMBINED])},
+        {name: jaccard(otsu_masks(maps), truth) for name, maps in scored.items() if name in binary},
         {name: pointing_hits(maps, truth) for name, maps in scored.items()},
         {name: mass_inside(maps, truth) for name, maps in scored.items()},
         truth.mean(axis=(1, 2)),

@@ -16,6 +16,7 @@ from ltpa.training.recipe import Recipe
 TRANSFER_ROLES = ("caltech101", "caltech256", "event8", "action40", "scene67")
 DIRECT_ROLE = "stl10"
 MASKED_ROLE = "objectdiscovery"
+BOXED_ROLE = "action40"
 FINE_ROLES = ("cub200", "stanforddogs")
 SOURCE_ROLES = ("cifar10", "cifar100")
 DESCRIPTIVE = ("title", "type", "resolution", "licence", "citation", "tasks", "networks", "plays")
@@ -223,7 +224,7 @@ class Plan:
     def evaluation_spec(self, stage: str, dataset: str, variant: str) -> EvaluationSpec:
         """How `stage` evaluates the networks of `variant` trained on `dataset`."""
         protocol = getattr(self.config.protocols, stage).model_dump(exclude={"variants"})
-        if stage == "segmentation":
+        if stage in ("segmentation", "maps"):
             protocol["saliency"] = self.variants[variant]["saliency"]
         if stage == "maps":
             chosen = protocol.pop("controls_with")
@@ -311,7 +312,8 @@ class Plan:
         if stage == "segmentation":
             return [{"name": dataset, "kind": "pointing", "split": "test"}, *self._masked_targets(dataset)]
         if stage == "maps":
-            return [{"name": self.roles[MASKED_ROLE]}] if MASKED_ROLE in self.roles else []
+            kinds = {MASKED_ROLE: "masks", BOXED_ROLE: "pointing"}
+            return [{"name": self.roles[role], "kind": kind} for role, kind in kinds.items() if role in self.roles]
         return [{"name": dataset}]
 
     def _direct_targets(self, dataset: str) -> list[dict[str, Any]]:

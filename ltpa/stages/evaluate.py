@@ -21,15 +21,18 @@ from ltpa.evaluation.fgsm import FgsmSettings
 from ltpa.evaluation.query import QuerySettings
 from ltpa.evaluation.svm import SvmSettings
 from ltpa.models.variants import declared_variants
-from ltpa.stages import fgsm, query, segmentation, transfer
+from ltpa.stages import fgsm, maps, query, segmentation, transfer
+from ltpa.stages.maps import MapSettings
 from ltpa.stages.segmentation import SegmentationSettings
 
 PROTOCOLS = {
     "transfer": (transfer.measure, SvmSettings),
     "fgsm": (fgsm.measure, FgsmSettings),
     "segmentation": (segmentation.measure, SegmentationSettings),
+    "maps": (maps.measure, MapSettings),
     "query": (query.measure, QuerySettings),
 }
+_NEED_MASKS = ("segmentation", "maps")
 _NEEDS_LABELS = "adversarial_accuracy_pct"
 
 
@@ -41,7 +44,8 @@ def evaluate_folder(
     Args:
         model_path: a network that `ltpa train` wrote.
         images: a folder with a folder of images per class, or with images only.
-        masks: a folder laid out like `images`, with a PNG of the same stem for each image; only for `segmentation`.
+        masks: a folder laid out like `images`, with a PNG of the same stem for each image; only for `segmentation` and
+            `maps`, which need it.
         settings: of the protocol, as in a configuration; keys that the protocol does not know are passed over.
 
     Raises:
@@ -51,8 +55,8 @@ def evaluate_folder(
     from ltpa.models import load
 
     model = load(model_path)
-    if (protocol == "segmentation") != (masks is not None):
-        raise ConfigError("segmentation needs --masks DIR, and only segmentation takes it")
+    if (protocol in _NEED_MASKS) != (masks is not None):
+        raise ConfigError(f"{' and '.join(_NEED_MASKS)} need --masks DIR, and only they take it")
     classes, listing = _list(images, masks)
     known = model.metadata["classes"]
     named = all(name in known for name in classes)
@@ -61,7 +65,7 @@ def evaluate_folder(
     measure, kind = PROTOCOLS[protocol]
     fields = {field.name for field in dataclasses.fields(kind)}
     chosen = {key: value for key, value in settings.items() if key in fields}
-    if protocol == "segmentation":
+    if protocol in _NEED_MASKS:
         chosen["saliency"] = declared_variants()[model.metadata["variant"]].saliency
     with tempfile.TemporaryDirectory(prefix="ltpa-evaluate-") as scratch:
         dataset = _decode(images.name, known if named else classes, listing, model.image_size, Path(scratch))
@@ -92,7 +96,7 @@ def evaluate_folder(
 
 
 def _target(protocol: str, dataset: PreparedDataset, known: list[str] | None) -> dict[str, Any]:
-    kind = {"transfer": "svm", "segmentation": "masks"}.get(protocol, "")
+    kind = {"transfer": "svm", "segmentation": "masks", "maps": "masks"}.get(protocol, "")
     class_ids = None if known is None else list(range(len(known)))
     return {"name": dataset.name, "kind": kind, "class_ids": class_ids, "split": "test"}
 

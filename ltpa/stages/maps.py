@@ -1,7 +1,8 @@
-"""Other maps than the attention of figure 9 against the same object masks: beyond the paper.
+"""Other maps than the attention of figure 9 against object masks and boxes: beyond the paper.
 
-Targets are `{"name"}`, datasets whose classes are the subsets and all of whose images are scored. Protocol keys:
-`MapSettings`.
+Targets are `{"name", "kind": "masks"}`, datasets whose classes are the subsets and all of whose images are scored, and
+`{"name", "kind": "pointing"}`, whose images are scored in the pointing game alone, inside their masks and boxes, and
+which are passed over where they have neither. Protocol keys: `MapSettings`.
 """
 
 import dataclasses
@@ -16,11 +17,13 @@ from ltpa.core.errors import ConfigError, DataError
 from ltpa.core.records import Metric
 from ltpa.core.specs import EvaluationSpec
 from ltpa.data.arrays import PreparedDataset
+from ltpa.data.masks import Masks
 from ltpa.evaluation.controls import CONTROLS
-from ltpa.evaluation.maps import network_maps
-from ltpa.evaluation.segmentation import score_maps
+from ltpa.evaluation.maps import level_kinds, network_maps
+from ltpa.evaluation.saliency import CAM, Saliency
+from ltpa.evaluation.segmentation import Scores, score_maps
 from ltpa.stages.common import Measurement, evaluate_each, read_settings
-from ltpa.stages.segmentation import pointing_metrics, subset_metrics
+from ltpa.stages.segmentation import box_metrics, pointing_metrics, subset_metrics
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
@@ -28,9 +31,16 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class MapSettings:
-    """The protocol's settings: controls that look at no network (`ltpa.evaluation.controls`), images per pass."""
+    """The protocol's settings.
+
+    Attributes:
+        controls: maps that look at no network (`ltpa.evaluation.controls`).
+        saliency: the variant's declaration; the map that figure 9 is made of stands beside the others as `combined`.
+        batch_size: images per pass.
+    """
 
     controls: Sequence[str] = ()
+    saliency: dict[str, Any] | None = None
     batch_size: int = 250
 
     def __post_init__(self) -> None:
@@ -45,8 +55,8 @@ def run(spec: EvaluationSpec, results: Path, seeds: Sequence[int]) -> None:
     """Score the maps of the network of each seed and write its record.
 
     Raises:
-        ConfigError: a setting is wrong.
-        DataError: a target lacks masks, or a map is not finite.
+        ConfigError: a setting or target is wrong.
+        DataError: a target of kind `masks` lacks them, or a map is not finite.
     """
     evaluate_each(__name__, spec, results, seeds, functools.partial(measure, spec))
 
@@ -56,23 +66,53 @@ def measure(
 ) -> Measurement:
     """Jaccard by subset (`gradcam_jaccard_pct` ...) and pointing by kind of map, for each target."""
     settings = read_settings(MapSettings, "maps", spec.protocol)
+    saliency = _combined(model, settings)
     metrics: list[Metric] = []
     facts: dict[str, Any] = {}
-    for dataset in datasets:
+    for target, dataset in zip(spec.targets, datasets, strict=True):
+        if target.get("kind") not in ("masks", "pointing"):
+            raise ConfigError(f"maps: target {dataset.name} is of kind {target.get('kind')!r}; use masks or pointing")
         pooled = dataset.pooled()
-        if pooled.masks is None:
-            raise DataError(f"dataset {dataset.name} has no masks; this stage needs one per image")
+        if target["kind"] == "masks" and pooled.masks is None:
+            raise DataError(f"dataset {dataset.name} has no masks; name one that has, one mask per image")
+        if pooled.masks is None and pooled.boxes is None:
+            facts[dataset.name] = {"skipped": "no masks or boxes"}
+            continue
         maps = network_maps(model, pooled.images, settings.batch_size)
         maps |= {name: CONTROLS[name](pooled.images) for name in settings.controls}
-        scored = []
-        for subset in np.unique(pooled.labels).tolist():
-            members = np.flatnonzero(pooled.labels == subset).tolist()
-            chosen = {kind: each[members] for kind, each in maps.items()}
-            scores = score_maps(chosen, [pooled.masks[row] for row in members], None)
-            for kind in chosen:
-                metrics += subset_metrics(scores, dataset.name, dataset.classes[subset], kind, f"{kind}_")
-            scored.append(scores)
-        metrics += pointing_metrics(scored, dataset.name)
+        if pooled.masks is not None:
+            if target["kind"] == "masks":
+                metrics += _by_subset(maps, pooled.labels, pooled.masks, dataset, saliency)
+            else:
+                metrics += pointing_metrics([score_maps(maps, pooled.masks, saliency)], dataset.name)
+        metrics += box_metrics([(maps, pooled.boxes)], dataset, saliency)
         constant = {kind: int((np.ptp(each, axis=(1, 2)) == 0).sum()) for kind, each in maps.items()}
         facts[dataset.name] = {"constant_maps": constant}
     return Measurement(metrics, facts)
+
+
+def _combined(model: "AttentionClassifier", settings: MapSettings) -> Saliency | None:
+    """The variant's combined map in terms of the kinds of map measured here; None where it is one of them already."""
+    if settings.saliency is None or settings.saliency["source"] == CAM:
+        return None
+    declared = Saliency.from_declaration(settings.saliency, "maps")
+    kinds = level_kinds(model)
+    if len(declared.levels) < 2 or any(level not in kinds for level in declared.levels):
+        return None
+    return dataclasses.replace(declared, levels=[kinds[level] for level in declared.levels])
+
+
+def _by_subset(
+    maps: dict[str, np.ndarray], labels: np.ndarray, masks: Masks, dataset: PreparedDataset, saliency: Saliency | None
+) -> list[Metric]:
+    """Jaccard of every kind of map by subset, and pointing over all of them."""
+    metrics: list[Metric] = []
+    scored: list[Scores] = []
+    for subset in np.unique(labels).tolist():
+        members = np.flatnonzero(labels == subset).tolist()
+        chosen = {kind: each[members] for kind, each in maps.items()}
+        scores = score_maps(chosen, [masks[row] for row in members], saliency, each=True)
+        for kind in scores.jaccard:
+            metrics += subset_metrics(scores, dataset.name, dataset.classes[subset], kind, f"{kind}_")
+        scored.append(scores)
+    return metrics + pointing_metrics(scored, dataset.name)

@@ -85,11 +85,11 @@ def _pointing(
         scores = score_maps(maps, split.masks, saliency)
         metrics += pointing_metrics([scores], dataset.name)
         facts = _facts([scores])
-    return metrics + _in_boxes([(maps, split.boxes)], dataset, saliency), facts
+    return metrics + box_metrics([(maps, split.boxes)], dataset, saliency), facts
 
 
-def _in_boxes(
-    parts: list[tuple[dict[str, np.ndarray], np.ndarray | None]], dataset: PreparedDataset, saliency: Saliency
+def box_metrics(
+    parts: list[tuple[dict[str, np.ndarray], np.ndarray | None]], dataset: PreparedDataset, saliency: Saliency | None
 ) -> list[Metric]:
     """Pointing and mass inside the boxes (N, 4) of maps by level, over all parts; nothing where boxes are not known."""
     scored = [
@@ -119,7 +119,7 @@ def _masks(
         scored.append(scores)
         boxed.append((maps, None if pooled.boxes is None else pooled.boxes[members]))
     if scored:
-        metrics += pointing_metrics(scored, dataset.name) + _in_boxes(boxed, dataset, saliency)
+        metrics += pointing_metrics(scored, dataset.name) + box_metrics(boxed, dataset, saliency)
     return metrics, {**_facts(scored), "subsets_without_class": left_out}
 
 

@@ -22,7 +22,8 @@ _REASON_WIDTH = 48  # characters of a failure's reason inside a cell; the whole 
 def build_table(spec: TableSpec, declaration: Declaration, published: Sequence[Published], index: RecordIndex) -> Table:
     """The table model. Nothing is averaged silently: every cell says how many of the asked seeds it holds."""
     collected = tidy_rows(spec, declaration, published, index)
-    comparisons = compare(collected, spec.baselines)
+    baselines = dict.fromkeys(spec.baselines, declaration.baseline) if declaration.baseline else spec.baselines
+    comparisons = compare(collected, baselines)
     blocks = range(len(declaration.blocks()))
     panels = tuple(_panel(spec, declaration, number, collected, comparisons) for number in blocks)
     compared = [(collected[position], comparison) for position, comparison in comparisons.items()]
@@ -46,7 +47,7 @@ def build_table(spec: TableSpec, declaration: Declaration, published: Sequence[P
             statistics,
             *([rule(declaration.direction, declaration.tolerance, declaration.unit)] if judged else []),
             *notes(compared, [block.title for block in declaration.blocks()]),
-            *mcnemar_notes([item for item, _ in compared], spec.baselines, index),
+            *mcnemar_notes([item for item, _ in compared], baselines, index),
             *declaration.notes,
             *_incomplete(collected),
         ),

@@ -74,11 +74,12 @@ class Declaration(_Section):
         rows: the key of an entry that names its row.
         row_labels: texts for row names; a name without one stands for itself.
         stage, metric, measure: which records, which metric; `measure` is the record condition, by default the entry's.
+            `{group}` in a metric or measure, here and in columns and panels, stands for the group of the row.
         direction: whether a `lower` or a `higher` number is better.
         decimals: digits after the point in rendered tables (CSV files keep full precision).
         tolerance: smallest difference from the paper that counts, in `unit`.
         groups: titles of the groups of rows.
-        group_metrics: metric of the rows of a group, for groups that show another than the table's.
+        baseline: the variant that networks with a baseline are tested against in a table that does not show theirs.
         beyond_paper: a row without a published value is a network that the paper gives no number for; it is run all the
             same. Otherwise such a value is a dash in the paper, against which nothing is run.
         descriptions: role to description, for `kind: datasets`; the plan fills it in from the datasets' declarations.
@@ -99,7 +100,7 @@ class Declaration(_Section):
     decimals: Annotated[int, Field(ge=0, le=6)]
     tolerance: Annotated[float, Field(ge=0)]
     groups: dict[str, str] = {}
-    group_metrics: dict[str, str] = {}
+    baseline: str | None = None
     beyond_paper: bool = False
     columns: Annotated[list[Selector], Field(min_length=1)]
     panels: list[Panel] = []

@@ -9,8 +9,9 @@ from ltpa.tables.slots import Address
 from ltpa.tables.statistics import estimate
 
 FEWEST = 3  # seeds; with fewer a paired test has next to no power, and its p value misleads
+OTHERS = " (panels of other readings are corrected each by itself)"
 
-Place = tuple[int, str, str, str, str]
+Place = tuple[int, str, str, str, str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Comparison:
         n: seeds that both have a number for.
         delta: mean over these seeds of the network's number minus the baseline's; None for n = 0.
         p: of the two-sided paired t-test; None where it is withheld.
-        p_holm: `p` after Holm's correction for all tests of the table.
+        p_holm: `p` after Holm's correction for all tests of its family: the panels that carry verdicts together, each
+            secondary panel by itself.
     """
 
     baseline: str
@@ -61,25 +63,31 @@ def compare(collected: Sequence[SlotRows], baselines: Mapping[str, str]) -> dict
     """The comparisons of a table, by position in `collected`.
 
     A network's number is compared where the baseline's number for the same panel, source, target and condition stands
-    in the table too. Secondary panels are not tested.
+    in the table too.
     """
     by_variant = {
-        (_place(item), item.slot.entry.variant): item
-        for item in collected
-        if isinstance(item.address, Address) and not item.slot.secondary
+        (_place(item), item.slot.entry.variant): item for item in collected if isinstance(item.address, Address)
     }
     found: dict[int, Comparison] = {}
+    families: dict[int | None, list[int]] = {}
     for position, item in enumerate(collected):
-        if not isinstance(item.address, Address) or item.slot.secondary:
+        if not isinstance(item.address, Address):
             continue
         base = by_variant.get((_place(item), baselines.get(item.slot.entry.variant, "")))
         if base is not None:
             found[position] = _compare(item, base)
-    tested = [position for position, comparison in found.items() if comparison.p is not None]
-    corrected = holm([p for position in tested if (p := found[position].p) is not None])
-    for position, p in zip(tested, corrected, strict=True):
-        found[position] = dataclasses.replace(found[position], p_holm=p)
+            if found[position].p is not None:
+                families.setdefault(_family(item), []).append(position)
+    for tested in families.values():
+        corrected = holm([p for position in tested if (p := found[position].p) is not None])
+        for position, p in zip(tested, corrected, strict=True):
+            found[position] = dataclasses.replace(found[position], p_holm=p)
     return found
+
+
+def _family(item: SlotRows) -> int | None:
+    """Tests that are corrected together: other readings neither cost the headline its power nor lend it theirs."""
+    return item.slot.panel if item.slot.secondary else None
 
 
 def notes(items: Iterable[tuple[SlotRows, Comparison]], panels: Sequence[str]) -> list[str]:
@@ -93,10 +101,12 @@ def notes(items: Iterable[tuple[SlotRows, Comparison]], panels: Sequence[str]) -
     if all(comparison.n < FEWEST for _, comparison in listed):
         most = max(comparison.n for _, comparison in listed)
         return [f"Paired test against the baseline: withheld below {FEWEST} seeds; here are {most}."]
-    tests = sum(comparison.p is not None for _, comparison in listed)
+    tests = sum(comparison.p is not None for item, comparison in listed if not item.slot.secondary)
+    others = any(comparison.p is not None for item, comparison in listed if item.slot.secondary)
     lines = [
         f"Against the baseline: two-sided paired t-test over seeds, p after Holm's correction for the {tests} tests of "
-        f"this table; withheld below {FEWEST} common seeds, and where all differences are equal."
+        f"this table{OTHERS if others else ''}; withheld below {FEWEST} common seeds, and where all differences are "
+        "equal."
     ]
     grouped: dict[str, list[str]] = {}
     for item, comparison in listed:
@@ -108,7 +118,7 @@ def notes(items: Iterable[tuple[SlotRows, Comparison]], panels: Sequence[str]) -
 
 def _place(item: SlotRows) -> Place:
     entry = item.slot.entry
-    return item.slot.panel, item.slot.metric, entry.source, entry.target, entry.condition
+    return item.slot.panel, item.slot.metric, item.slot.measure, entry.source, entry.target, entry.condition
 
 
 def _compare(item: SlotRows, base: SlotRows) -> Comparison:

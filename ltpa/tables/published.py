@@ -3,12 +3,14 @@
 Columns: `table, group, variant, label, source, target, condition, value, sd, quoted, where`. `source` and `target` are
 roles (a dataset's name in the paper); `target` may carry a split (`stl10/test`) and is empty where a network is
 measured on its own dataset. `variant` is empty for rows that no network here produces. An empty `value` is a dash in
-the paper or, in a table declared `beyond_paper`, a number that the paper does not give. `quoted` is 1 for values that
-the paper itself quotes from other publications.
+the paper or, in a table declared `beyond_paper`, a number that the paper does not give; such a line may name several
+sources and conditions, with `|` between them, and stands for all their pairs. `quoted` is 1 for values that the paper
+itself quotes from other publications.
 """
 
 import csv
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,20 +78,32 @@ def _parse(rows: Iterator[list[str]], path: Path) -> Iterator[Published]:
         where = f"{path}, line {line}"
         if len(row) != len(COLUMNS):
             raise ConfigError(f"{where}: {len(row)} fields; there must be {len(COLUMNS)} (quote those with commas)")
-        fields = dict(zip(COLUMNS, row, strict=True))
-        entry = Published(
-            **{name: fields[name] for name in ("table", "group", "variant", "label", "source", "target", "condition")},
-            value=_number(fields["value"], f"{where}: value"),
+        for entry in _entries(dict(zip(COLUMNS, row, strict=True)), where):
+            _check(entry, where, path.stem)
+            key = (entry.label, entry.source, entry.target, entry.condition)
+            if key in seen:
+                cell = ", ".join(filter(None, key))
+                raise ConfigError(f"{where}: the same cell as line {seen[key]} ({cell}); keep one")
+            seen[key] = line
+            yield entry
+
+
+def _entries(fields: dict[str, str], where: str) -> Iterator[Published]:
+    """What one line stands for."""
+    value = _number(fields["value"], f"{where}: value")
+    pairs = list(itertools.product(fields["source"].split("|"), fields["condition"].split("|")))
+    if value is not None and len(pairs) > 1:
+        raise ConfigError(f"{where}: one value for {len(pairs)} cells; give each cell a line of its own")
+    for source, condition in pairs:
+        yield Published(
+            **{name: fields[name] for name in ("table", "group", "variant", "label", "target")},
+            source=source,
+            condition=condition,
+            value=value,
             sd=_number(fields["sd"], f"{where}: sd"),
             quoted=_flag(fields["quoted"], f"{where}: quoted"),
             where=fields["where"],
         )
-        _check(entry, where, path.stem)
-        key = (entry.label, entry.source, entry.target, entry.condition)
-        if key in seen:
-            raise ConfigError(f"{where}: the same cell as line {seen[key]} ({', '.join(filter(None, key))}); keep one")
-        seen[key] = line
-        yield entry
 
 
 def _check(entry: Published, where: str, table: str) -> None:

@@ -11,6 +11,7 @@ NOT_OURS = "no network of ours"
 QUOTED = "quoted"
 DASH = "not in the paper"
 NOT_IN_SCALE = "not in this scale"
+GROUP = "{group}"  # in a metric or measure: the group of the row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +68,10 @@ def place(declaration: Declaration, published: Sequence[Published]) -> list[Slot
                     panel=number,
                     column=fits[0],
                     entry=_unpublished(entry) if panel.beyond_paper else entry,
-                    metric=column.metric
-                    or panel.metric
-                    or declaration.group_metrics.get(entry.group, declaration.metric),
-                    measure=_first(column.measure, panel.measure, declaration.measure, entry.condition),
+                    metric=_of_group(entry, column.metric or panel.metric or declaration.metric),
+                    measure=_of_group(
+                        entry, _first(column.measure, panel.measure, declaration.measure, entry.condition)
+                    ),
                     secondary=panel.secondary or panel.beyond_paper,
                     dash=entry.value is None and not declaration.beyond_paper,
                 )
@@ -113,6 +114,10 @@ def resolve(
 
 def _unpublished(entry: Published) -> Published:
     return dataclasses.replace(entry, value=None, sd=None, where="no published value")
+
+
+def _of_group(entry: Published, text: str) -> str:
+    return text.replace(GROUP, entry.group)
 
 
 def _first(*texts: str | None) -> str:

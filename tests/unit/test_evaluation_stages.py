@@ -240,11 +240,13 @@ def test_segmentation_of_class_activation_maps_leaves_out_unknown_classes(result
 
 
 def test_maps(results):
-    record = run_stage(
-        results, "maps", "vgg-att2-concat-pc", [{"name": "toy"}], {"controls": ["centre"], "batch_size": 7}
-    )
+    variant = "vgg-att2-concat-pc"
+    targets = [{"name": "toy", "kind": "masks"}, {"name": "plain", "kind": "pointing"}]
+    protocol = {**segmentation_protocol(variant), "controls": ["centre"], "batch_size": 7}
+    record = run_stage(results, "maps", variant, targets, protocol)
     metrics = by_key(record)
-    kinds = ("attention_last", "attention_previous", "activation_last", "activation_previous", "gradcam", "centre")
+    networks = ("attention_last", "attention_previous", "activation_last", "activation_previous", "gradcam")
+    kinds = (*networks, "centre", "combined")
     assert {name for name, _, _ in metrics if "jaccard" in name} == {
         f"{kind}_{name}" for kind in kinds for name in ("jaccard_pct", "jaccard_all_pct")
     }
@@ -252,12 +254,24 @@ def test_maps(results):
         assert metrics["gradcam_jaccard_pct", "toy", subset].n == 10
     assert {condition for name, _, condition in metrics if name == "mass_in_mask_pct"} == set(kinds)
     assert metrics["pointing_chance_pct", "toy", "centre"].value == pytest.approx(100 / 16)
-    assert set(record.extra["toy"]["constant_maps"]) == set(kinds)
-    attention = by_key(run_stage(results, "segmentation", "vgg-att2-concat-pc", [
-        {"name": "toy", "kind": "masks", "class_ids": None}], segmentation_protocol("vgg-att2-concat-pc")))  # fmt: skip
-    for kind, level in (("attention_last", "conv13"), ("attention_previous", "conv10")):
-        expected = attention["pointing_pct", "toy", level].value
-        assert metrics["pointing_pct", "toy", kind].value == pytest.approx(expected)
+    assert set(record.extra["toy"]["constant_maps"]) == {*networks, "centre"}
+    assert record.extra["plain"] == {"skipped": "no masks or boxes"}
+    attention = by_key(run_stage(results, "segmentation", variant, [
+        {"name": "toy", "kind": "masks", "class_ids": None}], segmentation_protocol(variant)))  # fmt: skip
+    for kind, level in (("attention_last", "conv13"), ("attention_previous", "conv10"), ("combined", "combined")):
+        for name in (*MASK_METRICS, *BOX_METRICS):
+            assert metrics[name, "toy", kind].value == pytest.approx(attention[name, "toy", level].value)
+    for subset in CLASSES:
+        expected = attention["jaccard_pct", "toy", subset].value
+        assert metrics["combined_jaccard_pct", "toy", subset].value == pytest.approx(expected)
+
+
+def test_maps_where_boxes_alone_are_known(results):
+    boxed = dataclasses.replace(make_split(12, SIZE, 2), masks=None)
+    write_prepared(layout.data_dir(results, "actors"), "actors", CLASSES, {"test": boxed}, {})
+    record = run_stage(results, "maps", "vgg-gap", [{"name": "actors", "kind": "pointing"}], {})
+    assert {metric.name for metric in record.metrics} == set(BOX_METRICS)
+    assert by_key(record)["pointing_in_box_pct", "actors", "cam_predicted"].n == 12
 
 
 def test_a_network_that_gives_no_finite_numbers_is_named_by_its_file(results):
@@ -327,7 +341,7 @@ def test_a_network_trained_otherwise_is_refused(results):
          "plain has no masks"),
         ("segmentation", "vgg-gap", [{"name": "toy", "kind": "masks", "class_ids": [1]}],
          {"saliency": {"source": "cam"}}, ConfigError, "1 entries for 3 classes"),
-        ("maps", "vgg-gap", [{"name": "plain"}], {}, DataError, "plain has no masks"),
+        ("maps", "vgg-gap", [{"name": "plain", "kind": "masks"}], {}, DataError, "plain has no masks"),
         ("maps", "vgg-gap", [], {"controls": ["noise"]}, ConfigError, "control 'noise' is not known"),
         ("query", "vgg-gap", [{"name": "toy"}], {}, ModelError, "no attention maps"),
     ],

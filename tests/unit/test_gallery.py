@@ -248,10 +248,11 @@ def evaluate(results: Path, protocol: str, images: Path, *options: str, variant:
         ("fgsm", {"fooling_rate_pct", "adversarial_accuracy_pct"}),
         ("query", {"moved_mass_pct", "effective_rank"}),
         ("segmentation", {"jaccard_pct", "pointing_pct"}),
+        ("maps", {"gradcam_jaccard_pct", "combined_jaccard_pct", "pointing_pct"}),
     ],
 )
 def test_each_protocol_runs_on_a_folder(results: Path, pictures: Path, protocol, metrics, capsys):
-    options = ["--masks", str(pictures / "masks")] if protocol == "segmentation" else []
+    options = ["--masks", str(pictures / "masks")] if protocol in ("segmentation", "maps") else []
     assert evaluate(results, protocol, pictures / "images", *options) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["count"] == 12 and found["variant"] == PC and len(found["model_sha256"]) == 64
@@ -280,7 +281,7 @@ def test_what_a_folder_lacks_is_named(results: Path, pictures: Path, capsys: pyt
         ("transfer", pictures / "lone", [], "at least two"),
         ("segmentation", pictures / "images", masks, "masks/bee/3.png: no mask"),
         ("segmentation", pictures / "images", [], "--masks"),
-        ("query", pictures / "images", masks, "only segmentation"),
+        ("query", pictures / "images", masks, "only they take it"),
     ):
         assert evaluate(results, protocol, images, *options) != 0
         error = capsys.readouterr().err

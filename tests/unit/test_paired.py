@@ -94,6 +94,30 @@ def test_the_test_stands_below_the_table_and_in_the_csv(tmp_path):
     assert rows[1]["paired_p"] == rows[1]["paired_p_holm"] == ""
 
 
+def test_other_readings_are_tested_in_families_of_their_own(tmp_path):
+    """Nothing but the headline moves the headline's p values; here the other reading repeats its numbers."""
+    panels = [{"title": "Headline"}, {"title": "Again", "secondary": True}]
+    declared = support.declaration(layout="long", panels=panels)
+    made = spec()
+    table = build_table(made, declared, support.PUBLISHED, index_records(records(tmp_path), tmp_path, made))
+    assert any("for the 1 tests of this table (panels of other readings" in note for note in table.notes)
+    lines = [note for note in table.notes if note.startswith("VGG-att against VGG")]
+    assert [line.partition(": ")[2] for line in lines] == [
+        "cifar10 -2.00, n=3, p = 0.074; svhn -1.00, n=3, withheld"
+    ] * 2
+    assert "(Headline)" in lines[0] and "(Again)" in lines[1]
+
+
+def test_a_table_may_name_another_baseline(tmp_path):
+    made = spec(baselines={"vgg-att": "rn164"})
+    index = index_records(records(tmp_path), tmp_path, made)
+    named = build_table(made, support.declaration(baseline="vgg"), support.PUBLISHED, index)
+    assert any(note.startswith("VGG-att against VGG: cifar10 -2.00") for note in named.notes)
+    assert not any(
+        "against" in note for note in build_table(made, support.declaration(), support.PUBLISHED, index).notes
+    )
+
+
 def test_below_three_seeds_there_is_one_line_and_no_p(tmp_path):
     table = build(tmp_path, seeds=[0, 1])
     assert "Paired test against the baseline: withheld below 3 seeds; here are 2." in table.notes

@@ -30,7 +30,7 @@ def cells(table: str) -> dict[tuple[str, str, str, str], float | None]:
         ("figure6", 5 * 2, 0, 0),
         ("figure9", 7 * 3 + 9 * 3, 21, 3),
         ("extensions", 2 * 2, 0, 7 * 2),
-        ("maps", 0, 0, (2 * 4 + 3 * 7 + 1 + 3) * 3),
+        ("maps", 0, 0, (3 * 4 + 3 * 7 + 1 + 3) * 2 * (6 + 3)),
         ("query", 0, 0, 4 * 5),
     ],
 )
@@ -112,6 +112,8 @@ def test_every_declared_table_places_every_published_value():
         (GOOD.replace("small", "large"), "line 3: table is 'large'"),
         (GOOD.replace("Table 0", ""), "line 3: label and where"),
         (GOOD.replace("cifar10", "svhn"), "the same cell as line 2"),
+        (GOOD.replace("cifar10", "cifar10|cifar100"), "line 3: one value for 2 cells"),
+        (GOOD.replace("cifar10", "cifar10|svhn").replace("7.77,0.08", ","), "line 3: the same cell as line 2"),
     ],
 )
 def test_bad_line_is_named(tmp_path, line, message):
@@ -121,6 +123,13 @@ def test_bad_line_is_named(tmp_path, line, message):
         load_published(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_line_without_a_value_may_stand_for_several_cells(tmp_path):
+    path = tmp_path / "small.csv"
+    path.write_text(f"{HEADER}\nsmall,,vgg,VGG,cifar10|svhn,,a|b,,,0,no published value\n")
+    found = [(entry.source, entry.condition) for entry in load_published(path)]
+    assert found == [("cifar10", "a"), ("cifar10", "b"), ("svhn", "a"), ("svhn", "b")]
 
 
 @pytest.mark.parametrize(("text", "message"), [("a,b\n", "its columns are a,b"), (HEADER, "holds no values")])

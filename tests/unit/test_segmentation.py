@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from skimage.filters import threshold_otsu
 from skimage.transform import resize
 from sklearn.metrics import jaccard_score
@@ -11,7 +12,16 @@ from tiny_networks import linear_network, random_images
 
 from ltpa.core.errors import ConfigError, DataError, ModelError
 from ltpa.evaluation.saliency import Saliency, upsample
-from ltpa.evaluation.segmentation import box_masks, jaccard, mass_inside, min_max, otsu_masks, pointing_hits, score_maps
+from ltpa.evaluation.segmentation import (
+    box_masks,
+    jaccard,
+    mass_inside,
+    min_max,
+    otsu_masks,
+    otsu_thresholds,
+    pointing_hits,
+    score_maps,
+)
 from ltpa.stages.segmentation import pointing_metrics, subset_metrics
 
 BOTH = Saliency("attention", ("low", "high"), sqrt=True)
@@ -84,6 +94,19 @@ def test_a_missing_level_is_named():
 def test_otsu_masks_agree_with_scikit_image():
     maps = random_maps(20)
     np.testing.assert_array_equal(otsu_masks(maps), np.stack([each > threshold_otsu(each) for each in maps]))
+
+
+@given(
+    arrays(
+        np.float64,
+        st.tuples(st.integers(1, 4), st.integers(1, 12), st.integers(2, 12)),
+        elements=st.one_of(st.floats(0, 1), st.integers(-3, 300).map(lambda level: level / 256), st.just(1e-300)),
+    )
+)
+def test_otsu_thresholds_are_those_of_scikit_image_bit_for_bit(maps):
+    stretched = min_max(maps)
+    expected = [threshold_otsu(each) if each.any() else 1.0 for each in stretched]
+    assert otsu_thresholds(stretched).tolist() == expected
 
 
 @given(st.sampled_from([2.0**-9, 0.5, 2.0, 1024.0]), st.integers(-100, 100))
