@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 
 import torch
@@ -50,7 +51,16 @@ def _gpu(waiting: Callable[[], None]) -> Iterator[torch.device]:
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
     names = gpu_names()
-    with hold_slot(slot_folder(), names, _share(), waiting) as gpu:
+    told = False
+
+    def still_waiting() -> None:
+        nonlocal told
+        if not told:
+            print(f"waiting: other processes hold the {len(names)} GPUs of this machine", file=sys.stderr, flush=True)
+        told = True
+        waiting()
+
+    with hold_slot(slot_folder(), names, _share(), still_waiting) as gpu:
         yield torch.device("cuda", names.index(gpu))
 
 
