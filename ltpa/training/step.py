@@ -28,6 +28,7 @@ from ltpa.training.graph import StepGraph
 from ltpa.training.precision import autocast, tensor_cores
 from ltpa.training.recipe import Recipe
 from ltpa.training.schedule import epoch_rate, step_rate
+from ltpa.training.sgd import SGD
 
 # Steps handed to a GPU ahead of the one it works on; a request to stop is honoured within so many.
 IN_FLIGHT = 8
@@ -52,12 +53,12 @@ class Stepper:
         self._chosen = torch.zeros(recipe.batch_size, dtype=torch.int64, device=self.device)
         self._mirrored = torch.zeros(recipe.batch_size, dtype=torch.bool, device=self.device)
         self._offset = torch.zeros(2, dtype=torch.int64, device=self.device)
-        self._rate = torch.zeros((), device=self.device)
+        self._rate = torch.zeros((), device=self.device)  # read by an update that is fused
+        self._told_rate = 0.0
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._wrong = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.optimizer = torch.optim.SGD(
+        self.optimizer = SGD(
             model.parameters(),
-            lr=self._rate if recipe.fused else 0.0,
             momentum=recipe.momentum,
             dampening=recipe.dampening,
             nesterov=recipe.nesterov,
@@ -84,7 +85,7 @@ class Stepper:
             torch.manual_seed(derive(self.seed, "dropout", epoch))
             changed = epoch > 1 and epoch_rate(self.recipe, epoch) != epoch_rate(self.recipe, epoch - 1)
             if self.recipe.reset_momentum and changed:
-                self.optimizer.state.clear()
+                self.optimizer.reset()
                 self._forget_graph()
 
     def take(self, epoch: int, step: int) -> None:
@@ -97,7 +98,7 @@ class Stepper:
         if self.recipe.fused:
             self._rate.fill_(rate)
         else:
-            self.optimizer.param_groups[0]["lr"] = rate
+            self._told_rate = rate
         if self._graph is None:
             self._compute()
         else:
@@ -119,7 +120,7 @@ class Stepper:
         """All that the remaining steps depend on, apart from the network's own state: tensors and plain values."""
         loss_sum, wrong = self.totals()
         return {
-            "momentum": self.optimizer.state_dict()["state"],
+            "velocities": self.optimizer.velocities,
             "rng": torch.get_rng_state(),
             "gpu_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "loss_sum": loss_sum,
@@ -128,10 +129,7 @@ class Stepper:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave; the network's own state must have been put back before."""
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state["momentum"], "param_groups": groups})
-        if self.recipe.fused:  # loading makes a copy of the rate; the update must read ours
-            self.optimizer.param_groups[0]["lr"] = self._rate
+        self.optimizer.load(state["velocities"])
         self._forget_graph()
         torch.set_rng_state(state["rng"])
         if self.device.type == "cuda":
@@ -144,14 +142,14 @@ class Stepper:
 
     def _compute(self) -> None:
         """The step itself. All it reads and writes stays in place, and nothing in it waits for the device."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         with tensor_cores(self.recipe.precision == "tf32"):
             with autocast(self.recipe.precision, self.device):
                 loss, wrong = self._losses(
                     self.model, self.recipe, self.train, self._chosen, self._mirrored, self._offset
                 )
             loss.backward()
-        self.optimizer.step()
+        self.optimizer.step(self._rate if self.recipe.fused else self._told_rate)
         self._loss_sum.add_(loss.detach())
         self._wrong.add_(wrong)
 

@@ -111,8 +111,6 @@ class Server:
 
 def serve() -> None:
     """Answer requests until there are no more: `run` gives a process id, `wait` an exit code."""
-    import torch._dynamo  # noqa: F401 -- the optimiser imports it at its first step
-
     import ltpa.cli
     import ltpa.stages.train  # noqa: F401
     from ltpa.__main__ import run

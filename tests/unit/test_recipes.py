@@ -127,8 +127,8 @@ def test_momentum_is_forgotten_where_the_rate_drops(tmp_path, reset):
     fresh = []
 
     def look():
-        weight = model.linear.weight
-        fresh.append(torch.equal(trainer.stepper.optimizer.state[weight]["momentum_buffer"], weight.grad))
+        velocity, weight = trainer.stepper.optimizer.velocities[0], model.linear.weight
+        fresh.append(torch.equal(velocity, weight.grad))
         return False
 
     recipe = Recipe.from_dict({**values, "schedule": schedule})

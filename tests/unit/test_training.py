@@ -17,6 +17,7 @@ from ltpa.training.augment import Draws, crop, flip
 from ltpa.training.engine import Diverged, Interrupted, Trainer
 from ltpa.training.recipe import Recipe
 from ltpa.training.schedule import epoch_rate, step_rate
+from ltpa.training.sgd import SGD
 
 
 class SmallNet(nn.Module):
@@ -223,7 +224,7 @@ def test_dampened_rate_one_follows_torch7_over_500_steps():
     matrix = generator.normal(size=(6, 6)) / 10
     w = generator.normal(size=6)
     weight = nn.Parameter(torch.tensor(w))
-    optimizer = torch.optim.SGD([weight], lr=1.0, momentum=0.9, dampening=0.9, weight_decay=5e-4)
+    optimizer = SGD([weight], momentum=0.9, dampening=0.9, weight_decay=5e-4)
     r = recipe(lr=1.0, lr_decay=1e-7, schedule={"kind": "constant"})
     v = None
     for step in range(500):
@@ -231,10 +232,9 @@ def test_dampened_rate_one_follows_torch7_over_500_steps():
         d = matrix.T @ (matrix @ w) + 5e-4 * w
         v = d if v is None else 0.9 * v + 0.1 * d
         w = w - rate * v
-        optimizer.param_groups[0]["lr"] = rate
         optimizer.zero_grad()
         (0.5 * (torch.tensor(matrix) @ weight).square().sum()).backward()
-        optimizer.step()
+        optimizer.step(rate)
     assert np.abs(weight.detach().numpy() - w).max() < 1e-14
 
 

@@ -26,6 +26,7 @@ CONFIG = {
     "jobs": {"seeds_per_job": 1, "gpus": 1, "track": False},
     "recipes": {"vgg": {"default": "vgg-crowded"}},
 }
+SNAKEMAKE = [sys.executable, "-m", "snakemake", "--configfile", "crowded.yaml", "--cores", "8"]
 MADE_UP = {
     "if not torch.cuda.is_available():": "if False:",
     'yield torch.device("cuda", names.index(gpu))': 'yield from _held(torch.device("cpu"))',
@@ -62,8 +63,7 @@ def test_eight_cores_never_crowd_one_gpu(tmp_path):
         recipes.write("\nvgg-crowded: {epochs: 1, batch_size: 32, lr: 0.02, flip: none}\n")
     log = tmp_path / "held"
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--configfile", "crowded.yaml", "--cores", "8"]
-        + ["--resources", "gpu=8", "--", "table1"],  # the profile's gpu=1 would let Snakemake start one at a time
+        [*SNAKEMAKE, "--resources", "gpu=8", "--", "table1"],  # the profile's gpu=1 lets one job start at a time
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": "", "HELD_LOG": str(log), "OMP_NUM_THREADS": "1"},
         text=True,
