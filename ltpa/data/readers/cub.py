@@ -1,13 +1,11 @@
-"""CUB-200-2011: text files that number the images and give class, split and box of each, and where its parts are."""
+"""CUB-200-2011: text files that number the images and give class, split and box of each."""
 
-import math
 from pathlib import Path
 
 from ltpa.core.errors import DataError
 from ltpa.data.listing import Listing
+from ltpa.data.readers.cub_parts import heads_in
 from ltpa.data.source import Source
-
-HEAD_PARTS = (2, 5, 6, 7, 10, 11, 15)  # beak, crown, forehead, left eye, nape, right eye, throat
 
 
 def read(root: Path, source: Source) -> dict[str, Listing]:
@@ -24,7 +22,7 @@ def read(root: Path, source: Source) -> dict[str, Listing]:
         if table.keys() != images.keys():
             raise DataError(f"{folder / name}.txt: numbers other images than images.txt does; extract it anew")
     source.check_classes(folder / "classes.txt", list(_table(folder / "classes.txt").values()))
-    heads = _heads(folder / "parts" / "part_locs.txt", images) if source.options.parts == "head" else {}
+    heads = heads_in(folder / "parts" / "part_locs.txt", images) if source.options.parts == "head" else {}
     listings = {}
     for split, flag in (("train", "1"), ("test", "0")):
         chosen = [number for number in images if in_train[number] == flag]
@@ -37,32 +35,6 @@ def read(root: Path, source: Source) -> dict[str, Listing]:
             parts=[heads[number] for number in chosen] if heads else None,
         )
     return {split: listings[split] for split in source.splits}
-
-
-def _heads(path: Path, images: dict[str, str]) -> dict[str, list[float]]:
-    """Box around the pixels of the visible head parts of each image, not numbers where none is visible.
-
-    Raises:
-        DataError: there is no such file, or it is not about these images.
-    """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; extract the dataset's archives anew, or set option parts to none")
-    points: dict[str, list[tuple[float, float]]] = {number: [] for number in images}
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            number, part, x, y, visible = line.split()
-            if visible == "1" and int(part) in HEAD_PARTS:
-                points[number].append((float(x), float(y)))
-    except (KeyError, ValueError) as error:
-        raise DataError(f"{path}: not a list of parts of these images ({error}); extract it anew") from error
-    return {number: _around(places) for number, places in points.items()}
-
-
-def _around(places: list[tuple[float, float]]) -> list[float]:
-    if not places:
-        return [math.nan] * 4
-    xs, ys = zip(*places, strict=True)
-    return [min(xs) - 0.5, min(ys) - 0.5, max(xs) + 0.5, max(ys) + 0.5]
 
 
 def _table(path: Path) -> dict[str, str]:
