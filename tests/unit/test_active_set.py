@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.svm import LinearSVC
 
-from ltpa.evaluation import active_set
+from ltpa.evaluation import active_common, active_dual, active_primal, active_set
 from ltpa.evaluation.active_set import fit
 
 
@@ -55,7 +55,7 @@ def test_the_optimum_is_that_of_liblinear(name):
     (points, labels, train), primal = CASES[name]
     fits = fit(points, labels, train, 1.0)
     assert fits.primal == primal
-    assert fits.gaps.max() <= active_set.TOLERANCE
+    assert fits.gaps.max() <= active_common.TOLERANCE
     assert worst_gap(fits, points, labels, train, 1.0) < 1e-8
     for fold, rows in enumerate(train.numpy()):
         reference = LinearSVC(dual=points.shape[1] > rows.sum(), tol=1e-9, max_iter=200_000, random_state=0)
@@ -86,7 +86,7 @@ def test_every_solution_meets_its_optimality_condition(count, features, classes,
     points, labels, train = problem(count, features, classes, seed=seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(active_set, "SMALL", 0 if dual else 256)
-        patch.setattr(active_set, "FIRST_ROWS", 5)
+        patch.setattr(active_dual, "FIRST_ROWS", 5)
         fits = fit(points, labels, train, C)
     assert worst_gap(fits, points, labels, train, C) < 1e-8
 
@@ -95,7 +95,8 @@ def test_every_solution_meets_its_optimality_condition(count, features, classes,
 def test_cut_steps_reach_the_same_optimum(monkeypatch, small):
     points, labels, train = problem(200, 40, 3, spread=2)
     whole = fit(points, labels, train, 1.0)
-    monkeypatch.setattr(active_set, "WHOLE_STEPS", 0)
+    for form in (active_dual, active_primal):
+        monkeypatch.setattr(form, "WHOLE_STEPS", 0)
     monkeypatch.setattr(active_set, "SMALL", small)
     cut = fit(points, labels, train, 1.0)
     np.testing.assert_allclose(cut.weights, whole.weights, rtol=1e-6, atol=1e-9)
@@ -105,7 +106,7 @@ def test_lanes_groups_and_threads_change_nothing(monkeypatch):
     points, labels, train = problem(300, 40, 6, spread=3)
     monkeypatch.setattr(active_set, "SMALL", 0)
     alone = fit(points, labels, train, 1.0)
-    monkeypatch.setattr(active_set, "LANES", {"cpu": 7})
+    monkeypatch.setattr(active_common, "LANES", {"cpu": 7})
     monkeypatch.setattr(active_set, "GROUP", {"cpu": 4})
     together = fit(points, labels, train, 1.0, threads=2)
     np.testing.assert_allclose(together.weights, alone.weights, rtol=1e-9, atol=1e-12)
