@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ltpa.core.errors import DataError
 from ltpa.data.source import Options
 
 if TYPE_CHECKING:
@@ -90,18 +91,25 @@ def whole_pixels(box: Box, width: int, height: int) -> tuple[int, int, int, int]
     return left, top, right, bottom
 
 
-def load_mask(path: Path, box: Box | None, size: int | None) -> np.ndarray:
+def load_mask(path: Path, box: Box | None, size: int | None, of: tuple[int, int]) -> np.ndarray:
     """Mask (size, size) uint8 of an image file: 1 where the nearest stored pixel is non-zero in any channel.
 
     Without a `size` it keeps the height and width it is stored at, or those of the box.
 
+    Args:
+        of: width and height that the image of this mask is stored at.
+
     Raises:
+        DataError: the mask has another size.
         Exception: as `load_image`.
     """
     from PIL import Image
 
     with Image.open(path) as picture:
         stored = np.asarray(picture.convert("RGBA" if picture.mode in ("P", "PA") else picture.mode))
+    if stored.shape[1::-1] != of:
+        sizes = " and ".join("{} × {}".format(*size) for size in (stored.shape[1::-1], of))
+        raise DataError(f"{path}: mask and image differ in size ({sizes}); a mask must have its image's")
     colours = stored[..., :3] if stored.ndim == 3 else stored[..., None]
     marked = Image.fromarray((colours > 0).any(axis=2).astype(np.uint8))
     shown = (0, 0, *marked.size) if box is None else whole_pixels(box, *marked.size)

@@ -131,7 +131,9 @@ def _decode(listing: Listing, source: Source, rows: range) -> _Block:
         try:
             images[place], stored = load_image(listing.images[row], box, size, options)
             if listing.masks is not None:
-                block.masks.append(load_mask(listing.masks[row], box, source.mask_size))
+                block.masks.append(load_mask(listing.masks[row], box, source.mask_size, stored))
+        except DataError:
+            raise
         except FileNotFoundError as error:
             raise DataError(f"{error.filename}: missing; extract the archives of {source.name} anew") from error
         except Exception as error:  # Pillow raises whatever its decoders stumble over

@@ -167,8 +167,10 @@ def _check(features: np.ndarray, labels: np.ndarray, folds: int, dataset: str, i
     if len(classes) < 2:
         raise DataError(f"dataset {dataset}: {len(classes)} class; a classifier needs images of at least two")
     if counts.min() < folds:
+        rarest = classes[counts.argmin()]
+        first = "" if ids is None else f" (the first is {ids[labels == rarest][0]})"
         raise DataError(
-            f"dataset {dataset}: class {classes[counts.argmin()]} has {counts.min()} images for {folds} folds; "
+            f"dataset {dataset}: class {rarest} has {counts.min()} images for {folds} folds{first}; "
             "use fewer folds or more images"
         )
 

@@ -113,15 +113,19 @@ def _list(folder: Path, masks: Path | None) -> tuple[list[str], Listing]:
         labels = [0] * len(names)
     if not names:
         raise DataError(f"{folder}: no images (jpg, jpeg, png, bmp, gif) here or in folders in it")
-    found = None if masks is None else [_mask(masks, name) for name in names]
+    found = None if masks is None else _masks(masks, folder, names)
     return classes, Listing([folder / name for name in names], labels, names, masks=found)
 
 
-def _mask(masks: Path, name: str) -> Path:
-    path = (masks / name).with_suffix(".png")
-    if not path.is_file():
-        raise DataError(f"{path}: no mask for image {name}; add it, or take the image out")
-    return path
+def _masks(folder: Path, images: Path, names: list[str]) -> list[Path]:
+    """The masks of the images called `names`, each of which has one; there are no others."""
+    found = [(folder / name).with_suffix(".png") for name in names]
+    for path, name in zip(found, names, strict=True):
+        if not path.is_file():
+            raise DataError(f"{path}: no mask for image {name}; add it, or take the image out")
+    if more := sorted(set(folder.rglob("*.png")) - set(found)):
+        raise DataError(f"{more[0]}: a mask without an image in {images}; add the image, or take the mask out")
+    return found
 
 
 def _decode(name: str, classes: list[str], listing: Listing, size: int, scratch: Path) -> PreparedDataset:

@@ -241,7 +241,7 @@ def objectdiscovery(folder):
     base, content, number = "ObjectDiscovery-data/Data", {}, 0
     for subset in ("Airplane100", "Car100", "Horse100"):
         for stem, mode, (height, width) in OBJECT_DISCOVERY_MASKS:
-            content[f"{base}/{subset}/{stem}.jpg"] = picture(number, height, width)
+            content[f"{base}/{subset}/{stem}.jpg"] = picture(number, width, height)
             mask = np.zeros((height, width), np.uint8)
             mask[: height // 2, : width // 2] = 0 if (subset, stem) == ("Car100", "0005") else 255
             stream = io.BytesIO()

@@ -115,7 +115,7 @@ def test_masks_mark_any_channel_and_do_not_invent_values(tmp_path):
     pixels[:5, :10, 2] = 3
     for mode in ("RGB", "P"):
         Image.fromarray(pixels).convert(mode, palette=Image.Palette.ADAPTIVE).save(tmp_path / "mask.png")
-        found = load_mask(tmp_path / "mask.png", None, 8)
+        found = load_mask(tmp_path / "mask.png", None, 8, (20, 10))
         np.testing.assert_array_equal(found, np.kron([[1, 0], [0, 0]], np.ones((4, 4))))
 
 

@@ -1,6 +1,7 @@
 """Figures of images and maps, pictures of a user, and one protocol on a folder: what comes out, what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -275,11 +276,33 @@ def test_what_a_folder_lacks_is_named(results: Path, pictures: Path, capsys: pyt
     Image.fromarray(pixels(1, 20)[0]).save(lone / "0.png")
     (pictures / "masks" / "bee" / "3.png").unlink()
     masks = ["--masks", str(pictures / "masks")]
+    alone, small = pictures / "alone", pictures / "small"
+    for folder in (alone, small):
+        shutil.copytree(pictures / "images", folder / "images")
+        shutil.copytree(pictures / "masks", folder / "masks")
+        shutil.copy(folder / "masks" / "bee" / "2.png", folder / "masks" / "bee" / "3.png")
+    shutil.copy(alone / "masks" / "bee" / "2.png", alone / "masks" / "bee" / "99.png")
+    Image.fromarray(pixels(1, 7)[0]).save(small / "masks" / "ant" / "1.png")
+    shutil.copytree(pictures / "images", pictures / "few")
+    for number in (3, 4, 5):
+        (pictures / "few" / "bee" / f"{number}.png").unlink()
+    broken = pictures / "broken" / "ant"
+    broken.mkdir(parents=True)
+    (broken / "torn.jpg").write_bytes(b"not a picture")
     for protocol, images, options, words in (
         ("fgsm", empty, [], "no images"),
         ("fgsm", pictures / "nowhere", [], "no such folder"),
         ("transfer", pictures / "lone", [], "at least two"),
+        ("transfer", pictures / "few", [], "class 1 has 3 images for 5 folds (the first is bee/0.png)"),
         ("segmentation", pictures / "images", masks, "masks/bee/3.png: no mask"),
+        ("segmentation", alone / "images", ["--masks", str(alone / "masks")], "bee/99.png: a mask without an image"),
+        (
+            "maps",
+            small / "images",
+            ["--masks", str(small / "masks")],
+            "ant/1.png: mask and image differ in size (7 × 7 and",
+        ),
+        ("fgsm", pictures / "broken", [], "torn.jpg: cannot be decoded"),
         ("segmentation", pictures / "images", [], "--masks"),
         ("query", pictures / "images", masks, "only they take it"),
     ):
