@@ -116,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     attend.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     attend.add_argument("--model", type=Path, required=True, help="a trained network, model.safetensors")
     attend.add_argument("--query", type=Path, metavar="IMAGE", help="take the global vector from this picture")
+    attend.add_argument("--format", nargs="+", choices=["png", "svg", "pdf"], default=["png"], help="default: png")
     attend.add_argument("--output", type=Path, default=Path("attended"), metavar="DIR", help="default: attended")
 
     evaluate = command("evaluate", _evaluate_folder, "run one protocol on one network and a folder of images")
@@ -272,7 +273,7 @@ def _patches(options: argparse.Namespace) -> None:
 def _attend(options: argparse.Namespace) -> None:
     from ltpa.stages.attend import attend
 
-    for line in attend(options.images, options.model, options.output, options.query):
+    for line in attend(options.images, options.model, options.output, options.query, options.format):
         print(line)
 
 

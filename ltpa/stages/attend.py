@@ -9,6 +9,7 @@ import numpy as np
 from ltpa.core.errors import DataError, ModelError
 from ltpa.evaluation.inference import attention_maps, class_probabilities
 from ltpa.evaluation.saliency import CAM, Saliency, upsample
+from ltpa.evaluation.segmentation import otsu_masks
 from ltpa.models.variants import declared_variants
 from ltpa.report.gallery import Cell, draw_gallery
 
@@ -16,12 +17,20 @@ if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
 
 
-def attend(pictures: Sequence[Path], model_path: Path, output: Path, query: Path | None = None) -> Iterator[str]:
+def attend(
+    pictures: Sequence[Path],
+    model_path: Path,
+    output: Path,
+    query: Path | None = None,
+    formats: Sequence[str] = ("png",),
+) -> Iterator[str]:
     """Write `<stem>-attention.png` into `output` for each picture and yield a line about it.
 
-    The network sees the picture squashed to its input size; maps are upsampled to the picture's own size.
+    The network sees the picture squashed to its input size; maps are upsampled to the picture's own size. Each is laid
+    over the picture, and the last one, which is the combined map where there is one, is shown cut by Otsu's threshold.
 
     Args:
+        formats: what to write, of png, svg and pdf.
         query: a picture whose global vector takes the place of each picture's own (paper appendix A.5).
 
     Raises:
@@ -40,10 +49,12 @@ def attend(pictures: Sequence[Path], model_path: Path, output: Path, query: Path
         probabilities = class_probabilities(model, image[None], 1)[0]
         best = int(probabilities.argmax())
         seen = f"{model.metadata['classes'][best]} ({100 * probabilities[best]:.1f} %)"
-        target = Path(output) / f"{path.stem}-attention.png"
-        cells = [Cell(image, caption=f"seen as {seen}"), *(Cell(image, saliency=each) for each in maps.values())]
-        draw_gallery([target], [path.name, *maps], [model.metadata["variant"]], [cells])
-        yield f"{target}: {path.name} is seen as {seen}"
+        targets = [Path(output) / f"{path.stem}-attention.{suffix}" for suffix in formats]
+        overlays = [Cell(image, saliency=each) for each in maps.values()]
+        mask = Cell(otsu_masks(list(maps.values())[-1][None])[0])
+        cells = [Cell(image, caption=f"seen as {seen}"), *overlays, mask]
+        draw_gallery(targets, [path.name, *maps, "Otsu"], [model.metadata["variant"]], [cells])
+        yield f"{', '.join(map(str, targets))}: {path.name} is seen as {seen}"
 
 
 def _maps(model: "AttentionClassifier", image: np.ndarray, query: np.ndarray | None) -> dict[str, np.ndarray]:

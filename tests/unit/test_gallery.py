@@ -19,6 +19,7 @@ from ltpa.data.arrays import Split, write_prepared
 from ltpa.data.normalise import fit_normaliser
 from ltpa.evaluation.inference import attention_maps
 from ltpa.evaluation.saliency import upsample
+from ltpa.evaluation.segmentation import otsu_masks
 from ltpa.models import create_model, load, save_model
 from ltpa.plan import Plan, gallery
 from ltpa.plan.schema import FigureEntry, check_entries
@@ -207,7 +208,8 @@ def test_attend_lays_maps_over_a_picture_at_its_own_size(results: Path, pictures
     monkeypatch.setattr(attend_stage, "draw_gallery", lambda paths, titles, labels, rows: drawn.extend(rows))
     (line,) = attend_stage.attend([picture], Path(model_path(results)), pictures / "out")
     assert "wide.png is seen as" in line
-    assert [cell.saliency.shape for cell in drawn[0][1:]] == [(30, 60)] * 3
+    assert [cell.saliency.shape for cell in drawn[0][1:-1]] == [(30, 60)] * 3
+    np.testing.assert_array_equal(drawn[0][-1].image, otsu_masks(drawn[0][-2].saliency[None])[0])
     attention = drawn[0][1].saliency
     model = load(model_path(results))
     own = attention_maps(model, np.asarray(Image.open(picture))[None], 1)["conv10"]
@@ -220,6 +222,10 @@ def test_attend_as_a_user_types_it(results: Path, pictures: Path, capsys: pytest
     assert main(["attend", *images, "--model", model_path(results), "--output", str(out)]) == 0
     assert sorted(path.name for path in out.iterdir()) == ["0-attention.png", "1-attention.png"]
     assert main(["attend", images[0], "--model", model_path(results, GAP), "--output", str(out / "gap")]) == 0
+    assert (
+        main(["attend", images[0], "--model", model_path(results), "--output", str(out), "--format", "svg", "pdf"]) == 0
+    )
+    assert {path.suffix for path in out.glob("0-*")} == {".png", ".svg", ".pdf"}
     capsys.readouterr()
     query = ["--query", images[1]]
     assert main(["attend", images[0], "--model", model_path(results, GAP), *query]) == 5

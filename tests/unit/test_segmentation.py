@@ -158,6 +158,20 @@ def test_scores_of_a_perfect_and_a_constant_map():
     np.testing.assert_allclose(scores.area, 9 / 64)
 
 
+def test_objects_of_one_pixel_and_images_of_one_pixel():
+    maps = np.zeros((2, 5, 7))
+    maps[:, 2, 3] = 3
+    maps[:, 0, 0] = 1
+    masks = np.zeros((2, 5, 7), dtype=np.uint8)
+    masks[0, 2, 3] = masks[1, 4, 6] = 1
+    scores = score_maps({"low": maps}, masks, Saliency("attention", ("low",)))
+    assert scores.jaccard["combined"].tolist() == [1, 0]
+    assert scores.pointing["low"].tolist() == [1, 0]
+    assert scores.mass["low"].tolist() == [0.75, 0]
+    alone = score_maps({"low": maps[:1]}, np.ones((1, 1, 1), dtype=np.uint8), None)
+    assert (alone.jaccard["low"], alone.pointing["low"], alone.constant) == ([0], [1], [True])
+
+
 def test_boxes_cover_the_pixels_whose_centres_they_hold():
     boxes = np.array([[1, 0, 3, 2], [0.4, 0.6, 2.5, 4], [2, 2, 2, 2], [-5, -5, 9, 9]], dtype=np.float32)
     masks = box_masks(boxes, 4)
