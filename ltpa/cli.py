@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     extract.add_argument("--show", type=int, metavar="N", help="only draw the boxes of N test images, by rank")
     _add_spec_options(extract)
+    extract.add_argument("--more-specs", nargs="+", default=[], metavar="SPEC", help="specs of further sources")
 
     cli_twostream.add_commands(command("twostream", _plan, "the two-stream network and its rows"), load_plan, _seed)
 
@@ -260,7 +261,9 @@ def _patches(options: argparse.Namespace) -> None:
 
     spec, results = _resolve(options, EvaluationSpec, lambda plan: plan.patch_spec(options.dataset, options.source))
     if options.show is None and not options.quality:
-        importlib.import_module("ltpa.stages.patches").run(spec, results, options.seeds)
+        stage = importlib.import_module("ltpa.stages.patches")
+        for each in (spec, *map(EvaluationSpec.from_json, options.more_specs)):
+            stage.run(each, results, options.seeds)
         return
     from ltpa.stages import patch_pictures
 

@@ -32,7 +32,7 @@ def add_commands(
         command.add_argument("dataset", nargs="?", help="a name from config/datasets.yaml or config/datasets/")
         command.add_argument("--seed", "--seeds", dest="seeds", type=seed, nargs="+", default=[0])
         command.add_argument("--config", "--configfile", type=Path, help="default: config/config.yaml")
-        command.add_argument("--spec", help="the job's spec instead of names: JSON, or @FILE")
+        command.add_argument("--spec", nargs="+", help="specs instead of names: JSON, or @FILE")
         command.add_argument("--results", type=Path, help="folder of the scale (default: results/<scale>)")
         if name == "train":
             command.add_argument(
@@ -48,12 +48,12 @@ def add_commands(
     count.add_argument("--classes", type=int, default=200)
 
 
-def _resolve(options: argparse.Namespace, kind: type, method: str) -> tuple[Any, Path]:
-    """Spec and results folder: given by `--spec` and `--results`, or made from names by a method of the plan's part."""
+def _resolve(options: argparse.Namespace, kind: type, method: str) -> tuple[list[Any], Path]:
+    """Specs and results folder: given by `--spec` and `--results`, or made from names by a method of the plan."""
     if options.spec:
         if options.results is None:
             raise ConfigError("--spec goes with --results DIR")
-        return kind.from_json(options.spec), options.results  # type: ignore[attr-defined]
+        return [kind.from_json(text) for text in options.spec], options.results  # type: ignore[attr-defined]
     plan = options.load_plan(options)
     for key, known in (("row", plan.config.twostream.rows), ("dataset", plan.config.datasets)):
         name = getattr(options, key)
@@ -62,7 +62,7 @@ def _resolve(options: argparse.Namespace, kind: type, method: str) -> tuple[Any,
 
             text = unknown_name(key, name, known) if name and known else f"name a {key}; known: {', '.join(known)}"
             raise ConfigError(f"{text} (of {plan.source})")
-    return getattr(plan.twostream, method)(options.dataset, options.row), options.results or plan.results
+    return [getattr(plan.twostream, method)(options.dataset, options.row)], options.results or plan.results
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -71,26 +71,30 @@ def _train(options: argparse.Namespace) -> None:
     from ltpa.report.progress import TrainingProgress
 
     with stop_requests(options.max_seconds) as stop:
-        spec, results = _resolve(options, TwoStreamSpec, "training_spec")
+        specs, results = _resolve(options, TwoStreamSpec, "training_spec")
         stage = importlib.import_module("ltpa.stages.twostream")
-        with TrainingProgress(f"{spec.variant} on {spec.dataset}", spec.recipe["epochs"]) as shown:
-            stage.run(spec, results, options.seeds, stop, options.tolerate_failure, shown.epoch)
+        for spec in specs:
+            with TrainingProgress(f"{spec.variant} on {spec.dataset}", spec.recipe["epochs"]) as shown:
+                stage.run(spec, results, options.seeds, stop, options.tolerate_failure, shown.epoch)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     from ltpa.core.specs import EvaluationSpec
 
-    spec, results = _resolve(options, EvaluationSpec, "evaluation_spec")
-    importlib.import_module("ltpa.stages.finegrained").run(spec, results, options.seeds)
+    specs, results = _resolve(options, EvaluationSpec, "evaluation_spec")
+    stage = importlib.import_module("ltpa.stages.finegrained")
+    for spec in specs:
+        stage.run(spec, results, options.seeds)
 
 
 def _show(options: argparse.Namespace) -> None:
     from ltpa.core.specs import TwoStreamSpec
 
-    spec, results = _resolve(options, TwoStreamSpec, "training_spec")
+    specs, results = _resolve(options, TwoStreamSpec, "training_spec")
     stage = importlib.import_module("ltpa.stages.step_pictures")
-    for seed in options.seeds:
-        print(stage.draw(spec, results, seed, options.images))
+    for spec in specs:
+        for seed in options.seeds:
+            print(stage.draw(spec, results, seed, options.images))
 
 
 def _count(options: argparse.Namespace) -> None:

@@ -45,12 +45,14 @@ class Jobs(_Section):
 
     `mem_mb` and `minutes` are what a job asks of a scheduler; attempt n asks for n times as much, at most `max_growth`
     times. `seeds_per_evaluation` is `seeds_per_job` where it is not given.
+    `rows_per_job` is how many rows of the two-stream network one job trains or evaluates on a dataset.
     `gpu_share` is how many processes may use one GPU at a time; it changes no result.
     """
 
     threads: Positive = 1
     seeds_per_job: Positive = 1
     seeds_per_evaluation: Positive | None = None
+    rows_per_job: Positive = 1
     mem_mb: Positive = 2000
     minutes: Minutes = Minutes()
     max_growth: Positive = 3
@@ -215,14 +217,18 @@ class TwoStream(_Section):
 
 
 class Checks(_Section):
-    """What the pipeline asserts about its own results."""
+    """What the pipeline asserts about its own results.
+
+    `local_beats`, by dataset and row: the row's local stream must be right oftener than its global one on patches that
+    hold the part, and than the local streams of the rows listed, its controls.
+    """
 
     max_error_of_chance: Annotated[float, Field(gt=0, le=1)] = 0.5
     max_error_of_chance_elsewhere: Annotated[float, Field(gt=0, le=1)] = 0.75
     min_pointing_over_chance: Annotated[float, Field(ge=0)] = 1.2
     query_pc_max: Annotated[float, Field(ge=0)] = 1e-4
     max_twostream_error_of_chance: Annotated[float, Field(gt=0, le=1)] = 0.9
-    local_beats_global: dict[str, list[str]] = {}
+    local_beats: dict[str, dict[str, list[str]]] = {}
 
 
 class Protocols(_Section):

@@ -6,6 +6,7 @@ RECORD = "result.json"
 MODEL = "model.safetensors"
 HISTORY = "history.csv"
 BOXES = "boxes.parquet"
+BOXES_SIDECAR = "boxes.json"
 MANIFEST = "manifest.json"
 FIGURE_SUFFIXES = ("png", "svg", "pdf")
 TABLE_SUFFIXES = ("csv", "md", "tex", "html")

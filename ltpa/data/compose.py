@@ -8,7 +8,7 @@ from ltpa.data import textures
 from ltpa.data.arrays import Split
 from ltpa.data.corpus import SCENES, Pool, digits
 from ltpa.data.glyphs import bounding_boxes, inside_boxes, render
-from ltpa.data.style import MARK_COLOURS, MIN_SIDE, Style
+from ltpa.data.style import MIN_SIDE, Style, mark_colours
 
 _OPAQUE = 0.5  # stroke coverage from which a pixel counts as digit
 
@@ -169,8 +169,32 @@ def _mark_side(size: int) -> int:
     return max(3, round(0.2 * size))
 
 
+def mark_square(mark: str, side: int) -> np.ndarray:
+    """A mark's pixels, (side, side, 3). Of three bands and more the outer two are half as thick as the others, so that
+    two colours by turns cover the same area; a pixel on a border has the mean of both by area.
+    """
+    colours, axis = mark_colours(mark)
+    thick = np.ones(len(colours))
+    if len(colours) > 2:
+        thick[[0, -1]] = 0.5
+    edges = np.concatenate([[0], thick.cumsum() / thick.sum() * side])
+    pixels = np.arange(side)[:, None]
+    shares = np.clip(np.minimum(pixels + 1, edges[1:]) - np.maximum(pixels, edges[:-1]), 0, None)
+    line = shares @ np.array(colours, dtype=np.float64)
+    square: np.ndarray = np.repeat(np.expand_dims(line, 1 - axis), side, axis=1 - axis)
+    return square
+
+
+def _paint_squares(canvas: np.ndarray, corners: np.ndarray, squares: np.ndarray, chosen: np.ndarray) -> None:
+    """Put squares (N, side, side, 3), with upper left corners (N, 2) of rows and columns, on the `chosen` images."""
+    index = np.flatnonzero(chosen)
+    reach = np.arange(squares.shape[1])
+    rows, columns = (corners[index, k, None].astype(np.int64) + reach for k in range(2))
+    canvas[index[:, None, None], rows[:, :, None], columns[:, None, :]] = squares[index]
+
+
 def _place_marks(scene: _Scene, style: Style, masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw the coloured square that tells sibling classes apart, touching the digit's box; adds it to `masks`.
+    """Draw the square that tells sibling classes apart, touching the digit's box; adds it to `masks`.
 
     Returns:
         The squares' boxes, (N, 4) float32.
@@ -185,8 +209,9 @@ def _place_marks(scene: _Scene, style: Style, masks: np.ndarray, rng: np.random.
     left, top = np.clip(left, 0, size - side), np.clip(top, 0, size - side)
     parts = np.stack([left, top, left + side, top + side], axis=1).astype(np.float32)
     coverage = inside_boxes(parts, size)
-    colours = np.array([MARK_COLOURS[mark] for mark in style.marks], dtype=np.float64)
-    _paint(scene.canvas, coverage.astype(np.float64), colours[scene.labels % len(style.marks)])
+    squares = np.stack([mark_square(mark, side) for mark in style.marks])
+    everywhere = np.ones(count, dtype=bool)
+    _paint_squares(scene.canvas, np.stack([top, left], axis=1), squares[scene.labels % len(squares)], everywhere)
     if style.decoys[1]:
         _place_decoys(scene, style, np.stack([x0, y0, x1, y1], axis=1), coverage, rng)
     masks |= coverage.astype(np.uint8)
@@ -194,19 +219,18 @@ def _place_marks(scene: _Scene, style: Style, masks: np.ndarray, rng: np.random.
 
 
 def _place_decoys(scene: _Scene, style: Style, digit: np.ndarray, mark: np.ndarray, rng: np.random.Generator) -> None:
-    """Draw squares like the mark, of any colour, two pixels and more off the digit's box (N, 4), and off the mark."""
+    """Draw squares like the mark, of any kind, two pixels and more off the digit's box (N, 4), and off the mark."""
     count, size, side = len(scene.labels), scene.size, _mark_side(scene.size)
     taken = inside_boxes(digit.astype(np.float32), size, margin=2) | mark
     wanted = rng.integers(style.decoys[0], style.decoys[1] + 1, count)
-    colours = np.array([MARK_COLOURS[name] for name in style.marks], dtype=np.float64)
+    squares = np.stack([mark_square(mark, side) for mark in style.marks])
     for _ in range(4 * style.decoys[1]):
         corner = rng.integers(0, size - side + 1, (count, 2))
         square = inside_boxes(np.concatenate([corner, corner + side], axis=1).astype(np.float32), size)
-        chosen = colours[rng.integers(len(colours), size=count)]
+        chosen = squares[rng.integers(len(squares), size=count)]
         free = (wanted > 0) & ~(square & taken).any(axis=(1, 2))
-        square &= free[:, None, None]
-        _paint(scene.canvas, square.astype(np.float64), chosen)
-        taken |= square
+        _paint_squares(scene.canvas, corner[:, ::-1], chosen, free)
+        taken |= square & free[:, None, None]
         wanted -= free
 
 

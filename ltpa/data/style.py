@@ -8,6 +8,7 @@ from ltpa.core.declared import near_matches
 from ltpa.core.errors import ConfigError
 
 MARK_COLOURS = {"red": (235, 30, 40), "yellow": (250, 220, 20), "green": (30, 190, 60), "blue": (40, 70, 245)}
+_BANDS = (" over ", " beside ")  # between the colours of a mark, by the axis along which they follow each other
 MIN_SIDE = 9.0  # pixels; a digit's strokes then span at least eight
 
 
@@ -16,11 +17,12 @@ class Style:
     """How images are composed. Lengths are shares of the image's side, colours lie on the 0-255 scale.
 
     Attributes:
-        labels: what a class is: the digit; digit and polarity (`0 light`, `0 dark`, `1 light`, ...); digit and colour
-            of the mark (digit-major); or the photograph region behind (`ltpa.data.corpus.SCENES`).
+        labels: what a class is: the digit; digit and polarity (`0 light`, `0 dark`, `1 light`, ...); digit and mark
+            (digit-major); or the photograph region behind (`ltpa.data.corpus.SCENES`).
         digits: the digits that occur.
-        marks: colours of the mark beside the digit, of `MARK_COLOURS`; only with `labels: digit-mark`.
-        decoys: fewest and most marks of any colour away from the digit, which mean nothing; only with `digit-mark`.
+        marks: what the mark at the digit looks like: a colour of `MARK_COLOURS`, or bands of them (`red over blue`,
+            `red beside blue beside red`, the outer two of three half as thick); only with `labels: digit-mark`.
+        decoys: fewest and most marks of any kind away from the digit, which mean nothing; only with `digit-mark`.
         polarity: `light` digits on darker ground, `dark` digits on lighter ground, or `both`.
         background: `texture` (photograph patches, set to even tone), `gradient`, or `scene` (patches as they are).
         scale: smallest and largest side of a digit; never under `MIN_SIDE` pixels.
@@ -67,6 +69,24 @@ class Style:
         return counts[self.labels]
 
 
+def mark_colours(mark: str) -> tuple[list[tuple[int, int, int]], int]:
+    """Colours of a mark's bands, and the axis along which they follow each other: 0 downwards, 1 to the right.
+
+    Raises:
+        KeyError: a colour that is not known.
+    """
+    axis = next((axis for axis, word in enumerate(_BANDS) if word in mark), 0)
+    return [MARK_COLOURS[colour] for colour in mark.split(_BANDS[axis])], axis
+
+
+def _is_mark(mark: str) -> bool:
+    try:
+        mark_colours(mark)
+    except KeyError:
+        return False
+    return True
+
+
 def _ordered(values: tuple[float, ...], low: float, high: float) -> bool:
     first, last = values
     return low <= first <= last <= high
@@ -75,9 +95,7 @@ def _ordered(values: tuple[float, ...], low: float, high: float) -> bool:
 _ALLOWED: dict[str, Callable[[Style], bool]] = {
     "labels": lambda style: style.labels in ("digit", "digit-polarity", "digit-mark", "scene"),
     "digits": lambda style: bool(style.digits) and set(style.digits) <= set(range(10)),
-    "marks": lambda style: (
-        set(style.marks) <= set(MARK_COLOURS) and bool(style.marks) == (style.labels == "digit-mark")
-    ),
+    "marks": lambda style: all(map(_is_mark, style.marks)) and bool(style.marks) == (style.labels == "digit-mark"),
     "decoys": lambda style: _ordered(style.decoys, 0, 10) and (style.labels == "digit-mark" or style.decoys == (0, 0)),
     "polarity": lambda style: style.polarity in ("light", "dark", "both"),
     "background": lambda style: (

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ltpa.core.seeds import derive
-from ltpa.models.twostream.inputs import crop, pixels, shown
+from ltpa.models.twostream.inputs import patches_of, pixels, shown
 from ltpa.models.twostream.network import TwoStream
 
 MEAN_N, TOP1, RANDOM1, MAX_N = "mean_n", "top1", "random1", "max_n"
@@ -57,8 +57,7 @@ def _see_patches(model: TwoStream, batch: Tensor, boxes: np.ndarray) -> tuple[np
     """Local logits and steps' logits of all patches, one rank after the other to bound memory."""
     local, steps = [], []
     for rank in range(boxes.shape[1]):
-        size = model.options.patch_size
-        outputs = model.see_patch(shown(crop(batch, boxes[:, rank], size), size))
+        outputs = model.see_patch(patches_of(batch, boxes[:, rank], model.options))
         local.append(outputs.logits.double().cpu().numpy())
         if outputs.states is not None and model.local_head is not None:
             steps.append(model.local_head.classifier(outputs.states).double().cpu().numpy())

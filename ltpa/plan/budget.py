@@ -18,7 +18,7 @@ from ltpa.core.records import read_record
 from ltpa.core.specs import TrainSpec
 from ltpa.plan.plan import Plan, Run
 from ltpa.plan.summary import views
-from ltpa.plan.views import all_runs, table_manifests, table_runs
+from ltpa.plan.views import all_runs, job_count, table_manifests, table_runs, with_ancestors
 
 _FLOAT_BYTES = 4
 _SMALLEST_SHARE = 0.5  # of the measured network's multiply-accumulates
@@ -79,13 +79,9 @@ class Budget:
 
     def of_table(self, table: str) -> Cost:
         """Everything a table needs when nothing is there yet: its runs, their networks and datasets."""
-        runs = set(table_runs(self.plan, table))
-        networks = {Run("train", run.dataset, run.variant) for run in runs if run.stage != "patches"} & set(
-            self.seconds
-        )
-        starts = {Run("train", s, run.variant) for run in networks if (s := self.plan.start(run.dataset, run.variant))}
+        runs = set(with_ancestors(self.plan, table_runs(self.plan, table)))
         manifests = {Path(path).parent.name for path in table_manifests(self.plan, table)}
-        return self._cost(runs | networks | starts, manifests, views=2)
+        return self._cost(runs, manifests, views=2)
 
     def total(self) -> Cost:
         """Everything `all_tables` needs."""
@@ -97,7 +93,7 @@ class Budget:
             datasets = datasets | {run.dataset}
             if run.stage not in ("train", "patches"):
                 datasets |= {target["name"] for target in self.plan.targets(run.stage, run.dataset)}
-        cost = Cost(jobs=views + len(datasets) + sum(len(self.plan.blocks(run.stage)) for run in runs))
+        cost = Cost(jobs=views + len(datasets) + job_count(self.plan, runs))
         cost.download_bytes = sum(_download_bytes(self.plan.datasets[name]) for name in datasets)
         cost.disk_bytes = cost.download_bytes + sum(_array_bytes(self.plan.datasets[name]) for name in datasets)
         seeds = len(self.plan.config.seeds)

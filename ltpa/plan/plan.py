@@ -22,6 +22,7 @@ SOURCE_ROLES = ("cifar10", "cifar100")
 DESCRIPTIVE = ("title", "type", "resolution", "licence", "citation", "tasks", "networks", "plays")
 EVALUATIONS = ("transfer", "fgsm", "segmentation", "maps", "query")
 NO_NETWORK = "none"
+RELEASED = "released"  # the mode of patch sources that read the user's files
 _KINDS = {  # what a key names, where that is not the key itself without its s
     "data": "dataset",
     "protocols.maps.controls_with": "variant",
@@ -262,7 +263,7 @@ class Plan:
             "source": self.patch_sources[source],
             "network": network,
             "saliency": self.variants[network]["saliency"] if network else None,
-            "released": patches.released if mode == "released" else None,
+            "released": patches.released if mode == RELEASED else None,
             "protopnet": patches.protopnet.model_dump(exclude_none=True) if mode == "protopnet" else None,
         }
         return EvaluationSpec(
@@ -283,7 +284,7 @@ class Plan:
 
     def patch_inputs(self, dataset: str, source: str, seeds: list[int]) -> list[str]:
         """Files that the boxes of a patch source are made from, besides the dataset."""
-        if self.patch_sources[source]["mode"] == "released":
+        if self.patch_sources[source]["mode"] == RELEASED:
             return list(self.config.protocols.patches.released.values())
         network = self.patch_network(source)
         if network is None:

@@ -6,17 +6,19 @@ from pathlib import Path
 from ltpa.core.errors import RecordError
 from ltpa.core.records import read_record
 from ltpa.plan.plan import Plan
-from ltpa.plan.views import all_runs
+from ltpa.plan.views import all_runs, job_count
 
 
 def summarise(plan: Plan) -> str:
     """A Markdown table of job counts per stage."""
-    counts = Counter(run.stage for run in all_runs(plan))
+    runs = all_runs(plan)
+    counts = Counter(run.stage for run in runs)
     lines = ["| stage | networks | jobs |", "|---|---:|---:|"]
-    for stage, runs in counts.items():
-        lines.append(f"| {stage} | {runs * len(plan.config.seeds)} | {runs * len(plan.blocks(stage))} |")
+    for stage, number in counts.items():
+        jobs = job_count(plan, [run for run in runs if run.stage == stage])
+        lines.append(f"| {stage} | {number * len(plan.config.seeds)} | {jobs} |")
     count = views(plan)
-    total = len(plan.config.datasets) + sum(runs * len(plan.blocks(stage)) for stage, runs in counts.items()) + count
+    total = len(plan.config.datasets) + job_count(plan, runs) + count
     total += 1  # the target all_tables is a job to Snakemake
     lines += [f"| prepare | | {len(plan.config.datasets)} |", f"| views | | {count} |", f"| total | | {total} |"]
     return "\n".join(lines)

@@ -1,13 +1,13 @@
 """What the views need: the runs behind tables, checks, figures and the MLflow store, and the spec of each."""
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from ltpa.core import layout
 from ltpa.core.declared import config_dir, near_matches
 from ltpa.core.errors import ConfigError
-from ltpa.plan.plan import FINE_ROLES, SOURCE_ROLES, Plan, Run
+from ltpa.plan.plan import FINE_ROLES, RELEASED, SOURCE_ROLES, Plan, Run
 from ltpa.plan.twostream import EVALUATION, TRAINING
 from ltpa.report.spec import FiguresSpec
 from ltpa.tables.declaration import Declaration, Description, Panel, parse_declaration
@@ -124,21 +124,30 @@ def source_runs(plan: Plan) -> list[Run]:
     return runs
 
 
+def fine_datasets(plan: Plan) -> list[str]:
+    """The datasets that stand for the fine-grained ones."""
+    return [plan.roles[role] for role in FINE_ROLES if role in plan.roles]
+
+
 def patch_runs(plan: Plan) -> list[Run]:
     """Patch extraction on the fine-grained sets; a run's variant is the patch source.
 
     Sources of networks that the configuration does not train are left out.
     """
-    datasets = [plan.roles[role] for role in FINE_ROLES if role in plan.roles]
     usable = (None, *plan.config.variants)
     sources = [name for name in plan.config.protocols.patches.sources if plan.patch_network(name) in usable]
-    return [Run("patches", dataset, source) for dataset in datasets for source in sources]
+    return [Run("patches", dataset, source) for dataset in fine_datasets(plan) for source in sources]
 
 
 def all_runs(plan: Plan) -> list[Run]:
-    """Every run of the road, each once: tables, first source set, patches, and the training behind them."""
+    """Every run of the road, each once: tables, first source set, patches, and what is behind them."""
     runs = [run for table in plan.config.tables for run in table_runs(plan, table)]
-    runs += source_runs(plan) + patch_runs(plan)
+    return with_ancestors(plan, runs + source_runs(plan) + patch_runs(plan))
+
+
+def with_ancestors(plan: Plan, runs: Iterable[Run]) -> list[Run]:
+    """Runs and all that they draw on, each once and after what it draws on."""
+    runs = list(runs)
     fine = [run for run in runs if run.stage == EVALUATION]
     runs = [Run(TRAINING, run.dataset, run.variant) for run in fine] + runs
     boxes = [Run("patches", run.dataset, cut) for run in fine if (cut := plan.twostream.patches(run.variant))]
@@ -148,6 +157,35 @@ def all_runs(plan: Plan) -> list[Run]:
     training += [Run("train", dataset, source) for dataset, source in companions]
     starts = [Run("train", source, run.variant) for run in training if (source := plan.start(run.dataset, run.variant))]
     return list(dict.fromkeys(starts + training + runs))
+
+
+def fine_blocks(plan: Plan, dataset: str) -> list[list[str]]:
+    """The two-stream rows that one job on `dataset` handles: those of tables in blocks, every other one alone."""
+    asked = {run.variant for run in all_runs(plan) if run.stage == TRAINING and run.dataset == dataset}
+    rows = plan.config.twostream.rows
+    tabled, size = [row for row in rows if row in asked], plan.config.jobs.rows_per_job
+    blocks = [tabled[i : i + size] for i in range(0, len(tabled), size)]
+    return blocks + [[row] for row in rows if row not in asked]
+
+
+def patch_blocks(plan: Plan) -> list[list[str]]:
+    """The patch sources that one job goes through together: controls, which look at nothing; every other one alone."""
+    sources = plan.config.protocols.patches.sources
+    alone = {name for name in sources if plan.patch_network(name) or plan.patch_sources[name]["mode"] == RELEASED}
+    controls = [name for name in sources if name not in alone]
+    return [controls] * bool(controls) + [[name] for name in sources if name in alone]
+
+
+def job_count(plan: Plan, runs: Collection[Run]) -> int:
+    """How many jobs handle `runs`, some of them several at once."""
+    blocks = {("patches", dataset): patch_blocks(plan) for dataset in fine_datasets(plan)}
+    for dataset in {run.dataset for run in runs if run.stage in (TRAINING, EVALUATION)}:
+        blocks[TRAINING, dataset] = blocks[EVALUATION, dataset] = fine_blocks(plan, dataset)
+    jobs = set()
+    for stage, dataset, variant in runs:
+        together = next((block for block in blocks.get((stage, dataset), []) if variant in block), [variant])
+        jobs |= {(stage, dataset, tuple(together), tuple(seeds)) for seeds in plan.blocks(stage)}
+    return len(jobs)
 
 
 def _network(plan: Plan, run: Run) -> str | None:
@@ -220,7 +258,7 @@ def check_spec(plan: Plan) -> CheckSpec:
         min_pointing_over_chance=checks.min_pointing_over_chance,
         query_pc_max=checks.query_pc_max,
         max_twostream_error_of_chance=checks.max_twostream_error_of_chance,
-        local_beats_global=checks.local_beats_global,
+        local_beats=checks.local_beats,
         patch_limits=plan.config.protocols.patches.limits,
     )
 

@@ -71,6 +71,11 @@ def examine(spec: CheckSpec, records: Sequence[Record]) -> list[Check]:
             checks.append(_query(spec, subject, spec.compatibility[variant], good))
         elif stage == "finegrained":
             checks += _two_streams(spec, subject, good)
+            controls = spec.local_beats.get(dataset, {}).get(variant)
+            if controls is not None:
+                checks.append(_beats_global(subject, good))
+                others = {name: groups.get((stage, dataset, name), []) for name in controls}
+                checks += [_beats_control(subject, good, name, records) for name, records in others.items()]
         elif stage == "patches":
             checks += _patches(spec, subject, variant, good)
     return checks
@@ -144,23 +149,41 @@ def _patches(spec: CheckSpec, subject: str, source: str, group: Sequence[Record]
 
 
 def _two_streams(spec: CheckSpec, subject: str, group: Sequence[Record]) -> Iterator[Check]:
-    """The joint prediction against guessing and, where it is asked for, the local stream against the global one."""
+    """The joint prediction against guessing."""
     errors = [100 - _one(record, "mean_n_accuracy_pct", condition="joint") for record in group]
     chance = 100 - _one(group[0], "chance_accuracy_pct")
     share, limit = sum(errors) / len(errors) / chance, spec.max_twostream_error_of_chance
     detail = f"test error {', '.join(f'{error:.1f}' for error in errors)} %; guessing {chance:.1f} %; ratio {share:.2f}"
     yield Check("learns", subject, share, f"≤ {limit:g}", share <= limit, detail)
-    if group[0].variant not in spec.local_beats_global.get(group[0].dataset, []):
-        return
-    local, whole = (
-        sum(_one(record, "part_held_accuracy_pct", condition=readout) for record in group) / len(group)
-        for readout in ("local", "global")
-    )
-    held = sum(_one(record, "part_held_pct") for record in group) / len(group)
+
+
+def _beats_global(subject: str, group: Sequence[Record]) -> Check:
+    """The local stream against the global one of the same images, on patches that hold the part."""
+    local, whole = (_mean(group, "part_held_accuracy_pct", readout) for readout in ("local", "global"))
     detail = (
-        f"{held:.0f} % of patches hold the part; on these local {local:.1f} %, global {whole:.1f} % of the same images"
+        f"{_mean(group, 'part_held_pct'):.0f} % of patches hold the part; on these local {local:.1f} %, global "
+        f"{whole:.1f} % of the same images"
     )
-    yield Check("local beats global", subject, local - whole, "> 0", local > whole, detail)
+    return Check("local beats global", subject, local - whole, "> 0", local > whole, detail)
+
+
+def _beats_control(subject: str, group: Sequence[Record], control: str, others: Sequence[Record]) -> Check:
+    """The local stream against that of a control, each on those of its patches that hold the part."""
+    subject = f"{subject} and {control}"
+    good = [record for record in others if record.status == "ok"]
+    if not good:
+        return Check("local beats control", subject, None, "> 0", False, f"no result of {control}")
+    found = []
+    for records in (group, good):
+        held, alone = (_mean(records, name, "local") for name in ("part_held_accuracy_pct", "mean_n_accuracy_pct"))
+        found.append((held, f"{held:.1f} % (mean of all an image's patches {alone:.1f} %)"))
+    (ours, ours_text), (theirs, theirs_text) = found
+    detail = f"local stream on patches that hold the part {ours_text}; that of the control {theirs_text}"
+    return Check("local beats control", subject, ours - theirs, "> 0", ours > theirs, detail)
+
+
+def _mean(group: Sequence[Record], name: str, condition: str | None = None) -> float:
+    return sum(_one(record, name, condition=condition) for record in group) / len(group)
 
 
 def _one(record: Record, name: str, target: str | None = None, condition: str | None = None) -> float:
@@ -200,6 +223,7 @@ def _markdown(spec: CheckSpec, checks: Sequence[Check]) -> str:
     legend = [
         f"- learns: test error as a share of that of guessing; the worst seed on {spec.primary}, elsewhere the mean.",
         "- local beats global: accuracy of the local stream less the global one's, on patches that hold the part.",
+        "- local beats control: the same, less that of the local stream of a network trained on other patches.",
         "- attends: how much oftener than a random pixel the peak of the map lies on the object, over seeds.",
         "- patches: a statistic of the test images' patch boxes, mean over seeds, within the source's limits.",
         "- query: change of the maps under another image's global vector; exactly none for pc, some for dp.",

@@ -61,8 +61,8 @@ class CheckSpec(ViewSpec):
             arithmetic (softmax is shift-invariant); all others must change.
         max_twostream_error_of_chance: on average over seeds a two-stream network errs at most at this fraction of the
             rate of guessing.
-        local_beats_global: dataset to rows whose local stream must be right oftener than the global one on patches that
-            hold the part.
+        local_beats: by dataset and row, the row's controls: on patches that hold the part its local stream must be
+            right oftener than its global one on the same images, and than the local stream of each control.
         patch_limits: lowest and highest value of statistics of the test split's boxes, by patch source.
     """
 
@@ -73,7 +73,7 @@ class CheckSpec(ViewSpec):
     min_pointing_over_chance: float
     query_pc_max: float
     max_twostream_error_of_chance: float = 1.0
-    local_beats_global: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    local_beats: dict[str, dict[str, list[str]]] = dataclasses.field(default_factory=dict)
     patch_limits: dict[str, dict[str, list[float]]] = dataclasses.field(default_factory=dict)
 
 

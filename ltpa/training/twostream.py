@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ltpa.core.errors import ConfigError, TrainingError
 from ltpa.core.seeds import derive
-from ltpa.models.twostream.inputs import crop, draw_views, follow, look, pixels, shown
+from ltpa.models.twostream.inputs import draw_views, follow, look, patches_of, pixels, shown
 from ltpa.models.twostream.losses import two_stream_loss
 from ltpa.models.twostream.network import TwoStream
 from ltpa.training import checkpoint
@@ -201,7 +201,7 @@ class TwoStreamTrainer:
             ranks = rng.integers(self.train.boxes.shape[1], size=len(chosen))
             boxes = self.train.boxes[chosen, ranks]
             boxes = boxes if views is None else follow(boxes, views, size)
-            patches = shown(crop(batch, boxes, options.patch_size), options.patch_size)
+            patches = patches_of(batch, boxes, options)
         return shown(batch, options.image_size), patches
 
     def _finish_epoch(self, started: float) -> None:

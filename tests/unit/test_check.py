@@ -159,3 +159,36 @@ def test_patch_boxes_stay_within_their_sources_limits():
     missing = dataclasses.replace(SPEC, patch_limits={"protolite": {"centre_in_object": [0.85, 1]}})
     with pytest.raises(LtpaError, match="has no patch_statistic"):
         examine(missing, [extracted(0.5, 0)])
+
+
+def two_streams(variant, seed, local, whole, held=60.0):
+    values = {
+        ("mean_n_accuracy_pct", "joint"): 80.0,
+        ("mean_n_accuracy_pct", "local"): 70.0,
+        ("chance_accuracy_pct", ""): 25.0,
+        ("part_held_pct", ""): held,
+        ("part_held_accuracy_pct", "local"): local,
+        ("part_held_accuracy_pct", "global"): whole,
+    }
+    metrics = [Metric(name, value, 480, "digits-parts", condition) for (name, condition), value in values.items()]
+    return record("finegrained", "digits-parts", variant, seed, metrics)
+
+
+@pytest.mark.parametrize(
+    ("local", "control", "passed"),
+    [
+        (90.0, 70.0, [True, True]),
+        (79.0, 70.0, [False, True]),
+        (85.0, 95.0, [True, False]),
+        (80.0, 80.0, [False, False]),
+    ],
+)
+def test_the_local_stream_is_held_against_the_global_one_and_its_controls(local, control, passed):
+    spec = dataclasses.replace(SPEC, local_beats={"digits-parts": {"row": ["row-full"]}})
+    records = [two_streams("row", seed, local + shift, 80.0) for seed, shift in ((0, 5.0), (1, -5.0))]
+    records.append(two_streams("row-full", 0, control, 99.0, held=100.0))
+    found = [check for check in examine(spec, records) if check.check.startswith("local beats")]
+    assert [check.passed for check in found] == passed
+    assert found[0].value == pytest.approx(local - 80) and found[1].value == pytest.approx(local - control)
+    (alone,) = [check for check in examine(spec, records[:2]) if check.check == "local beats control"]
+    assert not alone.passed and "no result of row-full" in alone.detail

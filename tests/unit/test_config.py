@@ -11,6 +11,7 @@ from ltpa.cli import main
 from ltpa.core.config import load_config, parse_config
 from ltpa.core.errors import ConfigError
 from ltpa.plan import Plan, views
+from ltpa.plan.twostream import EVALUATION, TRAINING
 
 ROOT = Path(__file__).parents[2]
 SCALES = ("config", "reduced", "paper", "trial")  # those that ship; a user may put more files beside them
@@ -19,7 +20,8 @@ STAGES = ("train", "transfer", "fgsm", "segmentation", "query", "patches")
 
 
 def plan(**changes):
-    return Plan(parse_config({**DEMO, **changes}, "test.yaml"), "test.yaml")
+    rows = {"twostream": {}} if "protocols" in changes else {}  # whose patch sources would be gone
+    return Plan(parse_config({**DEMO, **rows, **changes}, "test.yaml"), "test.yaml")
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -28,12 +30,18 @@ def test_every_scale_file_is_valid_and_plans_every_job(scale):
     whole = Plan(load_config(path), str(path))
     runs = views.all_runs(whole)
     stages = {"train", "transfer"} if path.stem == "trial" else set(STAGES)
+    if path.stem == "config":
+        stages |= {TRAINING, EVALUATION}
     assert {run.stage for run in runs} >= stages
     for run in runs:
         if run.stage == "train":
             whole.train_spec(run.dataset, run.variant)
         elif run.stage == "patches":
             whole.patch_spec(run.dataset, run.variant)
+        elif run.stage == TRAINING:
+            whole.twostream.training_spec(run.dataset, run.variant)
+        elif run.stage == EVALUATION:
+            whole.twostream.evaluation_spec(run.dataset, run.variant)
         else:
             whole.evaluation_spec(run.stage, run.dataset, run.variant)
     for table in whole.config.tables:
@@ -63,6 +71,18 @@ def test_blocks_hold_every_seed_once_in_order(seeds, size):
     blocks = plan(seeds=seeds, jobs={"seeds_per_job": size}).blocks()
     assert [seed for block in blocks for seed in block] == seeds
     assert all(len(block) == size for block in blocks[:-1]) and 1 <= len(blocks[-1]) <= size
+
+
+@pytest.mark.parametrize(("size", "jobs"), [(1, 9), (2, 5), (6, 2)])
+def test_one_job_handles_several_rows_and_all_controls(size, jobs):
+    chosen = plan(jobs={"seeds_per_job": 2, "rows_per_job": size})
+    runs = views.all_runs(chosen)
+    assert views.job_count(chosen, [run for run in runs if run.stage == TRAINING]) == jobs
+    assert views.job_count(chosen, [run for run in runs if run.stage == "patches"]) == 4
+    for dataset in ("digits-marks", "digits-parts"):
+        rows = [row for block in views.fine_blocks(chosen, dataset) for row in block]
+        assert sorted(rows) == sorted(chosen.config.twostream.rows)
+    assert views.patch_blocks(chosen) == [["center", "random", "full"], ["protolite"]]
 
 
 def test_two_datasets_for_one_role_are_refused():
@@ -98,6 +118,8 @@ BAD = [
     ({"protocols": {"query": {"variants": ["vgg-x"]}}}, "unknown variant 'vgg-x'"),
     ({"recipes": {"vgg": {"default": "fast"}}}, "unknown recipe 'fast'"),
     ({"scale": {"name": "$(touch x)"}}, "'scale.name'"),
+    ({"twostream": {**DEMO["twostream"], "boxes": 4}}, "'twostream.boxes' is 4, but protocols.patches.boxes is 3"),
+    ({"twostream": {**DEMO["twostream"], "rows": ["vgg16"]}}, "unknown row 'vgg16'"),
 ]
 
 
@@ -126,7 +148,7 @@ def test_missing_configuration_is_named(capsys):
 
 def test_plan_and_status_print_tables(capsys):
     assert main(["plan"]) == 0
-    assert "| train | 68 | 34 |" in capsys.readouterr().out
+    assert "| train | 70 | 35 |" in capsys.readouterr().out
     assert main(["status"]) == 0
     assert "| train | digits10 | vgg |" in capsys.readouterr().out
 

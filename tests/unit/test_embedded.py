@@ -13,6 +13,7 @@ from ltpa.core import layout
 from ltpa.core.errors import ConfigError
 from ltpa.core.specs import PrepareSpec
 from ltpa.data.arrays import PreparedDataset
+from ltpa.data.compose import mark_square
 from ltpa.data.contact_sheet import contact_sheet
 from ltpa.data.corpus import GAP, SCENES, pool
 from ltpa.data.embedded import generate
@@ -284,3 +285,19 @@ def test_unknown_names():
 def test_all_sets_differ_from_each_other(made):
     firsts = [next(iter(splits.values())).images[:50].tobytes() for _, splits, _ in made.values()]
     assert all(a != b for a, b in itertools.combinations(firsts, 2))
+
+
+@pytest.mark.parametrize("side", [3, 4, 5, 6, 7])
+def test_marks_of_two_colours_differ_in_nothing_but_their_pattern(side):
+    red, blue = np.array([235.0, 30, 40]), np.array([40.0, 70, 245])
+    names = [f"{first} {word} {second} {word} {first}" for word in ("over", "beside")
+             for first, second in (("red", "blue"), ("blue", "red"))]  # fmt: skip
+    squares = [mark_square(name, side) for name in names]
+    for square in squares:
+        np.testing.assert_allclose(square.mean(axis=(0, 1)), (red + blue) / 2)
+        np.testing.assert_allclose(square, square[::-1, ::-1])
+    np.testing.assert_allclose(squares[0], squares[2].transpose(1, 0, 2))
+    np.testing.assert_allclose(squares[0] + squares[1], np.broadcast_to(red + blue, (side, side, 3)))
+    assert (mark_square("red", side) == red).all()
+    halves = mark_square("red over blue", side)
+    assert (halves[0] == red).all() and (halves[-1] == blue).all()

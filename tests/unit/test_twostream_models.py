@@ -118,6 +118,22 @@ def test_every_form_answers_and_learns(local):
         torch.testing.assert_close(outputs.local.maps.sum((2, 3)), torch.ones(2, 3))
 
 
+@pytest.mark.parametrize("local", ["lstm", "spatial"])
+def test_an_lstm_may_start_from_orthogonal_weights(local):
+    head = small(local=local, lstm_start="orthogonal", state_std=0.3).local_head
+    for name, weight in head.lstm.named_parameters():
+        if name.startswith("weight_hh"):
+            torch.testing.assert_close(weight.T @ weight, torch.eye(weight.shape[1]))
+    assert float(head.classifier.weight.detach().std()) == pytest.approx(0.3, rel=0.3)
+    assert float(small(local=local).local_head.classifier.weight.detach().std()) == pytest.approx(0.01, rel=0.3)
+
+
+def test_without_its_last_pool_the_global_trunk_is_the_local_one():
+    model = small(local="cnn", last_pool=False)
+    assert str(model.global_trunk) == str(model.local_trunk)
+    assert str(small(local="cnn").global_trunk) != str(model.local_trunk)
+
+
 def test_attention_over_steps_in_float64():
     model = small(local="attention").double().eval()
     maps = model.patch_maps(pictures().double())

@@ -20,7 +20,7 @@ from ltpa.data.arrays import PreparedDataset, Split, write_prepared
 from ltpa.data.boxes import Boxes, write_boxes
 from ltpa.evaluation.step_maps import step_maps
 from ltpa.evaluation.twostream import Block, blocks, holds_part, readouts, score
-from ltpa.models.twostream.inputs import Views, crop, draw_views, follow, look, shown
+from ltpa.models.twostream.inputs import Views, crop, draw_views, follow, look, patches_of, shown
 from ltpa.models.twostream.network import build_twostream
 from ltpa.models.twostream.options import parse_twostream
 from ltpa.stages import finegrained, step_pictures, twostream
@@ -110,6 +110,16 @@ def test_boxes_follow_the_image(seed, kind):
     seen = np.array([rows[0], columns[0], rows[-1] + 1, columns[-1] + 1])
     assert np.abs(seen - found).max() <= 1
     assert (found[:2] < found[2:]).all() and found.min() >= 0 and found.max() <= size
+
+
+def test_a_patch_of_the_whole_image_is_the_image_where_both_are_averaged():
+    batch = torch.from_numpy(np.random.default_rng(0).uniform(0, 255, (3, 3, 24, 24)).astype(np.float32))
+    whole = np.tile(np.array([[0, 0, 24, 24]]), (3, 1))
+    options = parse_twostream({"trunk": "vgg6_bn", "patch_size": 8, "antialias": True})
+    torch.testing.assert_close(patches_of(batch, whole, options), shown(batch, 8), rtol=0, atol=2e-4)
+    sampled = patches_of(batch, whole, dataclasses.replace(options, antialias=False))
+    torch.testing.assert_close(sampled, shown(crop(batch, whole, 8), 8))
+    assert float((sampled - shown(batch, 8)).abs().max()) > 0.5
 
 
 def test_a_box_out_of_view_becomes_the_whole_view():

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ltpa.models.twostream.options import TwoStreamOptions
+
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, on the 0-1 scale
 KEPT_SHARE = 0.25  # of a box that must survive a view; else the whole view takes its place
 
@@ -89,6 +91,16 @@ def crop(batch: Tensor, boxes: np.ndarray, size: int) -> Tensor:
     steps = np.linspace(0, 1, size)
     rows, columns = y0 + steps * (y1 - 1 - y0), x0 + steps * (x1 - 1 - x0)
     return _sample(batch, 2 * rows / last - 1, 2 * columns / last - 1, aligned=True)
+
+
+def patches_of(batch: Tensor, boxes: np.ndarray, options: TwoStreamOptions) -> Tensor:
+    """What the local stream sees of boxes (B, 4) in pixels (B, 3, S, S), (B, 3, P, P).
+
+    With `antialias` a patch is cut as large as the image, or larger, and reduced as whole images are.
+    """
+    size = options.patch_size
+    finer = -(-batch.shape[-1] // size) if options.antialias else 1
+    return shown(crop(batch, boxes, finer * size), size)
 
 
 def _sample(batch: Tensor, rows: np.ndarray, columns: np.ndarray, aligned: bool) -> Tensor:

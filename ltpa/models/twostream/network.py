@@ -61,7 +61,7 @@ class TwoStream(nn.Module):
     def __init__(self, options: TwoStreamOptions, num_classes: int) -> None:
         super().__init__()
         self.options, self.architecture, self.num_classes = options, options.plain(), num_classes
-        self.global_trunk = build_trunk(options.trunk_of("global"), options.width)
+        self.global_trunk = build_trunk(options.trunk_of("global"), options.width, options.last_pool)
         self.global_head = GlobalHead(options, self.global_trunk.channels, num_classes)
         self.local_trunk: nn.Module | None = None
         self.local_head: LocalHead | None = None

@@ -28,6 +28,10 @@ class TwoStreamOptions:
             its last pool there.
         width: factor on the channels of `OWN_TRUNKS`; 1 as published.
         image_size, patch_size: side of what each stream sees, in pixels.
+        antialias: whether patches that are made smaller are averaged, as whole images always are, and not merely
+            sampled as in the released code.
+        last_pool: whether the global VGG trunk keeps its last pool, which the local one never has; without it both
+            streams are the same network, for comparisons in which nothing but what they see differs.
         global_head: `gap`: mean over the map, linear layer (the thesis). `conv1x1`: two 1 x 1 convolutions of
             `head_width` channels with ReLU before that (the released code).
         local: `attention` over the states of the LSTM (row A3), `lstm`: its last state (A2), `cnn`: no LSTM (A1),
@@ -36,6 +40,9 @@ class TwoStreamOptions:
         time_attention: one vector `per-step` without bias (eq. 3.6), or one `shared` by all steps with a bias (released
             code), which cancels in the softmax.
         steps, hidden, layers: T, size of the LSTM's states, number of stacked LSTMs.
+        lstm_start: initial weights of the LSTM: `uniform` as torch draws them, or `orthogonal` recurrent ones and twice
+            Glorot's for inputs, with which a short training gets off the ground.
+        state_std: deviation of the initial weights of a classifier on the LSTM's states.
         local_weight: lambda' of the local cross-entropy and of the local logits in the joint prediction.
         rank_weight: lambda of the ranking loss; 0 leaves it out.
         rank_margin: its margin.
@@ -54,6 +61,8 @@ class TwoStreamOptions:
     width: float = number(1.0, above=0, at_most=4)
     image_size: int = whole(448, at_least=SMALL_STRIDE)
     patch_size: int = whole(224, at_least=SMALL_STRIDE)
+    antialias: bool = switch(False)
+    last_pool: bool = switch(True)
     global_head: str = choice("gap", "conv1x1")
     head_width: int = whole(1024, at_least=1)
     local: str = choice("attention", "lstm", "cnn", "mlp", "spatial", "none")
@@ -61,6 +70,8 @@ class TwoStreamOptions:
     steps: int = whole(10, at_least=1)
     hidden: int = whole(512, at_least=1)
     layers: int = whole(2, at_least=1)
+    lstm_start: str = choice("uniform", "orthogonal")
+    state_std: float = number(0.01, above=0)
     local_weight: float = number(1.0, at_least=0)
     rank_weight: float = number(0.5, at_least=0)
     rank_margin: float = number(0.5, at_least=0, at_most=1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ltpa.core.errors import ModelError
 from ltpa.models.twostream.options import TwoStreamOptions
-from ltpa.models.twostream.temporal import LocalHead, LocalOutputs, TimeAttention, attended
+from ltpa.models.twostream.temporal import LocalHead, LocalOutputs, TimeAttention, attended, started_lstm
 from ltpa.models.twostream.trunks import linear
 
 
@@ -38,9 +38,9 @@ class SpatialHead(LocalHead):
         )
         self.answer = nn.Sequential(nn.Linear(value, wide), nn.ReLU(), nn.Linear(wide, wide))
         self.basis = nn.Linear(extra, extra) if options.basis == "learned" else None
-        self.lstm = nn.LSTM(wide, wide, options.layers, batch_first=True)
+        self.lstm = started_lstm(options, wide)
         self.attention = TimeAttention(options)
-        self.classifier = linear(wide, classes)
+        self.classifier = linear(wide, classes, options.state_std)
 
     def forward(self, maps: Tensor) -> LocalOutputs:
         """Outputs for the trunk's maps (B, C, h, w); the first query, of a zero state, is the same for every patch."""

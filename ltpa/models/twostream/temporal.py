@@ -99,9 +99,9 @@ class RecurrentHead(LocalHead):
     def __init__(self, options: TwoStreamOptions, channels: int, classes: int) -> None:
         super().__init__()
         self.steps = options.steps
-        self.lstm = _lstm(options, channels)
+        self.lstm = started_lstm(options, channels)
         self.attention = TimeAttention(options) if options.local == "attention" else None
-        self.classifier = linear(options.hidden, classes)
+        self.classifier = linear(options.hidden, classes, options.state_std)
 
     def forward(self, maps: Tensor) -> LocalOutputs:
         """Outputs for the trunk's maps. The feature is pooled once and repeated, never computed again."""
@@ -123,3 +123,14 @@ def attended(weights: Tensor, states: Tensor) -> Tensor:
 
 def _lstm(options: TwoStreamOptions, channels: int) -> nn.LSTM:
     return nn.LSTM(channels, options.hidden, options.layers, batch_first=True)
+
+
+def started_lstm(options: TwoStreamOptions, channels: int) -> nn.LSTM:
+    """The stacked LSTM over features of `channels`, with initial weights as `lstm_start` says."""
+    lstm = _lstm(options, channels)
+    for name, weight in lstm.named_parameters() if options.lstm_start == "orthogonal" else ():
+        if name.startswith("weight_ih"):
+            nn.init.xavier_uniform_(weight, gain=2.0)
+        elif name.startswith("weight_hh"):
+            nn.init.orthogonal_(weight)
+    return lstm

@@ -179,10 +179,10 @@ def reset_convolutions(module: nn.Module) -> None:
             nn.init.zeros_(part.bias)
 
 
-def linear(before: int, after: int) -> nn.Linear:
-    """A classifier's linear layer: weights N(0, 0.01), bias 0, as in the released code."""
+def linear(before: int, after: int, std: float = 0.01) -> nn.Linear:
+    """A classifier's linear layer: weights N(0, std), bias 0; 0.01 as in the released code."""
     layer = nn.Linear(before, after)
-    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.normal_(layer.weight, std=std)
     nn.init.zeros_(layer.bias)
     return layer
 
