@@ -29,7 +29,7 @@ def run_dir(results: Path, stage: str, dataset: str, variant: str, seed: int) ->
 
 def boxes_path(results: Path, dataset: str, source: str, seed: int) -> Path:
     """Patch boxes of a dataset from one patch source (a name in `config/patches.yaml`); its sidecar lies beside it."""
-    return run_dir(results, "patches", dataset, source, seed) / "boxes.parquet"
+    return run_dir(results, "patches", dataset, source, seed) / BOXES
 
 
 def state_dir(results: Path, stage: str, key: str) -> Path:
@@ -45,6 +45,11 @@ def overlay_path(results: Path, dataset: str, variant: str, seed: int) -> Path:
 def boxes_picture_path(results: Path, dataset: str, source: str, seed: int) -> Path:
     """Picture of one patch source's boxes over test images."""
     return Path(results) / "figures" / "patches" / f"{dataset}-{source}-seed-{seed}.png"
+
+
+def steps_picture_path(results: Path, dataset: str, row: str, seed: int) -> Path:
+    """Picture of what a two-stream network looks at, step by step."""
+    return Path(results) / "figures" / "steps" / f"{dataset}-{row}-seed-{seed}.png"
 
 
 def gallery_path(results: Path, figure: str, suffix: str) -> Path:

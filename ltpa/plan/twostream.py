@@ -64,6 +64,10 @@ class TwoStreamPlan:
             return ""
         return str(declared.get("patches", self.config.twostream.patches))
 
+    def has_steps(self, row: str) -> bool:
+        """Whether the row's local stream goes through steps."""
+        return self.rows[row]["architecture"].get("local") in ("lstm", "attention", "spatial")
+
     def _architecture(self, row: str) -> dict[str, Any]:
         chosen = self.config.twostream
         laid = {**self.profiles[chosen.profile], **self.rows[row]["architecture"], **chosen.networks}

@@ -176,6 +176,24 @@ def patch_blocks(plan: Plan) -> list[list[str]]:
     return [controls] * bool(controls) + [[name] for name in sources if name in alone]
 
 
+def patch_pictures(plan: Plan) -> list[str]:
+    """Pictures of the boxes of every patch source, of the first seed; none where boxes may be missing."""
+    if plan.config.jobs.tolerate_failures:
+        return []
+    seed = plan.config.seeds[0]
+    runs = [run for run in all_runs(plan) if run.stage == "patches"]
+    return [str(layout.boxes_picture_path(plan.results, run.dataset, run.variant, seed)) for run in runs]
+
+
+def step_pictures(plan: Plan) -> list[str]:
+    """Pictures of the steps of every two-stream network of a table that has them, of the first seed."""
+    if plan.config.jobs.tolerate_failures:
+        return []
+    seed = plan.config.seeds[0]
+    runs = [run for run in all_runs(plan) if run.stage == EVALUATION and plan.twostream.has_steps(run.variant)]
+    return [str(layout.steps_picture_path(plan.results, run.dataset, run.variant, seed)) for run in runs]
+
+
 def job_count(plan: Plan, runs: Collection[Run]) -> int:
     """How many jobs handle `runs`, some of them several at once."""
     blocks = {("patches", dataset): patch_blocks(plan) for dataset in fine_datasets(plan)}

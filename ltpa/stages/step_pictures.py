@@ -10,7 +10,7 @@ from ltpa.core.specs import TwoStreamSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.evaluation.step_maps import StepMaps, step_maps
 from ltpa.models.twostream.files import load_twostream
-from ltpa.models.twostream.inputs import crop, pixels, shown
+from ltpa.models.twostream.inputs import crop, patches_of, pixels
 from ltpa.report.steps import draw_steps
 from ltpa.stages.device import compute_device
 from ltpa.stages.finedata import fine_splits
@@ -31,10 +31,11 @@ def draw(spec: TwoStreamSpec, results: Path, seed: int, images: int) -> Path:
         raise ModelError(f"{source / layout.MODEL}: a network without a local stream has no steps to show")
     chosen, best = np.array(test.images[:images]), test.boxes[:images, 0]
     with compute_device("cpu", spec.threads) as device:
-        cut = crop(pixels(chosen, device), best, model.options.patch_size)
-        found = step_maps(model, shown(cut, model.options.patch_size))
+        batch = pixels(chosen, device)
+        cut = crop(batch, best, model.options.patch_size)
+        found = step_maps(model, patches_of(batch, best, model.options))
     patches = cut.permute(0, 2, 3, 1).round().clamp(0, 255).byte().numpy()
-    path = results / "figures" / "steps" / f"{spec.dataset}-{spec.variant}-seed-{seed}.png"
+    path = layout.steps_picture_path(results, spec.dataset, spec.variant, seed)
     draw_steps(path, chosen, best, patches, _rows(found), _caption(found))
     return path
 

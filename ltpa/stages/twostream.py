@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ltpa.core import layout
-from ltpa.core.errors import ModelError, TrainingError
+from ltpa.core.errors import ModelError
 from ltpa.core.files import write_text
 from ltpa.core.hashing import digest, sha256_file
 from ltpa.core.provenance import code_hash
@@ -29,7 +29,7 @@ from ltpa.stages.common import make_record
 from ltpa.stages.device import compute_device, describe_device
 from ltpa.stages.finedata import boxes_path, fine_splits
 from ltpa.training import checkpoint
-from ltpa.training.engine import Interrupted
+from ltpa.training.engine import Diverged, Interrupted
 from ltpa.training.twostream import FineData, TwoStreamRecipe, TwoStreamRow, TwoStreamTrainer
 
 _MODULE = "ltpa.stages.twostream"
@@ -54,7 +54,7 @@ def run(
     Raises:
         DataError: boxes are missing or do not belong to these images.
         ModelError: the weights to start from are missing or of another trunk.
-        TrainingError: the loss stopped being finite, or another process trains the same network.
+        Diverged: the loss stopped being finite.
         Stopped: `stop` said so; the same call goes on.
     """
     stop = stop or StopRequest()
@@ -109,7 +109,7 @@ def _train_one(
         trainer.run()
     except Interrupted as error:
         raise Stopped(str(error), stop.exit_code) from error
-    except TrainingError as error:
+    except Diverged as error:
         if not tolerate_failure:
             raise
         reason = str(error)

@@ -22,7 +22,7 @@ from ltpa.models.twostream.inputs import draw_views, follow, look, patches_of, p
 from ltpa.models.twostream.losses import two_stream_loss
 from ltpa.models.twostream.network import TwoStream
 from ltpa.training import checkpoint
-from ltpa.training.engine import Interrupted
+from ltpa.training.engine import Diverged, Interrupted
 from ltpa.training.recipe import Recipe
 from ltpa.training.schedule import epoch_rate
 
@@ -143,7 +143,7 @@ class TwoStreamTrainer:
         """Train to the last epoch, from the newest saved state where there is one, and return the history.
 
         Raises:
-            TrainingError: loss or weights are not finite (the last good state is kept), or another process trains this.
+            Diverged: loss or weights are not finite; the last good state is kept.
             Interrupted: `should_stop` said so; call again to go on.
         """
         with checkpoint.exclusive(self.folder):
@@ -172,6 +172,11 @@ class TwoStreamTrainer:
                 self.seconds += time.monotonic() - started
                 self._save()
                 raise Interrupted(f"{self.name}: stopped in epoch {self.epoch}; the same command resumes it")
+            if time.monotonic() - self._saved_at >= self.routine.checkpoint_seconds:
+                self._check_finite()
+                now = time.monotonic()
+                self.seconds, started = self.seconds + now - started, now
+                self._save()
         self._finish_epoch(started)
 
     def take(self, chosen: np.ndarray) -> None:
@@ -229,7 +234,7 @@ class TwoStreamTrainer:
         values = [value for value in self.model.state_dict().values() if value.is_floating_point()]
         if not math.isfinite(self.loss_sum) or not all(bool(value.isfinite().all()) for value in values):
             rate, rate_local = self.rates()
-            raise TrainingError(
+            raise Diverged(
                 f"{self.name}: the loss is not finite in epoch {self.epoch} at learning rates {rate:g} (global) and "
                 f"{rate_local:g} (local); lower the recipe's lr or lr_local (the last good state is kept)"
             )

@@ -1,6 +1,8 @@
 """The patch stage on a small dataset and untrained networks: every source, what is written, what is refused."""
 
 import dataclasses
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -8,6 +10,7 @@ import pytest
 import torch
 from test_evaluation_stages import CLASSES, SIZE, TRAINING, make_split, trained_record
 
+from ltpa.cli import main
 from ltpa.core import layout
 from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError, DataError, ModelError
@@ -216,3 +219,26 @@ def test_boxes_are_drawn_by_rank(results):
         patch_pictures.draw(make_spec("random"), results, 0, 0)
     with pytest.raises(DataError, match="no such file"):
         patch_pictures.draw(make_spec("random"), results, 9, 2)
+
+
+def test_the_command_extracts_several_sources_draws_and_reports(results, tmp_path, capsys):
+    shutil.copytree(layout.data_dir(results, "toy"), layout.data_dir(tmp_path, "toy"))
+    specs = [make_spec(source).to_json() for source in ("center", "random", "full")]
+    place = ["--results", str(tmp_path)]
+    assert main(["patches", "--spec", specs[0], *place, "--seed", "0", "1", "--more-specs", *specs[1:]]) == 0
+    for source in ("center", "random", "full"):
+        for seed in (0, 1):
+            boxes = read_boxes(
+                layout.boxes_path(tmp_path, "toy", source, seed),
+                PreparedDataset.open(layout.data_dir(tmp_path, "toy")),
+                "test",
+            )
+            assert boxes.shape == (6, 3, 4)
+    capsys.readouterr()
+    assert main(["patches", "--spec", specs[1], *place, "--quality", "--show", "2"]) == 0
+    report, picture = capsys.readouterr().out.split()
+    assert "random" in Path(report).read_text() and Path(picture).read_bytes()[1:4] == b"PNG"
+    assert main(["patches", "--spec", make_spec("protolite").to_json(), *place]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main(["patches", "protolight", "digits-marks"]) == 2
+    assert "did you mean" in capsys.readouterr().err

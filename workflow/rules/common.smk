@@ -61,6 +61,7 @@ wildcard_constraints:
     source="|".join(PLAN.patch_sources),
     row="|".join(PLAN.twostream.rows),
     table="|".join(PLAN.tables),
+    seed="[0-9]+",
 
 
 def code(stage):

@@ -159,10 +159,67 @@ rule gallery:
         f"exec {PYTHON} -m ltpa gallery --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} > {{log:q}} 2>&1"
 
 
+rule patch_picture:
+    input:
+        boxes=f"{RESULTS}/patches/{{dataset}}/{{source}}/seed-{{seed}}/{layout.BOXES}",
+        manifest=f"{RESULTS}/data/{{dataset}}/{layout.MANIFEST}",
+        code=code("patch_pictures"),
+    output:
+        str(layout.boxes_picture_path(PLAN.results, "{dataset}", "{source}", "{seed}")),
+    log:
+        f"{LOGS}/patch_picture/{{dataset}}/{{source}}/seed-{{seed}}.log",
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=grown(JOBS.mem_mb),
+        runtime=grown(JOBS.minutes.view),
+    params:
+        spec=lambda wildcards: PLAN.patch_spec(
+            wildcards.dataset, wildcards.source
+        ).to_json(),
+    message:
+        "Drawing the patches of {wildcards.source} on {wildcards.dataset}"
+    shell:
+        f"exec {PYTHON} -m ltpa patches --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+        "--seed {wildcards.seed} --show 6 > {log:q} 2>&1"
+
+
+rule step_picture:
+    input:
+        model=f"{RESULTS}/twostream/{{dataset}}/{{row}}/seed-{{seed}}/{layout.MODEL}",
+        files=lambda wildcards: PLAN.twostream.files(
+            wildcards.dataset, wildcards.row, [int(wildcards.seed)]
+        ),
+        manifest=f"{RESULTS}/data/{{dataset}}/{layout.MANIFEST}",
+        code=code("step_pictures"),
+    output:
+        str(layout.steps_picture_path(PLAN.results, "{dataset}", "{row}", "{seed}")),
+    log:
+        f"{LOGS}/step_picture/{{dataset}}/{{row}}/seed-{{seed}}.log",
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=grown(JOBS.mem_mb),
+        runtime=grown(JOBS.minutes.view),
+    params:
+        spec=lambda wildcards: PLAN.twostream.training_spec(
+            wildcards.dataset, wildcards.row
+        ).to_json(),
+    message:
+        "Drawing the steps of {wildcards.row} on {wildcards.dataset}"
+    shell:
+        f"exec {PYTHON} -m ltpa twostream show --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+        "--seed {wildcards.seed} > {log:q} 2>&1"
+
+
 rule all_figures:
     input:
         FIGURES,
         GALLERY,
+        views.patch_pictures(PLAN),
+        views.step_pictures(PLAN),
 
 
 for name in gallery.gallery_spec(PLAN).figures:
