@@ -28,7 +28,7 @@ ENVIRONMENTS = {
     ),
     "analysis.yaml": ("Tables, checks, tracking.", ("table", "check", "track")),
 }
-COMMAND_LINE = ("ltpa.cli", "ltpa.cli_data", "ltpa.report.progress")  # what every job passes through
+COMMAND_LINE = ("ltpa.cli", "ltpa.cli.jobs", "ltpa.report.progress")  # what every job passes through
 NOT_NEEDED = {"torchvision", "snakemake"}  # imported by conversions and by the plan alone, never in a job
 
 

@@ -2,17 +2,15 @@
 
 import argparse
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ltpa.cli.options import Command, add_config_option, group, load_plan
 from ltpa.core import layout
 from ltpa.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from ltpa.plan import Plan
-
-LoadPlan = Callable[[argparse.Namespace], "Plan"]
 
 
 def add_archives_option(parser: argparse.ArgumentParser) -> None:
@@ -35,17 +33,10 @@ def archive_folders(options: argparse.Namespace) -> list[Path]:
     return folders
 
 
-def add_commands(parser: argparse.ArgumentParser, load_plan: LoadPlan) -> None:
-    """Add `list`, `fetch`, `verify` and `show` to the parser of `ltpa data`; `load_plan` reads the configuration."""
-    actions = parser.add_subparsers(required=True, metavar="ACTION")
-
-    def action(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
-        added = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        added.add_argument("--config", "--configfile", type=Path, help="default: config/config.yaml")
-        added.set_defaults(run=run, load_plan=load_plan)
-        return added
-
-    action("list", list_declared, "list the declared datasets, and whether they are prepared")
+def add_commands(command: Command) -> None:
+    """Add `data` with `list`, `fetch`, `verify` and `show`."""
+    action = group(command("data", list_declared, "list, fetch, verify and show datasets"), "ACTION")
+    listing = action("list", list_declared, "list the declared datasets, and whether they are prepared")
     fetch = action("fetch", _fetch, "download archives and check them")
     fetch.add_argument("names", nargs="+", metavar="NAME")
     fetch.add_argument("--allow-http", action="store_true", help="take unencrypted downloads without checksum on trust")
@@ -57,11 +48,13 @@ def add_commands(parser: argparse.ArgumentParser, load_plan: LoadPlan) -> None:
     show.add_argument("name", metavar="NAME")
     show.add_argument("--out", type=Path, help="PNG to write (default: NAME.png)")
     show.add_argument("--masks", action="store_true", help="darken what lies outside the masks")
+    for added in (listing, fetch, verify, show):
+        add_config_option(added)
 
 
 def list_declared(options: argparse.Namespace) -> None:
     """Print a line for each declared dataset: role, images, classes, size of its archives, whether it is prepared."""
-    plan = options.load_plan(options)
+    plan = load_plan(options)
     print(f"{'name':22} {'plays':21} {'images':>7} {'classes':>7} {'download':>9}  state     title")
     for name, declared in plan.datasets.items():
         counts = [split.get("count") for split in declared["splits"].values() if not split.get("optional")]
@@ -96,7 +89,7 @@ def _fetch(options: argparse.Namespace) -> None:
     from ltpa.data.real import fetch_archives
     from ltpa.data.transfer import Policy
 
-    plan = options.load_plan(options)
+    plan = load_plan(options)
     policy, search = Policy(allow_http=options.allow_http), _search(plan, options)
     sources = {name: _source(plan, name) for name in options.names}
     for name, source in sources.items():
@@ -114,7 +107,7 @@ def _search(plan: "Plan", options: argparse.Namespace) -> list[Path]:
 def _verify(options: argparse.Namespace) -> None:
     from ltpa.data.arrays import PreparedDataset
 
-    plan = options.load_plan(options)
+    plan = load_plan(options)
     prepared = [name for name in plan.datasets if Path(plan.manifest(name)).is_file()]
     for name in options.names or prepared:
         source = _source(plan, name)
@@ -142,7 +135,7 @@ def _show(options: argparse.Namespace) -> None:
     from ltpa.data.arrays import PreparedDataset
     from ltpa.data.contact_sheet import contact_sheet
 
-    plan = options.load_plan(options)
+    plan = load_plan(options)
     _source(plan, options.name)
     out = options.out or Path(f"{options.name}.png")
     contact_sheet(PreparedDataset.open(layout.data_dir(plan.results, options.name)), out, options.masks)

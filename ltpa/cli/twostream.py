@@ -4,45 +4,40 @@ import argparse
 import importlib
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ltpa.cli.options import Command, add_config_option, as_seconds, as_seed, group, load_plan
 from ltpa.core.errors import ConfigError
 
-if TYPE_CHECKING:
-    from ltpa.plan import Plan
 
-Add = Callable[[argparse.ArgumentParser], None]
-
-
-def add_commands(
-    parser: argparse.ArgumentParser, load_plan: "Callable[[argparse.Namespace], Plan]", seed: Callable[[str], int]
-) -> None:
-    """Add the subcommands to `parser`; `seed` reads a seed from text."""
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def add_commands(command: Command) -> None:
+    """Add `twostream` with `train`, `evaluate`, `show` and `count`."""
+    subcommand = group(command("twostream", _count, "the two-stream network and its rows"))
     for name, run, text in (
         ("train", _train, "train a row, one network per seed"),
         ("evaluate", _evaluate, "score trained networks: every readout, every patch policy"),
         ("show", _show, "draw what a trained network looks at, step by step"),
     ):
-        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        command.set_defaults(run=run, load_plan=load_plan)
-        command.add_argument("row", nargs="?", help="a row of config/twostream.yaml that the configuration names")
-        command.add_argument("dataset", nargs="?", help="a name from config/datasets.yaml or config/datasets/")
-        command.add_argument("--seed", "--seeds", dest="seeds", type=seed, nargs="+", default=[0])
-        command.add_argument("--config", "--configfile", type=Path, help="default: config/config.yaml")
-        command.add_argument("--spec", nargs="+", help="specs instead of names: JSON, or @FILE")
-        command.add_argument("--results", type=Path, help="folder of the scale (default: results/<scale>)")
+        added = subcommand(name, run, text)
+        added.add_argument("row", nargs="?", help="a row of config/twostream.yaml that the configuration names")
+        added.add_argument("dataset", nargs="?", help="a name from config/datasets.yaml or config/datasets/")
+        added.add_argument("--seed", "--seeds", dest="seeds", type=as_seed, nargs="+", default=[0])
+        add_config_option(added)
+        added.add_argument("--spec", nargs="+", help="specs instead of names: JSON, or @FILE")
+        added.add_argument("--results", type=Path, help="folder of the scale (default: results/<scale>)")
         if name == "train":
-            command.add_argument(
-                "--max-seconds", type=float, default=math.inf, help="stop with resumable state after this long"
+            added.add_argument(
+                "--max-seconds",
+                type=as_seconds,
+                default=math.inf,
+                metavar="N",
+                help="stop with resumable state after this long",
             )
-            command.add_argument("--tolerate-failure", action="store_true", help="record a diverged run")
+            added.add_argument("--tolerate-failure", action="store_true", help="record a diverged run")
         if name == "show":
-            command.add_argument("--images", type=int, default=4, help="test images to draw")
-    count = commands.add_parser("count", help="parameters and multiply-accumulates of a row")
-    count.set_defaults(run=_count, load_plan=load_plan, results=None, spec=None)
+            added.add_argument("--images", type=int, default=4, help="test images to draw")
+    count = subcommand("count", _count, "parameters and multiply-accumulates of a row")
     count.add_argument("row", help="a row of config/twostream.yaml")
     count.add_argument("--profile", default="paper", help="a profile of config/twostream.yaml")
     count.add_argument("--classes", type=int, default=200)
@@ -54,7 +49,7 @@ def _resolve(options: argparse.Namespace, kind: type, method: str) -> tuple[list
         if options.results is None:
             raise ConfigError("--spec goes with --results DIR")
         return [kind.from_json(text) for text in options.spec], options.results  # type: ignore[attr-defined]
-    plan = options.load_plan(options)
+    plan = load_plan(options)
     for key, known in (("row", plan.config.twostream.rows), ("dataset", plan.config.datasets)):
         name = getattr(options, key)
         if name not in known:

@@ -1,0 +1,105 @@
+"""The commands of single jobs: prepare data, train, evaluate, extract patches."""
+
+import argparse
+import importlib
+import math
+import sys
+from pathlib import Path
+
+from ltpa.cli.data import add_archives_option, archive_folders
+from ltpa.cli.options import Command, add_run_options, add_spec_options, as_seconds, as_seed, resolve
+
+EVALUATIONS = {
+    "transfer": "features of every target set and a linear SVM in folds",
+    "fgsm": "fooling rate under the fast gradient sign attack",
+    "segmentation": "attention maps binarised and held against masks",
+    "maps": "other maps of the network held against masks",
+    "query": "attention under another image's global vector",
+}
+
+
+def add_commands(command: Command) -> None:
+    """Add `prepare`, `train`, one command per evaluation, and `patches`."""
+    prepare = command("prepare", _prepare, "make a dataset's verified arrays")
+    prepare.add_argument("dataset", nargs="?", help="a name from config/datasets.yaml or config/datasets/")
+    prepare.add_argument(
+        "--extracted", type=Path, metavar="DIR", help="folder of extracted files, in place of archives"
+    )
+    add_archives_option(prepare)
+    add_spec_options(prepare)
+
+    train = command("train", _train, "train a variant, one network per seed")
+    add_run_options(train)
+    train.add_argument(
+        "--max-seconds",
+        type=as_seconds,
+        default=math.inf,
+        metavar="N",
+        help="stop with resumable state after this long",
+    )
+    train.add_argument("--tolerate-failure", action="store_true", help="record a diverged run instead of failing")
+
+    for name, text in EVALUATIONS.items():
+        evaluation = command(name, _evaluate, f"evaluate: {text}")
+        evaluation.set_defaults(stage=name)
+        add_run_options(evaluation)
+
+    extract = command("patches", _patches, "extract patch boxes, or draw those that are there")
+    extract.add_argument("source", nargs="?", help="a name from config/patches.yaml that the configuration uses")
+    extract.add_argument("dataset", nargs="?", help="a name from config/datasets.yaml")
+    extract.add_argument("--seed", "--seeds", dest="seeds", type=as_seed, nargs="+", default=[0])
+    extract.add_argument(
+        "--quality", action="store_true", help="only report the statistics of all sources of the dataset"
+    )
+    extract.add_argument("--show", type=int, metavar="N", help="only draw the boxes of N test images, by rank")
+    add_spec_options(extract)
+    extract.add_argument("--more-specs", nargs="+", default=[], metavar="SPEC", help="specs of further sources")
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from ltpa.core.specs import PrepareSpec
+    from ltpa.stages import prepare
+
+    spec, results = resolve(options, PrepareSpec, lambda plan: plan.prepare_spec(options.dataset))
+    archives = archive_folders(options)
+    prepare.run(spec, results, archives, options.extracted, lambda text: print(text, file=sys.stderr, flush=True))
+
+
+def _train(options: argparse.Namespace) -> None:
+    from ltpa.core.specs import TrainSpec
+    from ltpa.core.stopping import stop_requests
+    from ltpa.report.progress import TrainingProgress
+
+    # Before torch is imported, which takes seconds in which a signal may come.
+    with stop_requests(options.max_seconds) as stop:
+        spec, results = resolve(options, TrainSpec, lambda plan: plan.train_spec(options.dataset, options.variant))
+        train = importlib.import_module("ltpa.stages.train")
+        with TrainingProgress(f"{spec.variant} on {spec.dataset}", spec.recipe["epochs"]) as shown:
+            watcher = train.Watcher(shown.epoch, shown.progress, shown.say)
+            train.run(spec, results, options.seeds, stop, options.tolerate_failure, watcher)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from ltpa.core.specs import EvaluationSpec
+
+    spec, results = resolve(
+        options, EvaluationSpec, lambda plan: plan.evaluation_spec(options.stage, options.dataset, options.variant)
+    )
+    importlib.import_module(f"ltpa.stages.{options.stage}").run(spec, results, options.seeds)
+
+
+def _patches(options: argparse.Namespace) -> None:
+    from ltpa.core.specs import EvaluationSpec
+
+    spec, results = resolve(options, EvaluationSpec, lambda plan: plan.patch_spec(options.dataset, options.source))
+    if options.show is None and not options.quality:
+        stage = importlib.import_module("ltpa.stages.patches")
+        for each in (spec, *map(EvaluationSpec.from_json, options.more_specs)):
+            stage.run(each, results, options.seeds)
+        return
+    from ltpa.stages import patch_pictures
+
+    if options.quality:
+        print(patch_pictures.report(results, spec.dataset))
+    for seed in options.seeds if options.show is not None else []:
+        print(patch_pictures.draw(spec, results, seed, options.show))

@@ -1,0 +1,96 @@
+"""What several subcommands share: options, and how names become the spec of a job."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ltpa.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ltpa.plan import Plan
+
+# Adds a subcommand: its name, the function that runs it, and what it does in a few words.
+Command = Callable[[str, Callable[[argparse.Namespace], None], str], argparse.ArgumentParser]
+
+
+def group(parser: argparse.ArgumentParser, metavar: str = "COMMAND") -> Command:
+    """What adds subcommands to `parser`."""
+    commands = parser.add_subparsers(required=True, metavar=metavar)
+
+    def command(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        added.set_defaults(run=run)
+        return added
+
+    return command
+
+
+def add_config_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--config`, which `load_plan` reads."""
+    parser.add_argument("--config", "--configfile", type=Path, help="configuration file (default: config/config.yaml)")
+
+
+def add_spec_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--config`, `--spec` and `--results`, which `resolve` reads."""
+    add_config_option(parser)
+    parser.add_argument("--spec", help="the job's spec instead of names: JSON, or @FILE")
+    parser.add_argument("--results", type=Path, help="folder of the scale (default: results/<scale>)")
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add a variant, a dataset and seeds to the options of a spec."""
+    parser.add_argument("variant", nargs="?", help="a name from config/variants.yaml")
+    parser.add_argument("dataset", nargs="?", help="a name from config/datasets.yaml")
+    parser.add_argument("--seed", "--seeds", dest="seeds", type=as_seed, nargs="+", default=[0])
+    add_spec_options(parser)
+
+
+def as_seed(text: str) -> int:
+    """A seed from the text of an option."""
+    number = int(text)
+    if not 0 <= number < 2**31:
+        raise argparse.ArgumentTypeError(f"seed {number} is not a whole number from 0 to 2^31 - 1")
+    return number
+
+
+def as_seconds(text: str) -> float:
+    """A time from the text of an option."""
+    number = float(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return number
+
+
+def load_plan(options: argparse.Namespace) -> "Plan":
+    """The plan of the configuration that `--config` names, or of the default one."""
+    from ltpa.core.config import load_config
+    from ltpa.core.declared import config_dir
+    from ltpa.plan import Plan
+
+    path = options.config or config_dir() / "config.yaml"
+    return Plan(load_config(path), str(path))
+
+
+def resolve(options: argparse.Namespace, kind: type, make: "Callable[[Plan], Any]") -> tuple[Any, Path]:
+    """The spec and results folder of a command: given by `--spec` and `--results`, or made from names."""
+    if options.spec:
+        if options.results is None:
+            raise ConfigError("--spec goes with --results DIR")
+        return kind.from_json(options.spec), options.results  # type: ignore[attr-defined]
+    plan = load_plan(options)
+    for key, known in (
+        ("variant", plan.variants),
+        ("source", plan.patch_sources),
+        ("dataset", plan.datasets),
+    ):
+        name = getattr(options, key, "")
+        if name is None:
+            raise ConfigError(f"name a {key}, or pass --spec; known: {', '.join(known)}")
+        if name and name not in known:
+            from ltpa.core.config import unknown_name
+
+            raise ConfigError(unknown_name(key, name, list(known)))
+    os.environ.setdefault("LTPA_GPU_SHARE", str(plan.config.jobs.gpu_share))
+    return make(plan), options.results or plan.results

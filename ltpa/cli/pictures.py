@@ -1,0 +1,40 @@
+"""The commands for a user's own pictures: attention laid over them, one protocol run on a folder of them."""
+
+import argparse
+import json
+from pathlib import Path
+
+from ltpa.cli.options import Command, add_config_option, load_plan
+
+
+def add_commands(command: Command) -> None:
+    """Add `attend` and `evaluate`."""
+    attend = command("attend", _attend, "lay a network's attention over pictures of any size")
+    attend.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    attend.add_argument("--model", type=Path, required=True, help="a trained network, model.safetensors")
+    attend.add_argument("--query", type=Path, metavar="IMAGE", help="take the global vector from this picture")
+    attend.add_argument("--format", nargs="+", choices=["png", "svg", "pdf"], default=["png"], help="default: png")
+    attend.add_argument("--output", type=Path, default=Path("attended"), metavar="DIR", help="default: attended")
+
+    evaluate = command("evaluate", _evaluate_folder, "run one protocol on one network and a folder of images")
+    evaluate.add_argument("protocol", choices=["transfer", "fgsm", "segmentation", "maps", "query"])
+    evaluate.add_argument("--model", type=Path, required=True, help="a trained network, model.safetensors")
+    evaluate.add_argument("--images", type=Path, required=True, metavar="DIR", help="a folder of images per class")
+    evaluate.add_argument("--masks", type=Path, metavar="DIR", help="masks, named like the images (segmentation, maps)")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+    add_config_option(evaluate)
+
+
+def _attend(options: argparse.Namespace) -> None:
+    from ltpa.stages.attend import attend
+
+    for line in attend(options.images, options.model, options.output, options.query, options.format):
+        print(line)
+
+
+def _evaluate_folder(options: argparse.Namespace) -> None:
+    from ltpa.stages.evaluate import as_markdown, evaluate_folder
+
+    settings = getattr(load_plan(options).config.protocols, options.protocol).model_dump()
+    record = evaluate_folder(options.protocol, options.model, options.images, options.masks, settings)
+    print(json.dumps(record, indent=1) if options.json else as_markdown(record))

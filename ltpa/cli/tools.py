@@ -1,0 +1,96 @@
+"""The commands that describe: a network, what a configuration costs, the machine; and one that tidies up."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from ltpa.cli.options import Command, add_config_option, load_plan
+from ltpa.core.errors import LtpaError
+
+
+def add_commands(command: Command) -> None:
+    """Add `model`, `plan`, `clean-state` and `doctor`."""
+    model = command("model", _model, "describe a network: parameters, MACs, feature dimension, map sizes")
+    model.add_argument("variant", help="a name from config/variants.yaml")
+    model.add_argument("--classes", type=int, default=10)
+    model.add_argument("--image-size", type=int, default=32)
+    model.add_argument("--width", type=float, default=1.0)
+    model.add_argument("--json", action="store_true", help="print JSON")
+    plan = command("plan", _plan, "what a configuration costs: jobs, downloads, disk, hours")
+    add_config_option(plan)
+    plan.add_argument(
+        "--throughput",
+        type=Path,
+        metavar="FILE",
+        help="speeds from benchmarks/train.py --save (default: config/throughput.json)",
+    )
+    clean = command("clean-state", _clean_state, "remove saved states of trainings that no configuration refers to")
+    clean.add_argument(
+        "--config", "--configfile", type=Path, nargs="+", metavar="FILE", help="configurations whose states stay"
+    )
+    clean.add_argument("--dry-run", "-n", action="store_true", help="only say what would be removed")
+    add_config_option(command("doctor", _doctor, "check machine and folder and say what will and will not work"))
+
+
+def _model(options: argparse.Namespace) -> None:
+    from ltpa.models.describe import describe
+
+    facts = describe(options.variant, options.classes, options.image_size, options.width)
+    if options.json:
+        print(json.dumps(facts, indent=1))
+        return
+    facts["extension"] = "yes, not in the paper" if facts["extension"] else "no, of the paper"
+    facts["map_sizes"] = ", ".join(f"{level} {'x'.join(map(str, size))}" for level, size in facts["map_sizes"].items())
+    facts["architecture"] = ", ".join(f"{key} {value}" for key, value in facts["architecture"].items())
+    for key, value in facts.items():
+        print(
+            f"{key.replace('_', ' '):16} {value:,}" if isinstance(value, int) else f"{key.replace('_', ' '):16} {value}"
+        )
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from ltpa.core.declared import config_dir
+    from ltpa.models.describe import network_size
+    from ltpa.plan.budget import Budget, Facts, Throughput
+    from ltpa.plan.summary import summarise
+
+    plan = load_plan(options)
+    throughput = Throughput.read(options.throughput or config_dir() / "throughput.json")
+    print(summarise(plan))
+
+    def facts(spec: Any) -> Facts:
+        return Facts(*network_size(json.dumps(spec.architecture), spec.num_classes, spec.image_size))
+
+    print(f"\n{Budget(plan, facts, throughput).markdown()}")
+
+
+def _clean_state(options: argparse.Namespace) -> None:
+    from ltpa.plan import views
+    from ltpa.stages import clean_state
+
+    wanted: dict[Path, list[tuple[Any, int]]] = {}
+    for path in options.config or [None]:
+        plan = load_plan(argparse.Namespace(config=path))
+        training = [run for run in views.all_runs(plan) if run.stage == "train"]
+        wanted.setdefault(plan.results, []).extend(
+            (plan.train_spec(run.dataset, run.variant), seed) for run in training for seed in plan.config.seeds
+        )
+    for results, specs in wanted.items():
+        freed = clean_state.run(results, specs, options.dry_run)
+        print(f"{results / 'state'}: {freed / 1e6:.1f} MB {'could be freed' if options.dry_run else 'freed'}")
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from ltpa.report.doctor import examine
+    from ltpa.tracking.store import DATABASE, check_database
+
+    plan = load_plan(options)
+    database = plan.results / DATABASE
+
+    def store() -> None:
+        if database.exists():
+            check_database(database)
+
+    if not examine(print, Path.cwd(), plan.results, store, plan.config.jobs.gpus):
+        raise LtpaError("something above needs attention before the pipeline can run")

@@ -1,0 +1,93 @@
+"""The commands that look at result records: tables, checks, figures, MLflow, what is done."""
+
+import argparse
+import importlib
+from pathlib import Path
+
+from ltpa.cli.options import Command, add_config_option, add_spec_options, as_seconds, load_plan, resolve
+from ltpa.core.errors import ConfigError
+
+
+def add_commands(command: Command) -> None:
+    """Add `table`, `check`, `figures`, `gallery`, `track`, `status` and `show`."""
+    for name, text in (
+        ("table", "build one table from result records"),
+        ("check", "assert that networks learned and attention attends"),
+        ("figures", "draw overlays and curves"),
+        ("gallery", "draw the figures of images and maps"),
+    ):
+        view = command(name, _view, text)
+        view.set_defaults(stage=name)
+        view.add_argument("--spec", required=True, help="the job's spec: JSON, or @FILE")
+        view.add_argument("--results", type=Path, required=True, help="folder of the scale, results/<scale>")
+        view.add_argument("--records", type=Path, nargs="*", default=[], help="result records to read")
+
+    track = command("track", _track, "write result records into the MLflow store")
+    add_spec_options(track)
+    track.add_argument("--records", type=Path, nargs="*", help="result records (default: all that are there)")
+    track.add_argument("--tables", type=Path, nargs="*", help="tidy tables to hold against MLflow (default: all)")
+    track.add_argument("--follow", action="store_true", help="write the epochs of running trainings as they end")
+    track.add_argument(
+        "--idle",
+        type=as_seconds,
+        default=60.0,
+        metavar="N",
+        help="with --follow: end when nothing trained for so long",
+    )
+    track.add_argument("--rebuild", action="store_true", help="make the store anew from the records")
+    add_config_option(command("status", _status, "show which runs of a configuration are done"))
+    show = command("show", _show, "print a finished table and say where its files are")
+    show.add_argument("table")
+    add_config_option(show)
+
+
+def _view(options: argparse.Namespace) -> None:
+    stage = importlib.import_module(f"ltpa.stages.{options.stage}")
+    stage.run(stage.SPEC.from_json(options.spec), options.results, options.records)
+
+
+def _track(options: argparse.Namespace) -> None:
+    from ltpa.plan import views
+    from ltpa.stages import track
+
+    if options.spec:
+        spec, results = resolve(options, track.SPEC, views.track_spec)
+        track.run(spec, results, options.records or [], options.tables or [], options.rebuild)
+        return
+    plan = load_plan(options)
+    results = options.results or plan.results
+    if options.follow:
+        from ltpa.core.stopping import stop_requests
+
+        with stop_requests() as stop:
+            print(f"following the trainings below {results}; Ctrl-C ends it, and harms none", flush=True)
+            track.follow(views.track_spec(plan), results, stop, options.idle, lambda text: print(text, flush=True))
+        return
+    records = options.records or [p for p in map(Path, views.records(plan, views.all_runs(plan))) if p.is_file()]
+    tables = options.tables or sorted((results / "tables").glob("*.tidy.csv"))
+    track.run(views.track_spec(plan), results, records, tables, options.rebuild)
+
+
+def _status(options: argparse.Namespace) -> None:
+    from ltpa.plan.summary import status
+
+    print(status(load_plan(options)))
+
+
+def _show(options: argparse.Namespace) -> None:
+    from ltpa.core import layout
+    from ltpa.core.config import unknown_name
+
+    plan = load_plan(options)
+    if options.table not in plan.tables:
+        raise ConfigError(unknown_name("table", options.table, list(plan.tables)))
+    path = layout.table_path(plan.results, options.table, "csv")
+    if not path.is_file():
+        raise ConfigError(f"{path} is not there yet; make it with: snakemake {options.table}")
+    from ltpa.tables.terminal import to_terminal
+
+    scale = plan.config.scale
+    print(f"{plan.tables[options.table]['title']} ({plan.tables[options.table]['unit']}), scale {scale.name}")
+    if not scale.comparable:
+        print("From stand-in data or short training: not comparable with the paper.")
+    print(f"\n{to_terminal(path)}\n\nAll tables (csv, md, tex, html): {path.parent}/")
