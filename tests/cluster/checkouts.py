@@ -57,7 +57,9 @@ class Checkout:
 
     def start(self, target: str, *arguments: str) -> subprocess.Popen[bytes]:
         """Start Snakemake in the background; its output goes to `output`."""
-        command = [sys.executable, "-m", "snakemake", "--configfile", "cluster.yaml", *arguments, "--", target]
+        heeding = ["env", "--default-signal=INT"]  # shells start background processes deaf to Ctrl-C
+        command = [*heeding, sys.executable, "-m", "snakemake", "--configfile", "cluster.yaml"]
+        command += [*arguments, "--", target]
         with open(self.root / "output", "ab") as stream:
             environment = {**os.environ, "PYTHONPATH": ""}
             process = subprocess.Popen(command, cwd=self.root, env=environment, stdout=stream, stderr=stream)

@@ -42,6 +42,8 @@ def test_all_tables_of_the_mini_scale_are_those_of_a_local_run(cluster: slurm.Cl
     jobs = {"seeds_per_job": 2, "mem_mb": 1500}
     local = Checkout(tmp_path / "local", 1, jobs)
     distant = Checkout(tmp_path / "distant", 1, jobs)
-    distant.finish(distant.submit("all_tables"), seconds=3600)
-    local.finish(local.start("all_tables", "--cores", "2"), seconds=3600)
+    process = distant.submit("all_tables")
+    beside = local.start("all_tables", "--cores", "1")
+    distant.finish(process, seconds=3600)
+    local.finish(beside, seconds=3600)
     alike(local, distant, at_least=30)
