@@ -238,7 +238,7 @@ def test_the_command_extracts_several_sources_draws_and_reports(results, tmp_pat
     assert main(["patches", "--spec", specs[1], *place, "--quality", "--show", "2"]) == 0
     report, picture = capsys.readouterr().out.split()
     assert "random" in Path(report).read_text() and Path(picture).read_bytes()[1:4] == b"PNG"
-    assert main(["patches", "--spec", make_spec("protolite").to_json(), *place]) == 2
+    assert main(["patches", "--spec", make_spec("protolite").to_json(), *place]) == 4
     assert capsys.readouterr().err.count("\n") == 1
     assert main(["patches", "protolight", "digits-marks"]) == 2
     assert "did you mean" in capsys.readouterr().err
