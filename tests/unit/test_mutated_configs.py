@@ -15,6 +15,7 @@ from ltpa.core.config import load_config
 from ltpa.core.errors import ConfigError
 from ltpa.models.variants import declared_variants
 from ltpa.plan import Plan, views
+from ltpa.plan.twostream import EVALUATION, TRAINING
 
 ROOT = Path(__file__).parents[2]
 DEMO = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
@@ -95,6 +96,10 @@ def plan_everything(path: Path) -> None:
             plan.train_spec(run.dataset, run.variant)
         elif run.stage == "patches":
             plan.patch_spec(run.dataset, run.variant)
+        elif run.stage == TRAINING:
+            plan.twostream.training_spec(run.dataset, run.variant)
+        elif run.stage == EVALUATION:
+            plan.twostream.evaluation_spec(run.dataset, run.variant)
         else:
             plan.evaluation_spec(run.stage, run.dataset, run.variant)
     for table in plan.config.tables:
