@@ -120,6 +120,8 @@ BAD = [
     ({"scale": {"name": "$(touch x)"}}, "'scale.name'"),
     ({"twostream": {**DEMO["twostream"], "boxes": 4}}, "'twostream.boxes' is 4, but protocols.patches.boxes is 3"),
     ({"twostream": {**DEMO["twostream"], "rows": ["vgg16"]}}, "unknown row 'vgg16'"),
+    ({"twostream": {**DEMO["twostream"], "rows": ["vgg19"]}}, "'protocols.checks.local_beats': unknown row"),
+    ({"twostream": {**DEMO["twostream"], "weights": "no/such.pth"}}, "'no/such.pth': no such file"),
 ]
 
 

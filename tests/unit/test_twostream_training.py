@@ -225,6 +225,35 @@ def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, augmentation)
     ]
 
 
+def test_a_killed_training_goes_on_from_within_its_epoch(tmp_path):
+    def run_on(folder, should_stop=lambda: False):
+        run = trainer(folder, model=network(), should_stop=should_stop)
+        run.routine = dataclasses.replace(run.routine, checkpoint_seconds=0.0)
+        return run
+
+    class Killed(Exception):
+        pass
+
+    steps = iter(range(5))
+
+    def kill():
+        if next(steps) == 4:
+            raise Killed
+        return False
+
+    whole = run_on(tmp_path / "whole")
+    whole.run()
+    with pytest.raises(Killed):
+        run_on(tmp_path / "cut", kill).run()
+    resumed = run_on(tmp_path / "cut")
+    seen = []
+    resumed.should_stop = lambda: bool(seen.append(resumed.step))
+    resumed.run()
+    assert seen == [2, 3]  # of three steps an epoch four were saved, the first of the second epoch the last of them
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
     with pytest.raises(TrainingError, match="lower the recipe's lr or lr_local"):
         trainer(tmp_path, recipe={"lr": 1e30, "epochs": 3}).run()
