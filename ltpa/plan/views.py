@@ -1,6 +1,5 @@
 """What the views need: the runs behind tables, checks, figures and the MLflow store, and the spec of each."""
 
-import dataclasses
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -12,7 +11,7 @@ from ltpa.plan.twostream import EVALUATION, TRAINING
 from ltpa.report.spec import FiguresSpec
 from ltpa.tables.declaration import Declaration, Description, Panel, parse_declaration
 from ltpa.tables.needs import needed
-from ltpa.tables.published import Published, load_published
+from ltpa.tables.published import Published, load_published, to_dicts
 from ltpa.tables.spec import CheckSpec, TableSpec, TrackSpec
 
 
@@ -78,7 +77,7 @@ def table_spec(plan: Plan, table: str) -> TableSpec:
         roles=plan.roles,
         standins=standins,
         declaration=declaration.model_dump(mode="json"),
-        published=[dataclasses.asdict(entry) for entry in published],
+        published=to_dicts(published),
         conditions=subsets,
         baselines={name: base for name in plan.config.variants if (base := plan.variants[name].get("baseline"))}
         | plan.twostream.baselines(),

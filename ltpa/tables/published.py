@@ -12,7 +12,7 @@ import csv
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +60,35 @@ def load_published(path: Path) -> list[Published]:
     return entries
 
 
+def to_dicts(entries: Sequence[Published]) -> list[dict[str, Any]]:
+    """Published values in the plain form that a spec carries, as short as in the file.
+
+    A spec is one argument of a command, which systems limit to 128 KiB.
+    """
+    packed: list[Published] = []
+    for _, neighbours in itertools.groupby(entries, lambda entry: dataclasses.replace(entry, source="", condition="")):
+        members = list(neighbours)
+        sources, conditions = (
+            list(dict.fromkeys(getattr(entry, key) for entry in members)) for key in ("source", "condition")
+        )
+        together = dataclasses.replace(members[0], source="|".join(sources), condition="|".join(conditions))
+        packed += [together] if _unpacked(together) == members else members
+    return [dataclasses.asdict(entry) for entry in packed]
+
+
+def _unpacked(entry: Published) -> list[Published]:
+    pairs = itertools.product(entry.source.split("|"), entry.condition.split("|"))
+    return [dataclasses.replace(entry, source=source, condition=condition) for source, condition in pairs]
+
+
 def from_dicts(rows: list[dict[str, Any]]) -> list[Published]:
-    """Published values from the plain form that a spec carries (`dataclasses.asdict` of each).
+    """Published values from the plain form that a spec carries (`to_dicts`).
 
     Raises:
         ConfigError: a row has other keys.
     """
     try:
-        return [Published(**row) for row in rows]
+        return [entry for row in rows for entry in _unpacked(Published(**row))]
     except TypeError as error:
         raise ConfigError(f"published values of a table spec: {error}; take the spec from `snakemake -n -p`") from error
 

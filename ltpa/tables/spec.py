@@ -27,7 +27,7 @@ class TableSpec(ViewSpec):
         roles: role to concrete dataset, for the roles that this scale fills.
         standins: concrete dataset to title, for those that play a role instead of being the paper's dataset.
         declaration: the table's declaration as plain data.
-        published: its published values as plain data (`dataclasses.asdict` of each `Published`).
+        published: its published values as plain data (`ltpa.tables.published.to_dicts`).
         conditions: role to a map from the paper's conditions to the dataset's own, where they differ.
         baselines: variant to the variant it is tested against, for those that have one.
     """

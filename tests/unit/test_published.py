@@ -1,5 +1,6 @@
 """The published values: our files against facts of the paper, and bad files against clear errors."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from tables_support import DECLARATIONS, PUBLISHED_DIR
 from ltpa.core.errors import ConfigError
 from ltpa.models import get_variant, list_models
 from ltpa.tables.declaration import find_declaration, load_declarations
-from ltpa.tables.published import COLUMNS, load_published
+from ltpa.tables.published import COLUMNS, from_dicts, load_published, to_dicts
 from ltpa.tables.slots import place
 
 HEADER = ",".join(COLUMNS)
@@ -123,6 +124,14 @@ def test_bad_line_is_named(tmp_path, line, message):
         load_published(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted(PUBLISHED_DIR.glob("*.csv")), ids=lambda path: path.stem)
+def test_the_form_of_a_spec_is_short_and_loses_nothing(path):
+    entries = load_published(path)
+    packed = to_dicts(entries)
+    assert from_dicts(packed) == entries
+    assert len(json.dumps(packed)) < 64 * 1024  # an argument of a command may have 128 KiB
 
 
 def test_a_line_without_a_value_may_stand_for_several_cells(tmp_path):
