@@ -78,15 +78,29 @@ def leaving_on_request(grace: float = GRACE_SECONDS) -> Iterator[None]:
     """Leave the block with exit code 75 as soon as SIGTERM or SIGUSR1 comes. For the main thread.
 
     The handler raises SystemExit, so that what was half written is removed on the way out; after `grace` seconds the
-    process exits in any case. A `stop_requests` inside the block takes the signals over while it lasts.
+    process exits in any case. While a module is imported it exits at once: libraries in C++ abort the process when an
+    exception meets them as they load. A `stop_requests` inside the block takes the signals over while it lasts.
     """
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
-        print(f"ltpa: {signal.Signals(number).name}: stopped; the same command starts again", file=sys.stderr)
+        print(
+            f"ltpa: {signal.Signals(number).name}: stopped; the same command starts again", file=sys.stderr, flush=True
+        )
+        if _imports(frame):
+            os._exit(REQUEUE)
         raise SystemExit(REQUEUE)
 
     with _watched(StopRequest(), dict.fromkeys(LEAVING, leave), grace):
         yield
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether the frame, or one that called it, is the import system's."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager

@@ -2,15 +2,18 @@
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from test_training import SmallNet, arrays, recipe, trainer
 
+import ltpa
 from ltpa.core.errors import MemoryFullError
 from ltpa.core.slots import hold_slot
 from ltpa.core.stopping import Stopped, StopRequest, stop_requests
@@ -42,6 +45,23 @@ def test_a_process_leaves_in_time_whatever_it_does(behaviour, number):
     _, errors = process.communicate(timeout=30)
     assert process.returncode == (130 if number == signal.SIGINT else 75)
     assert ("leaving with what was last saved" in errors) == (behaviour == "stuck")
+
+
+def test_a_command_that_is_asked_while_it_imports_leaves_without_an_exception(tmp_path):
+    """Libraries in C++ abort the process when an exception meets them as they load; so does this module."""
+    (tmp_path / "loads.py").write_text(
+        "import os, time\nprint('loading', flush=True)\n"
+        "try:\n    time.sleep(60)\nexcept BaseException:\n    os.abort()\n"
+    )
+    code = "from ltpa.core.stopping import leaving_on_request\nwith leaving_on_request():\n    import loads"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    path = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(ltpa.__file__).parents[1]}"}
+    with subprocess.Popen([sys.executable, "-c", code], text=True, env=path, **pipes) as process:
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 75, errors
+    assert errors == "ltpa: SIGTERM: stopped; the same command starts again\n"
 
 
 def test_signals_are_as_before_outside_of_the_block():
