@@ -66,13 +66,16 @@ class DotProduct(nn.Module):
 
 
 class Additive(nn.Module):
-    """`tanh`: c_i = <u, tanh(l_i + g)>, the additive attention that eq. 2 simplifies. Not in the paper."""
+    """`tanh`: c_i = <u, tanh(l_i + g)>, the additive attention that eq. 2 simplifies. Not in the paper.
+
+    No bias, as in Bahdanau et al.: it would be the same for every i.
+    """
 
     uses_global = True
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.u = nn.Conv2d(channels, 1, 1)
+        self.u = nn.Conv2d(channels, 1, 1, bias=False)
 
     def forward(self, local: Tensor, g: Tensor) -> Tensor:
         """Scores (N, h, w) of `local` (N, C, h, w) with `g` (N, C)."""

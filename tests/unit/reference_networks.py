@@ -83,7 +83,7 @@ def compatibility(local, g, weights, name, kind):
             out[n, i, j] = vector @ g[n]
         else:
             mixed = {"pc": lambda v, w: v + w, "tanh": lambda v, w: np.tanh(v + w)}[kind](vector, g[n])
-            out[n, i, j] = weights[f"{name}.u.weight"].ravel() @ mixed + weights[f"{name}.u.bias"][0]
+            out[n, i, j] = weights[f"{name}.u.weight"].ravel() @ mixed + weights.get(f"{name}.u.bias", [0.0])[0]
     return out
 
 
