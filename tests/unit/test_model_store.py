@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from ltpa.core.errors import ModelError
 from ltpa.data.normalise import build_normaliser
-from ltpa.models import list_models, load, save_model, store, warm_start
+from ltpa.models import create_model, list_models, load, save_model, store, warm_start
 
 CLASSES = ["ant", "bee", "cat", "dog", "eel"]
 
@@ -149,5 +149,28 @@ def test_a_warm_start_copies_all_but_the_head():
     assert not torch.equal(
         donor["trunk.section1.conv1.norm.running_var"], before["trunk.section1.conv1.norm.running_var"]
     )
-    with pytest.raises(ModelError, match="same variant and width"):
-        warm_start(model, narrow("vgg-att2-concat-pc"))
+
+
+@pytest.mark.parametrize(
+    ("variant", "source", "says"),
+    [
+        ("vgg-att3-concat-pc", "vgg-att2-concat-pc", "levels is .*'conv7', 'conv10', 'conv13'. here and .'conv10'"),
+        ("vgg-att2-concat-pc", "vgg-att2-concat-pctanh", "compatibility is 'pc' here and 'tanh' there"),
+        ("vgg-att2-concat-pc", "vgg-att2-concat-pcsigmoid", "normalisation is 'softmax' here and 'sigmoid' there"),
+        ("vgg-att2-concat-pc", "vgg-att2-indep-pc", "head is 'concat' here and 'indep' there"),
+        ("vgg-att2-concat-pc", "rn164-att2", "family is 'vgg-att' here and 'resnet' there"),
+    ],
+)
+def test_a_warm_start_from_another_network_is_refused(variant, source, says):
+    """Most of these have the same tensors in the same shapes, and mean something else by them."""
+    with pytest.raises(ModelError, match=f"{says}.*same variant and width"):
+        warm_start(narrow(variant), narrow(source))
+
+
+def test_a_warm_start_may_differ_in_what_only_training_sees():
+    others = {"pools": "cub", "dropout": 0.0, "bn_weight": "one", "u_std": 1.0, "legacy_grad_avg": True}
+    source, model = narrow("vgg-att-pc"), narrow("vgg-att-pc", **others)
+    warm_start(model, source)
+    assert torch.equal(model.units["conv13"].compatibility.u.weight, source.units["conv13"].compatibility.u.weight)
+    with pytest.raises(ModelError, match=r"width is 0\.0625 here and 0\.125 there"):
+        warm_start(model, create_model("vgg-att-pc", 5, width=1 / 8))
