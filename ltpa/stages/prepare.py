@@ -5,12 +5,15 @@ from pathlib import Path
 
 from ltpa.core import layout
 from ltpa.core.declared import near_matches
-from ltpa.core.errors import ConfigError
+from ltpa.core.errors import ConfigError, DataError
+from ltpa.core.hashing import digest
 from ltpa.core.specs import PrepareSpec
-from ltpa.data.arrays import write_prepared
+from ltpa.data.arrays import PreparedDataset, write_prepared
+from ltpa.data.exclusive import exclusive
 from ltpa.data.rows import remove_drafts
 
 EMBEDDED = "embedded"
+_LOCK = ".prepare.lock"
 
 
 def run(
@@ -22,6 +25,8 @@ def run(
 ) -> None:
     """Make the dataset and write it below `results` (`ltpa.core.layout.data_dir`).
 
+    One process at a time prepares a dataset. Who waited for one that made it of the same declaration is done.
+
     Args:
         archives: folders searched for archives before anything is downloaded.
         extracted: folder of extracted files, in place of archives.
@@ -31,38 +36,71 @@ def run(
         ConfigError: the declaration names no known reader, its options are wrong, or `extracted` is given for a dataset
             without files.
         DataError: the source is missing or not what it should be.
+        LtpaError: the folder cannot be written.
     """
+    _check_request(spec, extracted)
+    folder, waited = layout.data_dir(results, spec.dataset), []
+
+    def waiting() -> None:
+        waited.append(True)
+        say(f"{spec.dataset}: waiting for another process that prepares it")
+
+    with exclusive(folder / _LOCK, waiting):
+        if waited and extracted is None and _is_made_of(folder, spec):
+            say(f"{spec.dataset}: prepared by that process")
+        else:
+            _prepare(spec, folder, layout.downloads_dir(results), archives, extracted, say)
+
+
+def _check_request(spec: PrepareSpec, extracted: Path | None) -> None:
     reader = spec.source.get("reader", "")
-    if reader != EMBEDDED:
-        _prepare_real(spec, reader, results, archives, extracted, say)
+    if reader == EMBEDDED:
+        if extracted is not None:
+            raise ConfigError(
+                f"dataset {spec.dataset} is made from embedded images, not from files; leave out --extracted"
+            )
         return
-    if extracted is not None:
-        raise ConfigError(f"dataset {spec.dataset} is made from embedded images, not from files; leave out --extracted")
-    from ltpa.data.embedded import generate
-
-    classes, splits, facts = generate(spec.dataset, spec.source)
-    write_prepared(layout.data_dir(results, spec.dataset), spec.dataset, classes, splits, facts)
-
-
-def _prepare_real(
-    spec: PrepareSpec,
-    reader: str,
-    results: Path,
-    archives: Sequence[Path],
-    extracted: Path | None,
-    say: Callable[[str], None],
-) -> None:
     from ltpa.data.readers import READERS
-    from ltpa.data.real import prepare_real
 
     if reader not in READERS:
         known = near_matches(reader, [EMBEDDED, *READERS])
         raise ConfigError(f"dataset {spec.dataset}: unknown reader {reader!r}; {known}")
-    folder, downloads = layout.data_dir(results, spec.dataset), layout.downloads_dir(results)
+
+
+def _prepare(
+    spec: PrepareSpec,
+    folder: Path,
+    downloads: Path,
+    archives: Sequence[Path],
+    extracted: Path | None,
+    say: Callable[[str], None],
+) -> None:
+    if spec.source["reader"] == EMBEDDED:
+        from ltpa.data.embedded import generate
+
+        classes, splits, facts = generate(spec.dataset, spec.source)
+        write_prepared(folder, spec.dataset, classes, splits, {**facts, "origin": _origin(spec)})
+        return
+    from ltpa.data.real import prepare_real
+
+    origin = _origin(spec) if extracted is None else "extracted files"
     try:
         classes, splits, facts = prepare_real(
             spec.dataset, spec.source, folder, spec.threads, extracted, downloads, archives, say
         )
-        write_prepared(folder, spec.dataset, classes, splits, facts)
+        write_prepared(folder, spec.dataset, classes, splits, {**facts, "origin": origin})
     finally:
         remove_drafts(folder)
+
+
+def _origin(spec: PrepareSpec) -> str:
+    """What tells arrays made of this declaration from others."""
+    return digest(spec.source)
+
+
+def _is_made_of(folder: Path, spec: PrepareSpec) -> bool:
+    """Whether a complete dataset made of this declaration, and not of a user's extracted files, lies there."""
+    try:
+        return PreparedDataset.open(folder).facts.get("origin") == _origin(spec)
+    except DataError:
+        return False

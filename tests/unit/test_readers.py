@@ -2,6 +2,9 @@
 
 import io
 import json
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import miniature_datasets as miniature
@@ -197,6 +200,7 @@ def test_table_of_datasets_from_the_manifests(made):
     results, _ = made
     demo = yaml.safe_load((Path(__file__).parents[2] / "config/config.yaml").read_text())
     scale = {**demo["scale"], "name": "mini"}
+    demo["protocols"]["checks"]["local_beats"] = {}  # comparisons on datasets of the demo
     plan = Plan(parse_config({**demo, "scale": scale, "datasets": PAPER}, "test"), "test", results.parents[1])
     assert plan.results == results
     table.run(views.table_spec(plan, "table4"), results, [Path(path) for path in views.table_manifests(plan, "table4")])
@@ -411,3 +415,49 @@ def test_manifest_is_plain_json_with_counts_per_class(made):
     manifest = json.loads((layout.data_dir(made[0], "stanforddogs") / layout.MANIFEST).read_text())
     assert manifest["splits"]["train"]["per_class"] == [1, 1]
     assert manifest["splits"]["train"]["arrays"]["images"]["shape"] == [2, 64, 64, 3]
+
+
+# --- two at once -----------------------------------------------------------------------------------------------------
+
+PAUSED = """
+import sys
+from pathlib import Path
+from ltpa.core.specs import PrepareSpec
+from ltpa.stages import prepare
+
+def say(text):
+    if " images (" in text:
+        print(text, flush=True)
+        sys.stdin.readline()
+
+prepare.run(PrepareSpec.from_json(sys.argv[1]), Path(sys.argv[2]), [Path(sys.argv[3])], say=say)
+"""
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_second_preparation_waits_for_the_first(made, tmp_path, same):
+    """Of the same declaration, it finds the work done; of another, it does its own."""
+    results, archives = tmp_path / "mini", made[0].parents[1] / "archives/caltech256"
+    declared = made[1]["caltech256"][0]
+    first = PrepareSpec("mini", "caltech256", 1, declared)
+    second = first if same else PrepareSpec("mini", "caltech256", 1, {**declared, "image_size": 16})
+    waits, told = threading.Event(), []
+
+    def say(text):
+        told.append(text)
+        if "waiting for another process that prepares it" in text:
+            waits.set()
+
+    command = [sys.executable, "-c", PAUSED, first.to_json(), str(results), str(archives)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert "3 images" in other.stdout.readline()  # it holds the lock now, its drafts not yet written
+        follower = threading.Thread(target=prepare.run, args=(second, results, [archives]), kwargs={"say": say})
+        follower.start()
+        assert waits.wait(60)
+        other.communicate("go\n" * 3, timeout=60)
+    follower.join(60)
+    assert not follower.is_alive() and other.returncode == 0
+    assert ("caltech256: prepared by that process" in told) == same
+    folder = layout.data_dir(results, "caltech256")
+    assert PreparedDataset.open(folder).image_size == (declared["image_size"] if same else 16)
+    assert not list(folder.glob(".*"))
