@@ -2,14 +2,16 @@
 
 import argparse
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltpa.cli.options import Command, add_config_option, group, load_plan
 from ltpa.core import layout
-from ltpa.core.errors import ConfigError
+from ltpa.core.errors import ConfigError, DataError, LtpaError
 
 if TYPE_CHECKING:
+    from ltpa.data.archives import Archive
     from ltpa.plan import Plan
 
 
@@ -42,7 +44,9 @@ def add_commands(command: Command) -> None:
     fetch.add_argument("--allow-http", action="store_true", help="take unencrypted downloads without checksum on trust")
     add_archives_option(fetch)
     verify = action("verify", _verify, "check archives and prepared arrays against their hashes")
-    verify.add_argument("names", nargs="*", metavar="NAME", help="datasets (default: all that are prepared)")
+    verify.add_argument(
+        "names", nargs="*", metavar="NAME", help="datasets (default: all that are prepared or have an archive here)"
+    )
     add_archives_option(verify)
     show = action("show", _show, "draw a contact sheet of a prepared dataset")
     show.add_argument("name", metavar="NAME")
@@ -90,7 +94,7 @@ def _fetch(options: argparse.Namespace) -> None:
     from ltpa.data.transfer import Policy
 
     plan = load_plan(options)
-    policy, search = Policy(allow_http=options.allow_http), _search(plan, options)
+    policy, search = Policy(allow_http=options.allow_http), archive_search(plan, options)
     sources = {name: _source(plan, name) for name in options.names}
     for name, source in sources.items():
         if not source.get("archives"):
@@ -100,35 +104,63 @@ def _fetch(options: argparse.Namespace) -> None:
             print(f"{name}: {path}")
 
 
-def _search(plan: "Plan", options: argparse.Namespace) -> list[Path]:
+def archive_search(plan: "Plan", options: argparse.Namespace) -> list[Path]:
+    """The folders of `--archives`, then those of the configuration (`jobs.archives`)."""
     return archive_folders(options) + [Path(folder) for folder in plan.config.jobs.archives]
 
 
 def _verify(options: argparse.Namespace) -> None:
+    plan = load_plan(options)
+    places = [*archive_search(plan, options), layout.downloads_dir(plan.results)]
+    sources = {name: _source(plan, name) for name in options.names or plan.datasets}
+    prepared = [name for name in sources if Path(plan.manifest(name)).is_file()]
+    archives = {name: _archives_here(name, source, places) for name, source in sources.items()}
+    bare = [name for name in sources if name not in prepared and not archives[name]]
+    if options.names and bare:
+        raise ConfigError(
+            f"nothing to verify of {', '.join(bare)}: not prepared at scale {plan.config.scale.name}, and no archive "
+            f"in {', '.join(map(str, places))}; fetch or prepare it first, or leave it out"
+        )
+    if len(bare) == len(sources):
+        print(f"nothing to verify: no dataset is prepared at scale {plan.config.scale.name}, and no archive is here")
+    problems = []
+    for name in sources:
+        checks = [partial(_check_archive, *found, places[-1]) for found in archives[name]]
+        if name in prepared:
+            checks.append(partial(_check_arrays, layout.data_dir(plan.results, name)))
+        for check in checks:
+            try:
+                print(f"{name}: {check()}")
+            except (LtpaError, OSError) as error:
+                problems.append(f"{name}: {error}")
+        if name not in prepared and archives[name]:
+            print(f"{name}: not prepared at scale {plan.config.scale.name}")
+    if problems:
+        raise DataError("; ".join(problems))
+
+
+def _archives_here(name: str, source: dict[str, Any], places: list[Path]) -> list[tuple[Path, "Archive"]]:
+    """The archives of a dataset that lie in one of the places."""
+    from ltpa.data.archives import parse_archives
+
+    found = [(place / archive.name, archive) for archive in parse_archives(name, source) for place in places]
+    return [(path, archive) for path, archive in found if path.is_file()]
+
+
+def _check_archive(path: Path, archive: "Archive", downloads: Path) -> str:
+    from ltpa.data.trust import LOCK_FILE, Trust, check
+
+    unseen = check(path, archive, Trust(downloads / LOCK_FILE))
+    if unseen is not None and not archive.hashed:
+        return f"{path} not seen before and without a declared checksum, so not verified"
+    return f"{path} as declared or first seen"
+
+
+def _check_arrays(folder: Path) -> str:
     from ltpa.data.arrays import PreparedDataset
 
-    plan = load_plan(options)
-    prepared = [name for name in plan.datasets if Path(plan.manifest(name)).is_file()]
-    for name in options.names or prepared:
-        source = _source(plan, name)
-        _verify_archives(name, source, [*_search(plan, options), layout.downloads_dir(plan.results)])
-        if name in prepared:
-            PreparedDataset.open(layout.data_dir(plan.results, name), verify=True)
-            print(f"{name}: arrays as their manifest says")
-        else:
-            print(f"{name}: not prepared at scale {plan.config.scale.name}")
-
-
-def _verify_archives(name: str, source: dict[str, Any], places: list[Path]) -> None:
-    """Check the archives of a dataset that lie in one of the places."""
-    from ltpa.data.archives import parse_archives
-    from ltpa.data.trust import LOCK_FILE, Trust, verify
-
-    for archive in parse_archives(name, source):
-        for place in places:
-            if (place / archive.name).is_file():
-                verify(place / archive.name, archive, Trust(places[-1] / LOCK_FILE))
-                print(f"{name}: {place / archive.name} as declared or first seen")
+    PreparedDataset.open(folder, verify=True)
+    return "arrays as their manifest says"
 
 
 def _show(options: argparse.Namespace) -> None:

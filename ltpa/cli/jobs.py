@@ -6,8 +6,8 @@ import math
 import sys
 from pathlib import Path
 
-from ltpa.cli.data import add_archives_option, archive_folders
-from ltpa.cli.options import Command, add_run_options, add_spec_options, as_seconds, as_seed, resolve
+from ltpa.cli.data import add_archives_option, archive_folders, archive_search
+from ltpa.cli.options import Command, add_run_options, add_spec_options, as_seconds, as_seed, load_plan, resolve
 
 EVALUATIONS = {
     "transfer": "features of every target set and a linear SVM in folds",
@@ -61,7 +61,8 @@ def _prepare(options: argparse.Namespace) -> None:
     from ltpa.stages import prepare
 
     spec, results = resolve(options, PrepareSpec, lambda plan: plan.prepare_spec(options.dataset))
-    archives = archive_folders(options)
+    # With a spec, everything comes from the caller: a bare machine may have no configuration.
+    archives = archive_folders(options) if options.spec else archive_search(load_plan(options), options)
     prepare.run(spec, results, archives, options.extracted, lambda text: print(text, file=sys.stderr, flush=True))
 
 

@@ -5,6 +5,7 @@ The lock file holds the SHA-256 that an archive had when it was first seen here.
 
 import hashlib
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -71,35 +72,51 @@ def verify(path: Path, archive: Archive, trust: Trust) -> None:
         Mismatch: size, checksum, recorded digest or first bytes differ; the message says which.
         DataError: the lock file cannot be read.
     """
+    unseen = check(path, archive, trust)
+    if unseen is not None:
+        trust.record(archive.name, unseen)
+
+
+def check(path: Path, archive: Archive, trust: Trust) -> str | None:
+    """As `verify`, but nothing is recorded: returns the SHA-256 where it is neither declared nor recorded yet."""
     size = path.stat().st_size
     if archive.size is not None and size != archive.size:
         raise Mismatch(f"{path}: has {size:,} bytes, not the {archive.size:,} of {archive.name}")
-    _check_head(path, archive)
     if size == 0:
         raise Mismatch(f"{path}: is empty, not {archive.name}")
+    _check_head(path, archive)
     sha256, md5 = _digests(path, with_md5=archive.md5 is not None)
     for label, found, declared in (("SHA-256", sha256, archive.sha256), ("MD5", md5, archive.md5)):
         if declared is not None and found != declared:
             raise Mismatch(f"{path}: has {label} {found}, not the {declared} of {archive.name}")
     if archive.sha256 is not None:
-        return
+        return None
     known = trust.known(archive.name)
-    if known is None:
-        trust.record(archive.name, sha256)
-    elif known != sha256:
+    if known is not None and known != sha256:
         raise Mismatch(
             f"{path}: has SHA-256 {sha256}, but {archive.name} had {known} when first seen; if its publisher changed "
             f"it and you trust that, delete its line in {trust.path}"
         )
+    return sha256 if known is None else None
 
 
 def _check_head(path: Path, archive: Archive) -> None:
     with open(path, "rb") as stream:
-        head = stream.read(512)
+        head = stream.read(tarfile.BLOCKSIZE)
     if _looks_like_html(head):
         raise Mismatch(f"{path}: is a web page, not {archive.name}")
-    if not archive.hashed and not head.startswith(_SIGNATURES.get(archive.kind, b"")):
+    if not archive.hashed and not _begins_like(head, archive.kind):
         raise Mismatch(f"{path}: does not begin like a {archive.kind} file, so it is not {archive.name}")
+
+
+def _begins_like(head: bytes, kind: str) -> bool:
+    if kind != "tar":
+        return head.startswith(_SIGNATURES.get(kind, b""))
+    try:  # old tar files have no signature, but every header has a checksum
+        tarfile.TarInfo.frombuf(head, tarfile.ENCODING, "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 def _digests(path: Path, with_md5: bool) -> tuple[str, str | None]:

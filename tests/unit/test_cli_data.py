@@ -76,6 +76,48 @@ def test_verify_finds_an_altered_array_and_an_altered_archive(place, capsys):
     assert "t10k-labels-idx1-ubyte.gz: has SHA-256" in capsys.readouterr().err
 
 
+def test_verify_tells_what_there_is(place, capsys):
+    assert call("data", "verify") == 0
+    assert capsys.readouterr().out == (
+        "nothing to verify: no dataset is prepared at scale demo, and no archive is here\n"
+    )
+    assert call("data", "verify", "mnist", "digits20", "--archives", "archives") == 2
+    told = capsys.readouterr()
+    assert "nothing to verify of digits20: not prepared at scale demo, and no archive in" in told.err
+    assert told.err.count("\n") == 1 and told.out == ""
+
+
+def test_verify_trusts_no_archive_that_was_never_seen(place, capsys):
+    for _ in range(2):
+        assert call("data", "verify", "--archives", "archives") == 0
+        printed = capsys.readouterr().out
+        assert printed.count("not seen before and without a declared checksum, so not verified") == 4
+        assert "mnist: not prepared at scale demo" in printed
+    assert not list((place / "results").rglob("*.json"))
+
+
+def test_verify_goes_through_everything_before_it_fails(place, capsys):
+    for name in ("mnist", "digits10"):
+        assert call("prepare", name, "--archives", "archives") == 0
+    (place / "archives/t10k-labels-idx1-ubyte.gz").write_bytes(b"\x1f\x8bother")
+    (place / "results/demo/data/digits10/train.labels.npy").unlink()
+    capsys.readouterr()
+    assert call("data", "verify", "--archives", "archives") == 3
+    told = capsys.readouterr()
+    assert "t10k-labels-idx1-ubyte.gz: has SHA-256" in told.err and "train.labels.npy: missing" in told.err
+    assert told.err.count("\n") == 1
+    assert told.out.count("as declared or first seen") == 3 and "mnist: arrays as their manifest says" in told.out
+
+
+def test_prepare_by_name_searches_the_configured_archives(place):
+    config = yaml.safe_load((place / "config/config.yaml").read_text())
+    config["jobs"]["archives"] = [str(place / "archives")]
+    (place / "mine.yaml").write_text(yaml.safe_dump(config))
+    assert main(["prepare", "mnist", "--config", "mine.yaml"]) == 0
+    assert not list((place / "results/downloads").glob("*.gz"))  # used where they lie
+    assert (place / "results/demo/data/mnist/manifest.json").is_file()
+
+
 def test_fetch_finds_archives_in_a_users_folder(place, capsys):
     assert call("data", "fetch", "mnist", "digits10", "--archives", "archives") == 0
     printed = capsys.readouterr().out

@@ -4,6 +4,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from collections import namedtuple
 
@@ -320,12 +321,23 @@ def test_own_folders_are_searched_first_and_checked(server, policy, tmp_path):
         fetch([archive], tmp_path / "in", search=[tmp_path / "third"], progress=False, policy=policy)
 
 
-def test_unhashed_archives_must_begin_like_what_they_are(tmp_path):
-    (tmp_path / "x.zip").write_bytes(b'{"error": "quota exceeded"}')
-    archive = Archive(name="x.zip", urls=["https://h/x"], kind="zip", limit_files=1, limit_bytes=1, members=["*"])
-    with pytest.raises(DataError, match="does not begin like a zip file"):
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "rar"])
+@pytest.mark.parametrize("length", [27, 2000])
+def test_unhashed_archives_must_begin_like_what_they_are(tmp_path, kind, length):
+    path = tmp_path / f"x.{kind}"
+    path.write_bytes(b'{"error": "quota exceeded"}'.ljust(length))
+    archive = Archive(name=path.name, urls=["https://h/x"], kind=kind, limit_files=1, limit_bytes=1, members=["*"])
+    with pytest.raises(DataError, match=f"does not begin like a {kind} file"):
         fetch([archive], tmp_path, progress=False)
     assert not (tmp_path / LOCK_FILE).exists()
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_unhashed_tar_files_of_every_format_are_taken(tmp_path, form):
+    with tarfile.open(tmp_path / "x.tar", "w", format=form) as made:
+        made.addfile(tarfile.TarInfo("ä" * 120 if form != tarfile.USTAR_FORMAT else "a"))
+    archive = Archive(name="x.tar", urls=["https://h/x"], kind="tar", limit_files=1, limit_bytes=1, members=["*"])
+    assert fetch([archive], tmp_path, progress=False) == [tmp_path / "x.tar"]
 
 
 Usage = namedtuple("Usage", "total used free")
