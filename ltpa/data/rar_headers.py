@@ -15,6 +15,7 @@ NO_CRC = -1
 _VERSION_4, _VERSION_5 = b"Rar!\x1a\x07\x00", b"Rar!\x1a\x07\x01\x00"
 _ARCHIVE, _FILE = 0x73, 0x74  # block kinds of version 4
 _FILE_5 = 2
+_LONGEST = 2 << 20  # bytes of a header; the format allows no more in version 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,15 +49,18 @@ def _version_4(stream: IO[bytes]) -> Iterator[Header]:
             name = body[25 + wide :].partition(b"\0")[0].decode(errors="replace").replace("\\", "/")
             yield Header(name, NO_CRC if flags & 0x3 else crc, bool(flags & 0x4))
             high = int.from_bytes(body[25:29], "little") if wide else 0
-            stream.seek(packed + (high << 32), os.SEEK_CUR)
+            _skip(stream, packed + (high << 32))
         elif flags & 0x8000 and len(body) >= 4:
-            stream.seek(int.from_bytes(body[:4], "little"), os.SEEK_CUR)
+            _skip(stream, int.from_bytes(body[:4], "little"))
 
 
 def _version_5(stream: IO[bytes]) -> Iterator[Header]:
     while len(stream.read(4)) == 4:  # the header's own CRC
         try:
-            header = io.BytesIO(stream.read(_number(stream)))
+            length = _number(stream)
+            if length > _LONGEST:
+                return
+            header = io.BytesIO(stream.read(length))
             kind, flags = _number(header), _number(header)
             if flags & 0x1:
                 _number(header)  # size of the extra area
@@ -65,7 +69,7 @@ def _version_5(stream: IO[bytes]) -> Iterator[Header]:
                 yield _file_5(header, whole=not flags & 0x18)
         except EOFError:
             return
-        stream.seek(data, os.SEEK_CUR)
+        _skip(stream, data)
 
 
 def _file_5(header: IO[bytes], whole: bool) -> Header:
@@ -76,6 +80,12 @@ def _file_5(header: IO[bytes], whole: bool) -> Header:
     _number(header), _number(header)  # compression, system
     name = header.read(_number(header)).decode(errors="replace")
     return Header(name, crc if whole else NO_CRC)
+
+
+def _skip(stream: IO[bytes], count: int) -> None:
+    """Go on `count` bytes, at most to the end: a damaged count may be more than a file can be long."""
+    here = stream.tell()
+    stream.seek(min(here + count, stream.seek(0, os.SEEK_END)))
 
 
 def _number(stream: IO[bytes]) -> int:

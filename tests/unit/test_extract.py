@@ -16,6 +16,7 @@ import pytest
 from ltpa.core.errors import DataError, LtpaError
 from ltpa.data.archives import Archive
 from ltpa.data.extract import STAMP, extract, extract_all
+from ltpa.data.rar_headers import rar_headers
 from tests.unit.archive_makers import MAKERS, make_rar, make_rar5, make_tar, make_zip
 
 CONTENT = {
@@ -517,6 +518,30 @@ def test_encrypted_rar_members_are_seen_before_bsdtar_runs(tmp_path, monkeypatch
     data = make_rar({A: b"1" * 50, B: b"2", **after}, **{B: {"flags": 0x4}})
     with pytest.raises(DataError, match=rf"x\.rar: member '{B}' is encrypted"):
         unpack(data, declare("rar"), tmp_path)
+
+
+HUGE = b"\xff" * 8 + b"\x7f"  # 2 ** 63 - 1 as a number of version 5
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b"\0\0\0\0" + HUGE,  # length of the header
+        b"\0\0\0\0" + bytes([12]) + b"\x03\x02" + HUGE,  # length of the data
+        b"\0\0\0\0" + bytes([16]) + b"\x02\0\0\0\0\0\0" + HUGE,  # length of a name
+    ],
+)
+def test_headers_of_a_damaged_rar5_end_where_it_is_damaged(tmp_path, tail):
+    (tmp_path / "x.rar").write_bytes(make_rar5({A: b"1"}) + tail)
+    assert [header.name for header in rar_headers(tmp_path / "x.rar")][:1] == [A]
+
+
+def test_headers_of_a_rar4_with_an_endless_member(tmp_path):
+    data = bytearray(make_rar({A: b"1" * 50, B: b"2"}, **{A: {"flags": 0x100}}))
+    start = data.index(A.encode())
+    data[start : start + 4] = b"\xff" * 4  # the upper half of the member's size
+    (tmp_path / "x.rar").write_bytes(data)
+    assert len(list(rar_headers(tmp_path / "x.rar"))) == 1
 
 
 REAL_TOOLS = ("bsdtar", "7z", "7zz", "unrar")
