@@ -82,7 +82,10 @@ def compatibility(local, g, weights, name, kind):
         if kind == "dp":
             out[n, i, j] = vector @ g[n]
         else:
-            mixed = {"pc": lambda v, w: v + w, "tanh": lambda v, w: np.tanh(v + w)}[kind](vector, g[n])
+            if kind == "local":
+                mixed = vector
+            else:
+                mixed = {"pc": lambda v, w: v + w, "tanh": lambda v, w: np.tanh(v + w)}[kind](vector, g[n])
             out[n, i, j] = weights[f"{name}.u.weight"].ravel() @ mixed + weights.get(f"{name}.u.bias", [0.0])[0]
     return out
 
@@ -90,7 +93,9 @@ def compatibility(local, g, weights, name, kind):
 def attend(local, g, weights, level, kind, normalisation="softmax"):
     """(g_a, a) of a level of VGG-att or RN-att."""
     unit = f"units.{level}"
-    if local.shape[1] != g.shape[1]:
+    if f"{unit}.project_local.weight" in weights:
+        local = conv(local, weights, f"{unit}.project_local")
+    elif g is not None and local.shape[1] != g.shape[1]:
         g = relu(norm(g, weights, f"{unit}.project_global.0"))
         g = linear(g, weights, f"{unit}.project_global.3")
     scores = compatibility(local, g, weights, f"{unit}.compatibility", kind)
@@ -131,12 +136,18 @@ def vgg_gap(x, weights):
     return probabilities(linear(x.mean(axis=(2, 3)), weights, "head")), {}
 
 
-def vgg_attention(x, weights, levels, kind, head_kind, normalisation="softmax"):
+def vgg_attention(x, weights, levels, kind, head_kind, normalisation="softmax", own_globals=False):
     maps = {"conv7": convs(x, weights, 1, 1, 7)}
     maps["conv10"] = convs(pool(maps["conv7"], 2), weights, 2, 8, 10)
     maps["conv13"] = convs(pool(maps["conv10"], 2), weights, 3, 11, 13)
-    g = global_vector(maps["conv13"], weights, "branches.shared", 2)
-    results = {level: attend(maps[level], g, weights, level, kind, normalisation) for level in levels}
+    if kind == "local":
+        g = dict.fromkeys(levels)
+    elif own_globals:
+        first_pools = {"conv10": 4, "conv13": 2}
+        g = {level: global_vector(maps[level], weights, f"branches.{level}", first_pools[level]) for level in levels}
+    else:
+        g = dict.fromkeys(levels, global_vector(maps["conv13"], weights, "branches.shared", 2))
+    results = {level: attend(maps[level], g[level], weights, level, kind, normalisation) for level in levels}
     return head([v for v, _ in results.values()], weights, head_kind), {k: a for k, (_, a) in results.items()}
 
 

@@ -30,6 +30,11 @@ REFERENCES = {
     "rn164-att2": lambda x, w: reference.resnet(x, w, 2, ("stage2", "stage3")),
     "vgg-att2-concat-pctanh": lambda x, w: reference.vgg_attention(x, w, LAST_TWO, "tanh", "concat"),
     "vgg-att2-concat-pcsigmoid": lambda x, w: reference.vgg_attention(x, w, LAST_TWO, "pc", "concat", "sigmoid"),
+    "vgg-att2-concat-local": lambda x, w: reference.vgg_attention(x, w, LAST_TWO, "local", "concat"),
+    "vgg-att2-concat-pc-globals2": lambda x, w: reference.vgg_attention(
+        x, w, LAST_TWO, "pc", "concat", own_globals=True
+    ),
+    "vgg-att3-concat-pc-up": lambda x, w: reference.vgg_attention(x, w, ("conv7", *LAST_TWO), "pc", "concat"),
 }
 DEAD = [
     "vgg-pan",
@@ -45,8 +50,8 @@ DEAD = [
 LIVE = ["vgg-att-dp", "vgg-att2-indep-dp", "vgg-att2-concat-dp", "vgg-att2-concat-pctanh", "vgg-att2-concat-pcsigmoid"]
 
 
-def test_every_network_of_the_paper_has_a_reference():
-    assert set(list_models(extensions=False)) <= set(REFERENCES)
+def test_every_network_has_a_reference():
+    assert set(list_models()) == set(REFERENCES)
 
 
 @pytest.mark.parametrize("size", [16, 20])
@@ -93,6 +98,16 @@ def test_the_global_branch_of_pc_gets_no_gradient(variant, dtype):
     largest = {name: value.grad.abs().max().item() for name, value in model.named_parameters()}
     assert max(largest[name] for name in dead) == 0
     assert min(largest[name] for name in largest if name.endswith("u.weight")) > 1e-9
+
+
+@pytest.mark.parametrize("variant", [*LIVE, "vgg-pan"])
+def test_every_other_global_branch_gets_a_gradient(variant):
+    model = unsettled(variant)
+    model.loss(images(6, 16), torch.arange(6) % 5).backward()
+    dead = dead_parameters(model) if variant == "vgg-pan" else set()
+    gradients = {name: value.grad for name, value in model.named_parameters() if name not in dead}
+    assert any(name.startswith(("branches.shared.fc16.", "gate_branch.fc16.")) for name in gradients)
+    assert [name for name, gradient in gradients.items() if not gradient.any()] == []
 
 
 @pytest.mark.parametrize("variant", DEAD)
