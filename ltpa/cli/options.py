@@ -63,6 +63,19 @@ def as_seconds(text: str) -> float:
     return number
 
 
+def as_option(text: str) -> tuple[str, Any]:
+    """An option of a network from the text KEY=VALUE, the value read as in a configuration file."""
+    import yaml
+
+    key, equals, value = text.partition("=")
+    if not key.isidentifier() or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, such as pools=cub")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise argparse.ArgumentTypeError(f"the value of {text!r} is not YAML") from error
+
+
 def load_plan(options: argparse.Namespace) -> "Plan":
     """The plan of the configuration that `--config` names, or of the default one."""
     from ltpa.core.config import load_config

@@ -5,8 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ltpa.cli.options import Command, add_config_option, load_plan
-from ltpa.core.errors import LtpaError
+from ltpa.cli.options import Command, add_config_option, as_option, load_plan
+from ltpa.core.errors import LtpaError, ModelError
+
+# What `ltpa model` takes apart from the further options of a network.
+_APART = {"variant": "VARIANT", "num_classes": "--classes", "image_size": "--image-size", "width": "--width"}
 
 
 def add_commands(command: Command) -> None:
@@ -16,6 +19,14 @@ def add_commands(command: Command) -> None:
     model.add_argument("--classes", type=int, default=10)
     model.add_argument("--image-size", type=int, default=32)
     model.add_argument("--width", type=float, default=1.0)
+    model.add_argument(
+        "--option",
+        type=as_option,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="another option of the network, such as pools=cub; may be given several times",
+    )
     model.add_argument("--json", action="store_true", help="print JSON")
     plan = command("plan", _plan, "what a configuration costs: jobs, downloads, disk, hours")
     add_config_option(plan)
@@ -36,7 +47,11 @@ def add_commands(command: Command) -> None:
 def _model(options: argparse.Namespace) -> None:
     from ltpa.models.describe import describe
 
-    facts = describe(options.variant, options.classes, options.image_size, options.width)
+    given = dict(options.option)
+    if apart := given.keys() & _APART.keys():
+        key = min(apart)
+        raise ModelError(f"--option {key}=...: give it as {_APART[key]}")
+    facts = describe(options.variant, options.classes, options.image_size, options.width, **given)
     if options.json:
         print(json.dumps(facts, indent=1))
         return

@@ -55,7 +55,8 @@ def _read_mapping(path: Path) -> dict[str, Any]:
 
 
 def near_matches(name: str, known: Iterable[str]) -> str:
-    """End of an error message about an unknown `name`: the closest known names, or all of them."""
+    """End of an error message about an unknown `name`: the closest known names, whatever their case, or all of them."""
     names = list(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    folded = difflib.get_close_matches(name.casefold(), {each.casefold() for each in names}, n=3, cutoff=0.5)
+    close = [each for found in folded for each in names if each.casefold() == found]
     return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"

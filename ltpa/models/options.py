@@ -47,7 +47,9 @@ class NetworkOptions:
         """Raise `ModelError` unless images of `size` x `size` pixels leave a map to attend to after every pool."""
         if not isinstance(size, int) or size < 16 or size % self.size_multiple:
             multiple = f", divisible by {self.size_multiple}" if self.size_multiple > 1 else ""
-            raise ModelError(f"{self.family} cannot take {size} x {size} images; use a size of at least 16{multiple}")
+            raise ModelError(
+                f"{self.family} cannot take images of size {size!r}; use a whole number of at least 16{multiple}"
+            )
 
     def check(self) -> None:
         """Raise `ValueError` where options that are each possible do not go together."""

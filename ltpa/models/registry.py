@@ -1,5 +1,6 @@
 """From a name, or from a resolved architecture, to a network."""
 
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,8 +33,9 @@ def build_model(architecture: Mapping[str, Any], num_classes: int, image_size: i
         ModelError: an option, the number of classes or the image size is not possible; the message says what is.
     """
     options = parse_options(architecture)
+    num_classes, image_size = _as_int(num_classes), _as_int(image_size)
     options.check_image_size(image_size)
-    if not isinstance(num_classes, int) or num_classes < 2:
+    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 2:
         raise ModelError(f"a classifier needs at least 2 classes (a whole number), not {num_classes!r}")
     model = _BUILDERS[options.family](options, num_classes, image_size)
     for module in model.modules():
@@ -41,6 +43,11 @@ def build_model(architecture: Mapping[str, Any], num_classes: int, image_size: i
             module.p *= options.dropout
     model.reset_parameters()
     return model
+
+
+def _as_int(value: Any) -> Any:
+    """A whole number of whatever library as an `int`, which a model file can hold; anything else as it is."""
+    return int(value) if isinstance(value, numbers.Integral) and not isinstance(value, bool) else value
 
 
 def create_model(

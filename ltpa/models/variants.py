@@ -62,8 +62,8 @@ def get_variant(name: str) -> Variant:
         ModelError: no variant has this name; the message lists near matches.
     """
     variants = declared_variants()
-    if name not in variants:
-        raise ModelError(f"unknown variant {name!r}: {near_matches(name, variants)}")
+    if not isinstance(name, str) or name not in variants:
+        raise ModelError(f"unknown variant {name!r}: {near_matches(str(name), variants)}")
     return variants[name]
 
 
@@ -74,6 +74,11 @@ def resolve_architecture(variant: str, width: float = 1.0, **options: Any) -> di
         ModelError: unknown variant or option, or a combination that is not possible.
     """
     declared = get_variant(variant).architecture
+    if options.get("family", declared["family"]) != declared["family"]:
+        raise ModelError(
+            f"variant {variant}: family is {declared['family']!r}, and no option makes it {options['family']!r}; "
+            "take a variant of that family"
+        )
     try:
         return parse_options({**declared, "width": width, **options}).plain()
     except ModelError as error:

@@ -1,10 +1,12 @@
 """Parameters, multiply-accumulates and feature sizes of every network of the paper, against known counts."""
 
 import functools
+import json
 
 import pytest
 import torch
 
+from ltpa.cli import main
 from ltpa.core.errors import ModelError
 from ltpa.models import create_model
 from ltpa.models.describe import count_macs, count_parameters
@@ -63,6 +65,40 @@ def test_counts_at_80_pixels(variant):
         model = create_model(variant, 200, image_size=80, pools="cub")
     assert count_parameters(model) == parameters
     assert round(count_macs(model) / 1e9, 3) == giga_macs
+
+
+def test_the_command_line_counts_what_options_change(capsys):
+    birds = ["model", "vgg-att2-concat-pc", "--classes", "200", "--image-size", "80", "--json"]
+    assert main([*birds, "--option", "pools=cub", "--option", "dropout=0.5"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["parameters"], round(facts["macs"] / 1e9, 3)) == BIRDS["vgg-att2-concat-pc"]
+    assert (facts["architecture"]["pools"], facts["architecture"]["dropout"]) == ("cub", 0.5)
+    assert main([*birds, "--option", "levels=[conv13]"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["map_sizes"]) == ["conv13"]
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("pool=cub", "no option 'pool': did you mean pools"),
+        ("pools=birds", "'cifar' or 'cub'"),
+        ("width=2", "--width"),
+        ("variant=vgg", "VARIANT"),
+        ("num_classes=3", "--classes"),
+        ("family=resnet", "family is 'vgg'"),
+    ],
+)
+def test_the_command_line_refuses_options_that_are_not_there(option, says, capsys):
+    assert main(["model", "vgg", "--option", option]) != 0
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["pools", "=cub", "pools=[cub"])
+def test_the_command_line_takes_options_as_key_and_value(option, capsys):
+    with pytest.raises(SystemExit):
+        main(["model", "vgg", "--option", option])
+    assert option in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("variant", LIVE)

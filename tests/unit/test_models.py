@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -230,7 +231,15 @@ def test_dropout_stands_where_the_published_code_has_it():
         (("vgg-att2-concat-pc", 10), {"levels": "conv7"}, "a list"),
         (("vgg-att-dp", 10), {"head": ["indep"]}, "'concat' or 'indep'"),
         (("vgg", 1), {}, "at least 2 classes"),
-        (("vgg", 10), {"family": "vit"}, "unknown family"),
+        (("vgg", 10), {"family": "vit"}, "family is 'vgg', and no option makes it 'vit'"),
+        (("vgg", 10), {"family": "resnet"}, "take a variant of that family"),
+        ((None, 10), {}, "unknown variant None: known: vgg"),
+        ((["vgg"], 10), {}, r"unknown variant .'vgg'.: did you mean vgg"),
+        (("VGG", 10), {}, "unknown variant 'VGG': did you mean vgg"),
+        (("vgg", 10, "32"), {}, "images of size '32'; use a whole number"),
+        (("vgg", 10, 32.0), {}, r"images of size 32\.0"),
+        (("vgg", True), {}, "at least 2 classes"),
+        (("vgg", np.float64(10)), {}, "a whole number"),
     ],
 )
 def test_what_is_not_possible_says_what_is(arguments, options, says):
@@ -246,6 +255,12 @@ def test_wrong_input_is_refused(name):
         for method in (model, model.features, model.local_features):
             with pytest.raises(ModelError, match=r"does not fit: this network takes \(N, 3, 16, 16\)"):
                 method(torch.zeros(shape))
+
+
+def test_sizes_may_be_numpys_integers():
+    model = narrow("vgg", num_classes=np.int64(7), image_size=np.uint8(16))
+    assert (type(model.num_classes), type(model.image_size)) == (int, int)
+    assert model.head.out_features == 7
 
 
 def test_networks_without_a_global_vector_say_so():
@@ -288,4 +303,6 @@ def test_declarations_are_read_once_and_checked(tmp_path, monkeypatch):
         load_declaration("b")
     assert "\n" not in str(caught.value)
     assert near_matches("gap", ["vgg", "vgg-gap", "rn164"]) == "did you mean vgg-gap?"
+    assert near_matches("VGG-Gap", ["vgg-gap", "rn164"]) == "did you mean vgg-gap?"
+    assert near_matches("vggg", ["VGG", "rn164"]) == "did you mean VGG?"
     assert near_matches("zzz", ["vgg", "rn164"]) == "known: vgg, rn164"
