@@ -1,10 +1,9 @@
 """`python -m ltpa`, and the command `ltpa`."""
 
-import signal
 import sys
 from collections.abc import Sequence
 
-from ltpa.core.stopping import INTERRUPTED, LEAVING, REQUEUE, leaving_on_request
+from ltpa.core.stopping import INTERRUPTED, back_to_the_queue, leaving_on_request
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -18,21 +17,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         print("ltpa: interrupted", file=sys.stderr)
         return INTERRUPTED
     except SystemExit as leaving:
-        _back_to_the_queue(leaving.code)
+        back_to_the_queue(leaving.code)
         raise
-    _back_to_the_queue(code)
-    for number in LEAVING:  # what was asked for is done: dying now would only hide it
-        signal.signal(number, signal.SIG_IGN)
+    back_to_the_queue(code)
     return code
-
-
-def _back_to_the_queue(code: int | str | None) -> None:
-    """Requeue the job of a command that was asked to leave, where SLURM preempts it."""
-    if code == REQUEUE:
-        from ltpa.core.scheduler import requeue_if_preempted
-
-        if requeue_if_preempted():
-            print("ltpa: preempted; SLURM starts the job again under its number", file=sys.stderr)
 
 
 if __name__ == "__main__":

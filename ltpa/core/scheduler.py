@@ -8,7 +8,7 @@ has saved its state need not wait for that: it asks to be requeued, and its proc
 import os
 import subprocess
 
-PATIENCE_SECONDS = 3.0  # the controller may be slow or away; the job has little time left
+PATIENCE_SECONDS = 1.0  # for each question; the controller may be slow or away, and the job has little time left
 
 
 def requeue_if_preempted() -> bool:

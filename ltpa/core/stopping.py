@@ -5,7 +5,6 @@ import math
 import os
 import select
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from types import FrameType
 from typing import NoReturn
 
 from ltpa.core.errors import LtpaError
+from ltpa.core.scheduler import requeue_if_preempted
 
 GRACE_SECONDS = 8.0  # schedulers kill some ten seconds or more after they asked
 REQUEUE = 75  # EX_TEMPFAIL: the same command, started again, goes on
@@ -83,15 +83,32 @@ def leaving_on_request(grace: float = GRACE_SECONDS) -> Iterator[None]:
     """
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
-        print(
-            f"ltpa: {signal.Signals(number).name}: stopped; the same command starts again", file=sys.stderr, flush=True
-        )
+        _tell(f"{signal.Signals(number).name}: stopped; the same command starts again")
         if _imports(frame):
-            os._exit(REQUEUE)
+            _leave(REQUEUE)
         raise SystemExit(REQUEUE)
 
-    with _watched(StopRequest(), dict.fromkeys(LEAVING, leave), grace):
+    # Afterwards what was asked for is done, or being left: dying of a further signal would only hide it.
+    with _watched(StopRequest(), dict.fromkeys(LEAVING, leave), grace, afterwards=signal.SIG_IGN):
         yield
+
+
+def back_to_the_queue(code: int | str | None) -> None:
+    """Requeue the job of a command that leaves with `code` because it was asked to, where SLURM preempts it."""
+    if code == REQUEUE and requeue_if_preempted():
+        _tell("preempted; SLURM starts the job again under its number")
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process now, whatever it is doing."""
+    back_to_the_queue(code)
+    os._exit(code)
+
+
+def _tell(text: str) -> None:
+    """A line for the terminal or log. Signal handlers must not print: what they interrupt may be printing."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"ltpa: {text}\n".encode())
 
 
 def _imports(frame: FrameType | None) -> bool:
@@ -104,8 +121,16 @@ def _imports(frame: FrameType | None) -> bool:
 
 
 @contextlib.contextmanager
-def _watched(request: StopRequest, noted: dict[signal.Signals, _Handler], grace: float) -> Iterator[None]:
-    """Install handlers for the life of the block, and a watcher that enforces the grace period."""
+def _watched(
+    request: StopRequest,
+    noted: dict[signal.Signals, _Handler],
+    grace: float,
+    afterwards: signal.Handlers | None = None,
+) -> Iterator[None]:
+    """Install handlers for the life of the block, and a watcher that enforces the grace period.
+
+    Then the handlers of before come back, or `afterwards` in their place.
+    """
     reader, writer = os.pipe()
     for end in (reader, writer):
         os.set_blocking(end, False)
@@ -120,7 +145,7 @@ def _watched(request: StopRequest, noted: dict[signal.Signals, _Handler], grace:
         ended.set()
         signal.set_wakeup_fd(wakeup)
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler if afterwards is None else afterwards)
         os.write(writer, b"\0")  # wakes the watcher
         watcher.join()
         os.close(reader)
@@ -153,11 +178,8 @@ def _watch(request: StopRequest, reader: int, ended: threading.Event, grace: flo
             request.received = request.received or number
             if not ended.wait(grace):
                 code = INTERRUPTED if number == signal.SIGINT else REQUEUE
-                with contextlib.suppress(OSError, ValueError):
-                    print(
-                        f"ltpa: {signal.Signals(number).name}: not done after {grace:g} s; leaving with what was last "
-                        "saved, the same command goes on with it",
-                        file=sys.stderr,
-                        flush=True,
-                    )
-                os._exit(code)
+                _tell(
+                    f"{signal.Signals(number).name}: not done after {grace:g} s; leaving with what was last saved, the "
+                    "same command goes on with it"
+                )
+                _leave(code)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ltpa.core import layout
 from ltpa.core.errors import LtpaError
-from ltpa.core.provenance import code_hash
+from ltpa.core.provenance import code_hash, library_versions
 from ltpa.core.specs import TrainSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.training.journal import read_about
@@ -64,6 +64,10 @@ def _stale(results: Path, folder: Path, current: dict[tuple[str, str, int], set[
         return f"{name}: of another recipe or network"
     if about.get("code_hash") != code:
         return f"{name}: of other code"
+    versions = library_versions()
+    for library in ("torch", "numpy"):
+        if about.get(library) != versions.get(library, ""):
+            return f"{name}: of another version of {library}"
     try:
         data = PreparedDataset.open(layout.data_dir(results, about["dataset"])).data_hash
     except LtpaError:

@@ -20,7 +20,7 @@ class Identity:
         config_hash: of the `TrainSpec`: architecture, recipe, device kind, threads.
         data_hash, code_hash: of the prepared arrays, and of the code that trains.
         start: what is recorded of the network it starts from; None for random weights.
-        torch: version of the library that computes.
+        torch, numpy: versions of the library that computes, and of the one that draws orders and augmentations.
         device: the processor's kind, or the GPU's model.
     """
 
@@ -32,6 +32,7 @@ class Identity:
     code_hash: str
     start: dict[str, str] | None
     torch: str
+    numpy: str
     device: str
 
     @property
@@ -51,6 +52,7 @@ class Identity:
             record.code_hash,
             record.extra.get("start"),
             record.libraries.get("torch", ""),
+            record.libraries.get("numpy", ""),
             record.device,
         )
 

@@ -18,7 +18,7 @@ from ltpa.core.errors import MemoryFullError, TrainingError
 from ltpa.core.files import atomic_path, remove_drafts, write_text
 from ltpa.core.hashing import sha256_file
 from ltpa.core.provenance import code_hash, library_versions
-from ltpa.core.records import Metric, write_record
+from ltpa.core.records import Metric, read_record, write_record
 from ltpa.core.seeds import derive
 from ltpa.core.specs import TrainSpec
 from ltpa.core.stopping import Stopped, StopRequest
@@ -128,6 +128,7 @@ class _Job:
             code_hash(_MODULE),
             start,
             library_versions().get("torch", ""),
+            library_versions().get("numpy", ""),
             describe_device(device),
         )
         state = layout.state_dir(self.results, _STAGE, identity.key)
@@ -143,7 +144,8 @@ class _Job:
                     write_text(state / ABOUT, identity.to_json(scale=spec.scale, recipe=spec.recipe))
                     self._train(seed, name, device, identity, state, kept)
                 _publish(kept, folder)
-            checkpoint.clear(state)
+            if read_record(folder / layout.RECORD).status == "ok":  # else the last good state is worth a look
+                checkpoint.clear(state)
         return state
 
     def _train(self, seed: int, name: str, device: torch.device, identity: Identity, state: Path, target: Path) -> None:

@@ -1,8 +1,9 @@
 """Resumable state on disk: checked before use, never half-written, the previous one kept until the next is proven.
 
-A state is `step-<n>.pt` and, beside it, its SHA-256 in `step-<n>.sha256`. Saving writes the file under a temporary
-name, flushes and renames it, does the same with the digest, reads the file back and holds it against the digest; only
-then does it remove what is older than the state before. Whatever moment a process dies at, one whole state is left.
+A state is `step-<n>.pt` and, beside it, its SHA-256 and the key of its run in `step-<n>.sha256`. Saving writes the file
+under a temporary name, flushes and renames it, does the same with the digest, reads the file back and holds it against
+the digest; only then does it remove what is older than the state before. Whatever moment a process dies at, one whole
+state is left.
 """
 
 import hashlib
@@ -37,15 +38,15 @@ def _states(folder: Path) -> list[Path]:
 def save(folder: Path, step: int, payload: dict[str, Any], key: str = "") -> Path:
     """Save tensors and plain values as the state after `step` of the run that `key` names; give its path.
 
-    Of the other states the last intact one before is kept; the rest is removed once the new one has been read back from
-    the disk. An intact state of the same step is left as it is.
+    Of the other states the last intact one of this run is kept; the rest is removed once the new one has been read back
+    from the disk. An intact state of the same step is left as it is.
 
     Raises:
         DiskFullError: the state does not fit; those before it are intact.
         TrainingError: what was read back differs from what was written; those before it are intact.
     """
     path = folder / f"step-{step:09d}.pt"
-    if _sealed_content(path) is not None:
+    if _belongs(path, key):
         return path
     stream = io.BytesIO()
     torch.save({**payload, _KEY: key}, stream)
@@ -54,12 +55,12 @@ def save(folder: Path, step: int, payload: dict[str, Any], key: str = "") -> Pat
     with atomic_path(path, len(data)) as temporary, open(temporary, "wb") as file:
         for start in range(0, len(data), _BLOCK):
             file.write(data[start : start + _BLOCK])
-    write_text(_digest_path(path), digest + "\n")
+    write_text(_digest_path(path), f"{digest} {key}\n")
     if _read_back(path) != digest:
         remove(path)
         raise TrainingError(f"{path}: not read back as it was written; check this disk (the state before is kept)")
     older = [state for state in reversed(_states(folder)) if state.name < path.name]
-    before = next((state for state in older if _sealed_content(state) is not None), None)
+    before = next((state for state in older if _belongs(state, key)), None)
     for state in _states(folder):
         if state not in (path, before):
             remove(state)
@@ -99,10 +100,19 @@ def load_newest(folder: Path, key: str = "") -> dict[str, Any] | None:
 def _sealed_content(path: Path) -> bytes | None:
     """The bytes of a state that its digest vouches for; None where they differ, or one of the two files is missing."""
     try:
-        data, digest = path.read_bytes(), _digest_path(path).read_bytes()
+        data, seal = path.read_bytes(), _digest_path(path).read_bytes()
     except OSError:
         return None
-    return data if digest == f"{hashlib.sha256(data).hexdigest()}\n".encode() else None
+    return data if seal.partition(b" ")[0] == hashlib.sha256(data).hexdigest().encode() else None
+
+
+def _belongs(path: Path, key: str) -> bool:
+    """Whether a state is intact and, by what is written beside it, of the run that `key` names."""
+    try:
+        named = _digest_path(path).read_bytes().partition(b" ")[2]
+    except OSError:
+        return False
+    return named == f"{key}\n".encode() and _sealed_content(path) is not None
 
 
 def clear(folder: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ltpa.core.errors import DiskFullError, TrainingError
+from ltpa.core.errors import DiskFullError, MemoryFullError, TrainingError
 from ltpa.models.base import AttentionClassifier
 from ltpa.training import checkpoint
 from ltpa.training.arrays import Arrays, error_pct
@@ -165,8 +165,7 @@ class Trainer:
             )
         last = self.epoch == self.recipe.epochs
         evaluate = last or self.epoch % self.recipe.evaluate_every == 0
-        batch = self.recipe.evaluation_batch
-        test_error = error_pct(self.model, self.test_arrays, batch, self._obey) if evaluate else math.nan
+        test_error = self._evaluate(self.recipe.evaluation_batch) if evaluate else math.nan
         self._pass_time()
         images = self.steps_per_epoch * self.recipe.batch_size
         row = EpochRow(
@@ -183,6 +182,17 @@ class Trainer:
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
         if not last and self._save_is_due():
             self._save()
+
+    def _evaluate(self, batch: int) -> float:
+        try:
+            return error_pct(self.model, self.test_arrays, batch, self._obey)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        raise MemoryFullError(
+            f"{self.name}: {batch} images at once do not fit into memory in evaluation; lower the recipe's "
+            "evaluation_batch"
+        )
 
     def _save_is_due(self) -> bool:
         every = self.recipe.checkpoint_epochs
@@ -201,6 +211,8 @@ class Trainer:
         self._saved_at, self._saved_epoch = time.monotonic(), self.epoch - 1  # also a failure is not repeated at once
         if not self.stepper.finite():
             return "this one is not finite"
+        if self.step and self.stepper.totals()[0] / self.step > _DIVERGED:
+            return "in this one the loss has run away"
         self._pass_time()
         payload: dict[str, Any] = {
             "model": self.model.state_dict(),

@@ -128,9 +128,27 @@ def test_truncated_foreign_and_unsealed_states_are_refused_by_name(tmp_path, cap
             path.rename(tmp_path / path.name)
         assert checkpoint.load_newest(tmp_path, "key") == {"epoch": 1}
         assert f"step-{step:09d}.pt: saved state refused, its SHA-256 does not match" in caplog.text
-    checkpoint.save(tmp_path, 5, {"epoch": 5}, "another")
+    put_foreign(tmp_path, 5)
     assert checkpoint.load_newest(tmp_path, "key") == {"epoch": 1}, "what is damaged does not count as the one before"
     assert "step-000000005.pt: saved state refused, it belongs to another run" in caplog.text
+
+
+def put_foreign(folder, step):
+    """A whole state of another run, copied into the folder by hand."""
+    for path in checkpoint.save(folder / "foreign", step, {"epoch": -1}, "another").parent.iterdir():
+        path.rename(folder / path.name)
+
+
+def test_a_foreign_state_neither_stands_for_the_own_nor_counts_as_the_one_before(tmp_path):
+    checkpoint.save(tmp_path, 1, {"epoch": 1}, "key")
+    put_foreign(tmp_path, 2)
+    newest = checkpoint.save(tmp_path, 3, {"epoch": 3}, "key")
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["step-000000001.pt", "step-000000003.pt"]
+    newest.write_bytes(b"damaged")
+    assert checkpoint.load_newest(tmp_path, "key") == {"epoch": 1}
+    put_foreign(tmp_path, 4)
+    checkpoint.save(tmp_path, 4, {"epoch": 4}, "key")
+    assert checkpoint.load_newest(tmp_path, "key") == {"epoch": 4}
 
 
 def test_what_is_kept_is_the_newest_and_the_one_before(tmp_path):

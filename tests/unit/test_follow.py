@@ -6,6 +6,7 @@ import types
 
 from mlflow.tracking import MlflowClient
 
+from ltpa.core.provenance import library_versions
 from ltpa.core.specs import TrainSpec
 from ltpa.stages import clean_state, track
 from ltpa.tables.spec import TrackSpec
@@ -73,6 +74,7 @@ def test_only_states_that_nothing_refers_to_are_removed(tmp_path, monkeypatch):
     spec = TrainSpec("small", "noise", 1, "vgg", {}, 2, 16, {"epochs": 1})
     monkeypatch.setattr(clean_state, "code_hash", lambda module: "code")
     about = {"dataset": "noise", "variant": "vgg", "seed": 0, "config_hash": spec.hash(), "code_hash": "code"}
+    about |= {library: library_versions()[library] for library in ("torch", "numpy")}
     folders = {}
     for name, change in {
         "wanted": {},
@@ -80,6 +82,7 @@ def test_only_states_that_nothing_refers_to_are_removed(tmp_path, monkeypatch):
         "other seed": {"seed": 7},
         "other recipe": {"config_hash": "x"},
         "other code": {"code_hash": "x"},
+        "other torch": {"torch": "1.0"},
         "other data": {"data_hash": "x"},
         "unknown": None,
     }.items():
@@ -92,7 +95,7 @@ def test_only_states_that_nothing_refers_to_are_removed(tmp_path, monkeypatch):
     with exclusive(folders["held"]):
         # Without prepared data nobody can tell whether the data is other data: that state stays.
         clean_state.run(tmp_path, [(spec, 0)], True, said.append)
-        assert all(folder.is_dir() for folder in folders.values()) and len(said) == 5
+        assert all(folder.is_dir() for folder in folders.values()) and len(said) == 6
         freed = clean_state.run(tmp_path, [(spec, 0)], False, said.append)
     assert freed > 4 * 4
     left = {name for name, folder in folders.items() if folder.exists()}

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import ltpa
 from ltpa.core.scheduler import requeue_if_preempted
 
+TERMINATED = "os.kill(os.getpid(), signal.SIGTERM); "
 PREEMPTED = "JobId=7 JobState=RUNNING Reason=None Requeue=1 PreemptTime=2026-01-01T00:00:00 Comment=PreemptTime=None"
 
 
@@ -57,14 +59,17 @@ def test_without_an_answer_the_job_ends_as_it_would(tmp_path: Path, monkeypatch:
     assert not requeue_if_preempted()
 
 
-@pytest.mark.parametrize("stop", ["raise Stopped('cut')", "os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)"])
+@pytest.mark.parametrize("stop", ["raise Stopped('cut')", TERMINATED + "time.sleep(60)", "import loads"])
 def test_a_stopped_command_asks_for_it_and_keeps_its_exit_code(calls: Path, stop: str):
     script = (
-        "import os, signal, sys, time; from ltpa import __main__, cli; from ltpa.core.stopping import Stopped\n"
+        "import os, signal, sys, time; from ltpa import __main__; from ltpa.cli import views\n"
+        "from ltpa.core.stopping import Stopped\n"
         f"def stop(options): {stop}\n"
-        "cli._status = stop; sys.exit(__main__.run(['status']))"
+        "views._status = stop; sys.exit(__main__.run(['status']))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    (calls.parent / "loads.py").write_text(f"import os, signal, time\n{TERMINATED}time.sleep(60)\n")
+    path = {**os.environ, "PYTHONPATH": f"{calls.parent}{os.pathsep}{Path(ltpa.__file__).parents[1]}"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=path)
     assert done.returncode == 75, done.stderr
     assert "SLURM starts the job again" in done.stderr
     assert "requeue 7" in calls.read_text()
