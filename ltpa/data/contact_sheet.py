@@ -1,5 +1,6 @@
 """A picture of a prepared dataset: a few images of every class, at one size, so that a person can judge them."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from ltpa.data.masks import squashed
 
 _PER_CLASS = 12
 _SIDE = 64  # pixels an image is shown at
-_LABEL = 160  # pixels for the class name
+_LABEL = 160  # least pixels for the class name
 
 
 def contact_sheet(dataset: PreparedDataset, path: Path, masks: bool = False) -> None:
@@ -21,7 +22,9 @@ def contact_sheet(dataset: PreparedDataset, path: Path, masks: bool = False) -> 
     from PIL import Image, ImageDraw
 
     gap = 2
-    width, height = _LABEL + _PER_CLASS * (_SIDE + gap), len(dataset.classes) * (_SIDE + gap)
+    ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    label = max(_LABEL, *(math.ceil(ruler.textlength(name)) + 8 for name in dataset.classes))
+    width, height = label + _PER_CLASS * (_SIDE + gap), len(dataset.classes) * (_SIDE + gap)
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
     for row, name in enumerate(dataset.classes):
@@ -34,7 +37,7 @@ def contact_sheet(dataset: PreparedDataset, path: Path, masks: bool = False) -> 
             tile = Image.fromarray(picture).resize(
                 (_SIDE, _SIDE), Image.Resampling.NEAREST if len(picture) <= _SIDE else Image.Resampling.BOX
             )
-            sheet.paste(tile, (_LABEL + column * (_SIDE + gap), row * (_SIDE + gap)))
+            sheet.paste(tile, (label + column * (_SIDE + gap), row * (_SIDE + gap)))
     with atomic_path(path) as temporary:
         sheet.save(temporary, format="PNG")
 

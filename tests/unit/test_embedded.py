@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from skimage.measure import regionprops
 from skimage.transform import resize
 from sklearn.datasets import load_digits, load_sample_image
@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits, load_sample_image
 from ltpa.core import layout
 from ltpa.core.errors import ConfigError
 from ltpa.core.specs import PrepareSpec
-from ltpa.data.arrays import PreparedDataset
+from ltpa.data.arrays import PreparedDataset, Split
 from ltpa.data.compose import mark_square
 from ltpa.data.contact_sheet import contact_sheet
 from ltpa.data.corpus import GAP, SCENES, pool
@@ -238,6 +238,20 @@ def test_prepare_writes_the_same_bytes_twice_and_a_contact_sheet(tmp_path):
     shown = sheet[:64, sheet.shape[1] - 12 * 66 :][:, :64]
     centres = ((np.arange(20) + 0.5) * 64 / 20).astype(int)
     np.testing.assert_array_equal(shown[np.ix_(centres, centres)], first)
+
+
+def test_long_class_names_are_not_cut_on_a_contact_sheet(tmp_path):
+    widths = []
+    for name in ("short", "a class of birds with quite a long name " * 2):
+        images, labels = np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1, np.int64)
+        split = Split(images=images, labels=labels, ids=np.array(["x"]))
+        contact_sheet(PreparedDataset("toy", [name], {"all": split}, "", {}), tmp_path / "sheet.png")
+        sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+        widths.append(sheet.shape[1])
+        tiles = sheet.shape[1] - 12 * 66
+        assert (sheet[:64, tiles - 4 : tiles] == 255).all() and not sheet[:64, tiles : tiles + 64].any()
+        assert ImageDraw.Draw(Image.new("L", (1, 1))).textlength(name) + 8 <= tiles
+    assert widths[0] == 160 + 12 * 66 < widths[1]
 
 
 def wrong(**changes):
