@@ -127,17 +127,18 @@ def _decode(listing: Listing, source: Source, rows: range) -> _Block:
     block = _Block([], images, [], [], [])
     for row in rows:
         box = listing.boxes[row] if options.crop == "box" and listing.boxes is not None else None
-        place = len(block.rows)
+        place, in_mask = len(block.rows), False
         try:
             images[place], stored = load_image(listing.images[row], box, size, options)
             if listing.masks is not None:
+                in_mask = True
                 block.masks.append(load_mask(listing.masks[row], box, source.mask_size, stored))
         except DataError:
             raise
         except FileNotFoundError as error:
             raise DataError(f"{error.filename}: missing; extract the archives of {source.name} anew") from error
         except Exception as error:  # Pillow raises whatever its decoders stumble over
-            block.problems.append(_problem(listing, row, error, options.skip_corrupt))
+            block.problems.append(_problem(listing, row, in_mask, error, options.skip_corrupt))
             continue
         block.rows.append(row)
         block.sizes.append(stored)
@@ -145,13 +146,14 @@ def _decode(listing: Listing, source: Source, rows: range) -> _Block:
     return block
 
 
-def _problem(listing: Listing, row: int, error: Exception, skip: bool) -> str:
-    """Say which image is broken and how; raise that unless such images are skipped."""
-    image = listing.images[row]
+def _problem(listing: Listing, row: int, in_mask: bool, error: Exception, skip: bool) -> str:
+    """Say which image or mask is broken and how; raise that unless such images are skipped."""
+    image = listing.masks[row] if in_mask and listing.masks is not None else listing.images[row]
     path = image if isinstance(image, Path) else f"image {listing.ids[row]}"
     if not skip:
         raise DataError(
             f"{path}: cannot be decoded ({error}); fetch its archive anew, or leave such images out with option "
             "skip_corrupt"
         ) from error
-    return f"{listing.ids[row]}: {' '.join(str(error).replace(str(path), '').split())}"
+    text = " ".join(str(error).replace(str(path), "").split())
+    return f"{listing.ids[row]}: {'its mask: ' if in_mask else ''}{text}"

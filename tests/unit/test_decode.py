@@ -141,6 +141,17 @@ def test_skipped_rows_are_left_out_of_every_field(tmp_path):
     assert [text.partition(":")[0] for text in facts["skipped"]] == ["b"]
 
 
+def test_a_corrupt_mask_is_not_taken_for_its_image(tmp_path):
+    Image.new("L", (40, 20)).save(tmp_path / "a.png")
+    (tmp_path / "mask.png").write_bytes(b"no image")
+    good, bad = tmp_path / "a.png", tmp_path / "mask.png"
+    listing = Listing([good, good], [0, 1], ["x", "y"], masks=[good, bad])
+    with pytest.raises(DataError, match=r"mask\.png: cannot be decoded"):
+        prepare_split(tmp_path / "out", "all", listing, source(8), 1)
+    split, facts = prepare_split(tmp_path / "out", "all", listing, source(8, skip_corrupt=True), 1)
+    assert split.ids.tolist() == ["x"] and facts["skipped"][0].startswith("y: its mask: ")
+
+
 def test_missing_file_stops_even_if_corrupt_ones_are_skipped(tmp_path):
     listing = Listing([tmp_path / "gone.jpg"], [0], ["gone"])
     with pytest.raises(DataError, match=r"gone\.jpg: missing; extract the archives of toy anew"):
