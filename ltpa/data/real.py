@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ltpa.core.errors import ConfigError
+from ltpa.core.errors import ConfigError, DataError
 from ltpa.core.hashing import sha256_file
 from ltpa.data.archives import Archive, parse_archives
 from ltpa.data.arrays import Split
@@ -76,20 +76,37 @@ def prepare_real(
         DataError: files are missing, broken, or not as many as declared.
     """
     source = Source.from_declaration(name, declaration)
-    hashes = {}
-    if extracted is None:
+    hashes: dict[str, str] = {}
+    if extracted is not None:
+        splits, facts = _decoded(declaration["reader"], source, extracted, folder, threads, say)
+    else:
         archives, files = fetch_archives(name, declaration, downloads, search)
         hashes = {archive.name: sha256_file(path) for archive, path in zip(archives, files, strict=True)}
         say(f"{name}: extracting {', '.join(hashes)}")
-        extracted = extract_all(files, archives, downloads / "extracted" / name)
-    listings = read_listings(declaration["reader"], extracted, source)
+        ours = extract_all(files, archives, downloads / "extracted" / name)
+        try:
+            splits, facts = _decoded(declaration["reader"], source, ours, folder, threads, say)
+        except DataError as error:
+            raise DataError(f"{error} (archives are extracted anew once {ours} is deleted)") from error
+    return source.classes, splits, {"options": declaration.get("options", {}), "archives": hashes, "splits": facts}
+
+
+def _decoded(
+    reader: str, source: Source, root: Path, folder: Path, threads: int, say: Callable[[str], None]
+) -> tuple[dict[str, Split], dict[str, Any]]:
+    """The splits of the extracted files in `root`, and facts about each."""
+    listings = read_listings(reader, root, source)
     counts = check_counts(source, listings)
     splits, facts = {}, {}
     for split, listing in listings.items():
-        say(f"{name}: {split}, {len(listing)} images ({counts[split]['expected']} expected)")
+        if not len(listing):
+            raise DataError(
+                f"{root}: no images of dataset {source.name}, split {split}, found here; is it the right folder?"
+            )
+        say(f"{source.name}: {split}, {len(listing)} images ({counts[split]['expected']} expected)")
         splits[split], decoded = prepare_split(folder, split, listing, source, threads)
         facts[split] = {**counts[split], **decoded, **_mask_facts(source, split, splits[split])}
-    return source.classes, splits, {"options": declaration.get("options", {}), "archives": hashes, "splits": facts}
+    return splits, facts
 
 
 def _mask_facts(source: Source, split: str, prepared: Split) -> dict[str, Any]:

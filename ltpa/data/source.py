@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from ltpa.core.declared import near_matches
 from ltpa.core.errors import ConfigError, DataError
 from ltpa.data.listing import Listing
@@ -51,8 +53,13 @@ class Options:
         ):
             if value not in allowed:
                 raise ConfigError(f"option {key!r} is {value!r}; choose one of {', '.join(allowed)}")
-        if self.mask_size not in (None, NATIVE) and (not isinstance(self.mask_size, int) or self.mask_size < 1):
+        size, splits = self.mask_size, self.splits
+        if size not in (None, NATIVE) and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
             raise ConfigError(f"option 'mask_size' is {self.mask_size!r}; it is a number of pixels or {NATIVE}")
+        if splits is not None and not (
+            isinstance(splits, list) and splits and all(isinstance(split, str) for split in splits)
+        ):
+            raise ConfigError(f"option 'splits' is {splits!r}; it is a list of names of splits")
         for key in ("reduced", "skip_corrupt", "paper_subset", "partial"):
             if not isinstance(getattr(self, key), bool):
                 raise ConfigError(f"option {key!r} is {getattr(self, key)!r}; it is true or false")
@@ -149,10 +156,11 @@ def check_counts(source: Source, listings: Mapping[str, Listing]) -> dict[str, d
         By split: `expected` (null where nothing is declared) and `found`, for the manifest.
 
     Raises:
-        DataError: they differ; the message has both numbers.
+        DataError: they differ, the message has both numbers; or a label is not that of a class.
     """
     facts = {}
     for split, listing in listings.items():
+        _check_labels(source, split, listing)
         declared = source.splits[split]
         subset = source.options.paper_subset and "paper_count" in declared
         expected = declared["paper_count"] if subset else declared.get("count")
@@ -166,6 +174,16 @@ def check_counts(source: Source, listings: Mapping[str, Listing]) -> dict[str, d
         if not subset and "per_class" in declared:
             _check_per_class(where, source.classes, listing, declared["per_class"])
     return facts
+
+
+def _check_labels(source: Source, split: str, listing: Listing) -> None:
+    count = len(source.classes)
+    for label, name in zip(listing.labels, listing.ids, strict=True):
+        if not isinstance(label, int | np.integer) or not 0 <= label < count:
+            raise DataError(
+                f"dataset {source.name}, split {split}: image {name} has label {label}, and labels go from 0 to "
+                f"{count - 1}; extract the archives anew"
+            )
 
 
 _REMEDY = "extract the archives anew, or set option partial for a part of the dataset"

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import miniature_datasets as miniature
 import numpy as np
 import pytest
 import yaml
+from scipy.io import savemat
 
 from ltpa.core import layout
 from ltpa.core.config import parse_config
@@ -20,6 +22,7 @@ from ltpa.core.specs import PrepareSpec
 from ltpa.data.archives import parse_archives
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.extract import extract_all
+from ltpa.data.listing import Listing
 from ltpa.data.readers import READERS, read_listings
 from ltpa.data.source import Source, check_counts
 from ltpa.evaluation.direct import direct_accuracies
@@ -327,6 +330,9 @@ def test_missing_and_unknown_folders(broken):
         ({"resize": "cubic"}, "option 'resize' is 'cubic'; choose one of antialias, area, nearest"),
         ({"partial": "yes"}, "option 'partial' is 'yes'; it is true or false"),
         ({"splits": ["al"]}, "unknown split 'al'; did you mean all"),
+        ({"splits": "all"}, "option 'splits' is 'all'; it is a list of names of splits"),
+        ({"splits": [1]}, r"option 'splits' is \[1\]; it is a list of names of splits"),
+        ({"mask_size": True}, "option 'mask_size' is True; it is a number of pixels or native"),
     ],
 )
 def test_wrong_options(broken, options, message):
@@ -389,6 +395,103 @@ def test_damaged_files(tmp_path, name, file, change, message):
     (archives / file).write_bytes(change((archives / file).read_bytes()))
     with pytest.raises(DataError, match=message):
         run(name, declared, archives, tmp_path / "mini")
+
+
+def _svhn(**change):
+    content = {"X": np.zeros((32, 32, 3, 2), np.uint8), "y": np.array([[10], [1]], np.uint8), **change}
+    return lambda path: savemat(path, content)
+
+
+def _dogs(path):
+    savemat(path, {"file_list": np.array([["n02085620-Chihuahua/a.jpg"]], dtype=object), "labels": [[1], [1]]})
+
+
+def _npz(**change):
+    content = {"blob": np.zeros(9, np.uint8), "offsets": np.array([0, 3, 9]), "labels": np.array([4, 0]), **change}
+    return lambda path: np.savez(path, **content)
+
+
+def _text(old, new):
+    return lambda path: path.write_text(path.read_text().replace(old, new, 1))
+
+
+def _bytes(content):
+    return lambda path: path.write_bytes(content)
+
+
+NPZ, CUB = "train_jpeg.npz", "CUB_200_2011/"
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "damage", "message"),
+    [
+        ("cifar10-q75", NPZ, _bytes(b""), "train_jpeg.npz: not readable"),
+        ("cifar10-q75", NPZ, _bytes(b"PK\3\4damaged"), "train_jpeg.npz: not readable"),
+        ("cifar10-q75", NPZ, _npz(offsets=np.array([0, 3, 10])), "offsets do not lie one after the other"),
+        ("cifar10-q75", NPZ, _npz(offsets=np.array([3, 0, 9])), "offsets do not lie one after the other"),
+        ("cifar10-q75", NPZ, _npz(offsets=np.array([-3, 0, 9])), "offsets do not lie one after the other"),
+        ("cifar10-q75", NPZ, _npz(offsets=np.array([0, 9])), "1 images for 2 labels"),
+        ("cifar10-q75", NPZ, _npz(labels=np.array([0.5, 1])), "no whole numbers"),
+        ("cifar10-q75", NPZ, _npz(blob=np.zeros((3, 3), np.uint8)), "not lists of bytes and numbers"),
+        ("svhn", "train_32x32.mat", _svhn(X=np.zeros((32, 32, 3), np.uint8)), "X is uint8 (32, 32, 3), not colour"),
+        ("svhn", "train_32x32.mat", _svhn(X=np.zeros((32, 32, 3, 2))), "X is float64 (32, 32, 3, 2), not colour"),
+        ("svhn", "train_32x32.mat", _svhn(y=np.array([[1]])), "label from 1 to 10 for each of 2 images"),
+        ("svhn", "train_32x32.mat", _svhn(y=np.array([[1], [11]])), "label from 1 to 10 for each of 2 images"),
+        ("stanforddogs", "train_list.mat", _dogs, "train_list.mat: 1 names for 2 labels"),
+        ("cub200", f"{CUB}image_class_labels.txt", _text("2 1\n", "2 one\n"), "image 2 has no number"),
+        ("cub200", f"{CUB}bounding_boxes.txt", _text("36.0 32.0", "36.0"), "image 1 has '0.0 0.0 36.0', not four"),
+        ("cub200", f"{CUB}bounding_boxes.txt", _text("36.0", "nan"), "not four numbers"),
+        ("cub200", f"{CUB}train_test_split.txt", _text("3 0\n", "3 2\n"), "image 3 has neither 0 nor 1"),
+        ("stl10", "stl10_binary/class_names.txt", _bytes(b"\xff\xfe"), "a file of dataset stl10 is damaged"),
+    ],
+)
+def test_damaged_extracted_files_are_one_error(made, tmp_path, name, file, damage, message):
+    """Also with `partial`, under which nothing is counted."""
+    declared, archives = (
+        (made[1][name][0] if name in made[1] else DECLARED[name]),
+        made[0].parents[1] / "archives" / name,
+    )
+    root = tmp_path / "extracted"
+    if name in made[1]:
+        needed = parse_archives(name, declared)
+        present = [archive for archive in needed if (archives / archive.name).is_file()]
+        extract_all([archives / archive.name for archive in present], present, root)
+    else:
+        root.mkdir()
+    path = root / file
+    content = path.read_bytes() if path.is_file() else b""
+    path.unlink(missing_ok=True)  # plain files are links to their archives
+    path.write_bytes(content)
+    damage(path)
+    source = Source.from_declaration(name, {**declared, "options": {"partial": True}})
+    with pytest.raises(DataError, match=re.escape(message)) as told:
+        read_listings(declared["reader"], root, source)
+    assert str(tmp_path) in str(told.value) and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("label", [-1, 3, 0.5])
+def test_a_label_that_no_class_has_names_split_and_image(label):
+    declared = {"classes": ["a", "b", "c"], "image_size": 8, "splits": {"all": {"count": 2, "per_class": [1, 0, 1]}}}
+    found = {"all": Listing([b"", b""], [0, label], ["x", "y"])}
+    for options in ({}, {"partial": True}):
+        source = Source.from_declaration("toy", {**declared, "options": options})
+        with pytest.raises(DataError, match=rf"toy, split all: image y has label {label}, and labels go from 0 to 2"):
+            check_counts(source, found)
+
+
+def test_a_folder_without_images_is_named(broken):
+    declared, root = broken
+    for path in list(root.rglob("*.jpg")):
+        path.unlink()
+    with pytest.raises(DataError, match=rf"{root}/extracted: no images of dataset caltech101, split all, found here"):
+        prepare_extracted(declared, root, partial=True)
+
+
+def test_what_must_be_deleted_is_named_where_archives_were_extracted(made, tmp_path):
+    declared, _ = made[1]["caltech101"]
+    with pytest.raises(DataError, match=rf"anew once {tmp_path}/downloads/extracted/caltech101 is deleted"):
+        run("caltech101", {**declared, "layout": {"folder": "gone"}}, made[0].parents[1] / "archives/caltech101",
+            tmp_path / "mini")  # fmt: skip
 
 
 def test_jpeg_blobs(tmp_path):

@@ -3,6 +3,9 @@
 A reader looks at lists, labels and names; images are decoded later (`ltpa.data.shards`).
 """
 
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +29,11 @@ READERS: dict[str, Callable[[Path, Source], dict[str, Listing]]] = {
 """By the `reader` of a declaration, one of these."""
 
 
+# What parsers of text, NumPy, zip and pickle stumble over in a damaged file.
+_DAMAGE = (ValueError, TypeError, LookupError, AttributeError, EOFError, OverflowError, RuntimeError,
+           zipfile.BadZipFile, zlib.error, struct.error)  # fmt: skip
+
+
 def read_listings(reader: str, root: Path, source: Source) -> dict[str, Listing]:
     """List every split of a dataset whose extracted files lie in `root`; `reader` is a key of `READERS`.
 
@@ -35,4 +43,10 @@ def read_listings(reader: str, root: Path, source: Source) -> dict[str, Listing]
     try:
         return READERS[reader](root, source)
     except OSError as error:
-        raise DataError(f"{error.filename}: {error.strerror}; extract the archives of {source.name} anew") from error
+        where, what = error.filename or root, error.strerror or error
+        raise DataError(f"{where}: {what}; extract the archives of {source.name} anew") from error
+    except _DAMAGE as error:
+        raise DataError(
+            f"{root}: a file of dataset {source.name} is damaged or another than expected ({error!r}); extract its "
+            "archives anew"
+        ) from error

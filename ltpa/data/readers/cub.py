@@ -1,5 +1,6 @@
 """CUB-200-2011: text files that number the images and give class, split and box of each."""
 
+import math
 from pathlib import Path
 
 from ltpa.core.errors import DataError
@@ -21,12 +22,16 @@ def read(root: Path, source: Source) -> dict[str, Listing]:
     for name, table in (("image_class_labels", labels), ("bounding_boxes", boxes), ("train_test_split", in_train)):
         if table.keys() != images.keys():
             raise DataError(f"{folder / name}.txt: numbers other images than images.txt does; extract it anew")
+    if wrong := [number for number, flag in in_train.items() if flag not in ("0", "1")]:
+        raise DataError(f"{folder / 'train_test_split.txt'}: image {wrong[0]} has neither 0 nor 1; extract it anew")
+    if wrong := [number for number, label in labels.items() if not label.isdecimal()]:
+        raise DataError(f"{folder / 'image_class_labels.txt'}: image {wrong[0]} has no number; extract it anew")
     source.check_classes(folder / "classes.txt", list(_table(folder / "classes.txt").values()))
     heads = heads_in(folder / "parts" / "part_locs.txt", images) if source.options.parts == "head" else {}
     listings = {}
     for split, flag in (("train", "1"), ("test", "0")):
         chosen = [number for number in images if in_train[number] == flag]
-        corners = [[float(value) for value in boxes[number].split()] for number in chosen]
+        corners = [_box(folder / "bounding_boxes.txt", number, boxes[number]) for number in chosen]
         listings[split] = Listing(
             images=[folder / "images" / images[number] for number in chosen],
             labels=[int(labels[number]) - 1 for number in chosen],
@@ -35,6 +40,17 @@ def read(root: Path, source: Source) -> dict[str, Listing]:
             parts=[heads[number] for number in chosen] if heads else None,
         )
     return {split: listings[split] for split in source.splits}
+
+
+def _box(path: Path, image: str, text: str) -> list[float]:
+    """Left, top, width and height."""
+    try:
+        values = [float(value) for value in text.split()]
+    except ValueError:
+        values = []
+    if len(values) != 4 or not all(map(math.isfinite, values)):
+        raise DataError(f"{path}: image {image} has {text!r}, not four numbers; extract it anew")
+    return values
 
 
 def _table(path: Path) -> dict[str, str]:

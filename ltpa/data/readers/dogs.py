@@ -22,6 +22,8 @@ def read(root: Path, source: Source) -> dict[str, Listing]:
         content = read_matlab(path, "file_list", "labels")
         names = [str(cell.item()) for cell in content["file_list"].reshape(-1)]
         labels = content["labels"].reshape(-1).astype(np.int64) - 1
+        if len(names) != len(labels):
+            raise DataError(f"{path}: {len(names)} names for {len(labels)} labels; extract it anew")
         for name, label in zip(names, labels.tolist(), strict=True):
             if not 0 <= label < len(source.classes) or name.split("/")[0] != source.classes[label]:
                 raise DataError(f"{path}: {name} has label {label + 1}, which is another breed; extract it anew")

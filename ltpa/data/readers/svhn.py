@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ltpa.core.errors import DataError
 from ltpa.data.listing import Listing
 from ltpa.data.matlab import read_matlab
 from ltpa.data.source import Source
@@ -19,7 +20,14 @@ def read(root: Path, source: Source) -> dict[str, Listing]:
     for split, declared in source.splits.items():
         path = root / declared["file"]
         content = read_matlab(path, "X", "y")
-        labels = content["y"].reshape(-1).astype(np.int64) % 10
+        pixels, digits = content["X"], content["y"].reshape(-1)
+        if pixels.ndim != 4 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+            raise DataError(f"{path}: X is {pixels.dtype} {pixels.shape}, not colour images; fetch it anew")
+        if pixels.shape[3] != len(digits) or not np.isin(digits, range(1, 11)).all():
+            raise DataError(
+                f"{path}: y does not give a label from 1 to 10 for each of {pixels.shape[3]} images of X; fetch it anew"
+            )
+        labels = digits.astype(np.int64) % 10
         ids = [f"{path.stem}/{index:06d}" for index in range(len(labels))]
-        listings[split] = Listing(content["X"].transpose(3, 0, 1, 2), labels, ids)
+        listings[split] = Listing(pixels.transpose(3, 0, 1, 2), labels, ids)
     return listings
