@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ltpa.core.errors import ConfigError, ModelError
+from ltpa.data.schemes import SCHEMES
 
 _BATCH = 1024  # images held as float64 at a time while fitting
 
@@ -260,7 +261,6 @@ def _window(size: int) -> np.ndarray:
 _SCHEMES: dict[str, type[Normaliser]] = {
     module.scheme: module for module in (UnitRange, MeanStd, ImageNet, YuvContrast, GcnZca)
 }
-SCHEMES = tuple(_SCHEMES)
 
 
 def build_normaliser(scheme: str, image_size: int) -> Normaliser:

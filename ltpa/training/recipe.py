@@ -1,10 +1,12 @@
 """A training recipe: every setting of the routine, as plain data."""
 
 import dataclasses
+import itertools
 import math
 from typing import Any, Literal
 
 from ltpa.core.errors import ConfigError
+from ltpa.data.schemes import SCHEMES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +25,25 @@ class Schedule:
     factors: tuple[float, ...] = ()
     warmup: int = 0
 
+    def _check(self, where: str) -> None:
+        if self.kind not in (kinds := ("constant", "every", "milestones", "cosine")):
+            raise ConfigError(f"{where}: schedule.kind is {self.kind!r}; allowed: {', '.join(kinds)}")
+        if not _is_whole(self.warmup) or self.warmup < 0:
+            raise ConfigError(f"{where}: schedule.warmup is {self.warmup!r}; it must be a whole number of epochs")
+        if not _is_whole(self.period) or self.period < 1:
+            raise ConfigError(f"{where}: schedule.period is {self.period!r}; it must be a whole number of epochs")
+        if not _is_number(self.factor) or not 0 < self.factor < math.inf:
+            raise ConfigError(f"{where}: schedule.factor is {self.factor!r}; it must be a number above 0")
+        if len(self.milestones) != len(self.factors):
+            raise ConfigError(f"{where}: schedule.milestones and schedule.factors differ in length")
+        if not all(0 < factor < math.inf for factor in self.factors):
+            raise ConfigError(f"{where}: schedule.factors is {list(self.factors)}; it must be numbers above 0")
+        epochs = (0, *self.milestones)
+        if not all(_is_whole(later) and earlier < later for earlier, later in itertools.pairwise(epochs)):
+            raise ConfigError(
+                f"{where}: schedule.milestones is {list(self.milestones)}; it must be epochs, each after the one before"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -30,7 +51,8 @@ class Recipe:
 
     Attributes:
         epochs: passes over the training images.
-        batch_size: images per step; the last short batch of an epoch is dropped.
+        batch_size: images per step, at least 2 (batch normalisation of one vector is not defined); the last short batch
+            of an epoch is dropped.
         lr, momentum, dampening, nesterov, weight_decay: as in `torch.optim.SGD`. Torch7's default dampening equals the
             momentum, so the paper's rate 1.0 goes with dampening 0.9.
         lr_decay: the rate is divided by (1 + lr_decay * step), step counted from 0 over the whole run.
@@ -79,8 +101,10 @@ class Recipe:
     checkpoint_epochs: int = 0
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any], where: str = "recipe") -> "Recipe":
+    def from_dict(cls, values: dict[str, Any], where: str = "recipe", smallest_batch: int = 2) -> "Recipe":
         """Read a recipe from plain data.
+
+        Networks that normalise no vectors over a batch may lower `smallest_batch`.
 
         Raises:
             ConfigError: a key is unknown or missing, or a value is out of range; the message names `where` and the key.
@@ -100,29 +124,26 @@ class Recipe:
             recipe = cls(**{**values, "schedule": Schedule(**schedule_values)})
         except TypeError as error:
             raise ConfigError(f"{where}: {error}") from error
-        recipe._check(where)
+        recipe._check(where, smallest_batch)
+        recipe.schedule._check(where)
         return recipe
 
-    def _check(self, where: str) -> None:
-        for key in ("epochs", "batch_size", "evaluate_every", "evaluation_batch"):
+    def _check(self, where: str, smallest_batch: int) -> None:
+        least = {"batch_size": smallest_batch, "crop": 0, "checkpoint_epochs": 0}
+        for key in ("epochs", "batch_size", "evaluate_every", "evaluation_batch", "crop", "checkpoint_epochs"):
             value = getattr(self, key)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"{where}: {key} is {value!r}; it must be a whole number of at least 1")
-        for key in ("lr", "momentum", "dampening", "weight_decay", "lr_decay", "checkpoint_seconds"):
+            if not _is_whole(value) or value < least.get(key, 1):
+                raise ConfigError(
+                    f"{where}: {key} is {value!r}; it must be a whole number of at least {least.get(key, 1)}"
+                )
+        for key in ("lr", "weight_decay", "lr_decay", "checkpoint_seconds"):
             value = getattr(self, key)
             if not _is_number(value) or not 0 <= value < math.inf:
                 raise ConfigError(f"{where}: {key} is {value!r}; it must be a number of at least 0")
-        warmup, period, factor = self.schedule.warmup, self.schedule.period, self.schedule.factor
-        if not isinstance(warmup, int) or warmup < 0:
-            raise ConfigError(f"{where}: schedule.warmup is {warmup!r}; it must be a whole number of epochs")
-        if not isinstance(period, int) or period < 1:
-            raise ConfigError(f"{where}: schedule.period is {period!r}; it must be a whole number of epochs")
-        if not _is_number(factor) or not 0 < factor < math.inf:
-            raise ConfigError(f"{where}: schedule.factor is {factor!r}; it must be a number above 0")
-        for key in ("crop", "checkpoint_epochs"):
-            value = getattr(self, key)
-            if not isinstance(value, int) or value < 0:
-                raise ConfigError(f"{where}: {key} is {value!r}; it must be a whole number of at least 0")
+        if not _is_number(self.momentum) or not 0 <= self.momentum < 1:
+            raise ConfigError(f"{where}: momentum is {self.momentum!r}; it must be a number from 0 to below 1")
+        if not _is_number(self.dampening) or not 0 <= self.dampening <= 1:
+            raise ConfigError(f"{where}: dampening is {self.dampening!r}; it must be a number from 0 to 1")
         if not isinstance(self.initialise, str):
             raise ConfigError(f"{where}: initialise is {self.initialise!r}; it must be a role, such as cifar100")
         for key in ("nesterov", "reset_momentum", "channels_last", "fused", "compile", "cuda_graph"):
@@ -133,15 +154,19 @@ class Recipe:
             raise ConfigError(f"{where}: cuda_graph needs fused: true, whose learning rate the GPU reads for itself")
         if self.nesterov and self.dampening:
             raise ConfigError(f"{where}: nesterov goes with dampening 0, not {self.dampening}")
+        if self.nesterov and not self.momentum:
+            raise ConfigError(f"{where}: nesterov needs momentum above 0, not {self.momentum}")
         for key, value, allowed in (
             ("flip", self.flip, ("half", "none")),
             ("precision", self.precision, ("fp32", "tf32", "bf16")),
-            ("schedule.kind", self.schedule.kind, ("constant", "every", "milestones", "cosine")),
+            ("normalise", self.normalise, SCHEMES),
         ):
             if value not in allowed:
                 raise ConfigError(f"{where}: {key} is {value!r}; allowed: {', '.join(allowed)}")
-        if len(self.schedule.milestones) != len(self.schedule.factors):
-            raise ConfigError(f"{where}: schedule.milestones and schedule.factors differ in length")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(value: object) -> bool:

@@ -57,7 +57,8 @@ class TwoStreamRecipe:
         for key in values:
             if key not in own + _SHARED:
                 raise ConfigError(f"{where}: unknown key {key!r}; allowed: {', '.join(_SHARED + own)}")
-        routine = Recipe.from_dict({k: v for k, v in values.items() if k in _SHARED} | {"flip": "none"}, where)
+        shared = {key: value for key, value in values.items() if key in _SHARED}
+        routine = Recipe.from_dict(shared | {"flip": "none"}, where, smallest_batch=1)
         if routine.precision == "tf32":
             raise ConfigError(f"{where}: precision is 'tf32'; allowed: fp32, bf16")
         rate, smoothing = values.get("lr_local"), values.get("label_smoothing", 0.0)

@@ -7,7 +7,8 @@ from scipy import linalg, ndimage
 from sklearn.datasets import load_sample_image
 
 from ltpa.core.errors import ConfigError, ModelError
-from ltpa.data.normalise import SCHEMES, build_normaliser, fit_normaliser, local_contrast
+from ltpa.data.normalise import Normaliser, build_normaliser, fit_normaliser, local_contrast
+from ltpa.data.schemes import SCHEMES
 
 
 def photo_patches(count, size, seed=0):
@@ -72,6 +73,11 @@ def expected(scheme, train, test):
     covariance = np.cov(fitted, rowvar=False, bias=True) + 0.1 * np.eye(fitted.shape[1])
     whitening = linalg.inv(linalg.sqrtm(covariance)).real
     return ((result - fitted.mean(0)) @ whitening).reshape(channels.shape)
+
+
+def test_recipes_may_name_every_scheme_and_no_other():
+    assert all(build_normaliser(scheme, 8).scheme == scheme for scheme in SCHEMES)
+    assert {module.scheme for module in Normaliser.__subclasses__()} == set(SCHEMES)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -53,6 +53,12 @@ def test_settings_are_the_papers(name):
     assert recipe.initialise == ("cifar100" if name == "vgg-cub" else "")
 
 
+def test_the_cropped_form_of_the_vgg_routine_differs_by_its_crop_alone():
+    assert RECIPES["vgg-cifar-crop"] == dataclasses.replace(RECIPES["vgg-cifar"], crop=4)
+    plain = [name for name in PAPER if name.startswith("vgg")]
+    assert not any(RECIPES[name].crop for name in plain), "the paper's rows have none"
+
+
 @pytest.mark.parametrize("name", RATES)
 def test_the_rate_of_every_epoch_is_that_of_the_table(name):
     recipe, table = RECIPES[name], dict(RATES[name])

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ltpa.core.errors import ConfigError, TrainingError
-from ltpa.data.normalise import SCHEMES, fit_normaliser
+from ltpa.data.normalise import fit_normaliser
+from ltpa.data.schemes import SCHEMES
 from ltpa.training.arrays import Arrays, error_pct
 from ltpa.training.augment import Draws, crop, flip
 from ltpa.training.engine import Diverged, Interrupted, Trainer
@@ -254,6 +255,23 @@ def test_dampened_rate_one_follows_torch7_over_500_steps():
         ({"schedule": {"kind": "cosine", "warmup": -1}}, "warmup is -1"),
         ({"nesterov": True, "dampening": 0.9}, "nesterov goes with dampening 0"),
         ({"schedule": {"kind": "milestones", "milestones": [3], "factors": []}}, "differ in length"),
+        ({"schedule": {"kind": "milestones", "milestones": [3], "factors": [-1]}}, r"schedule.factors is .-1.*above 0"),
+        (
+            {"schedule": {"kind": "milestones", "milestones": [5, 3], "factors": [1, 1]}},
+            r"schedule.milestones is .5, 3",
+        ),
+        ({"schedule": {"kind": "milestones", "milestones": [3, 3], "factors": [1, 1]}}, "schedule.milestones is"),
+        ({"schedule": {"kind": "milestones", "milestones": [0], "factors": [1]}}, "schedule.milestones is"),
+        ({"schedule": {"kind": "milestones", "milestones": [2.5], "factors": [1]}}, "schedule.milestones is"),
+        ({"schedule": {"warmup": True}}, "schedule.warmup is True"),
+        ({"momentum": 1.5}, "momentum is 1.5; it must be a number from 0 to below 1"),
+        ({"momentum": 1}, "momentum is 1;"),
+        ({"momentum": -0.1}, "momentum is -0.1;"),
+        ({"dampening": 1.1}, "dampening is 1.1; it must be a number from 0 to 1"),
+        ({"nesterov": True, "momentum": 0}, "nesterov needs momentum above 0"),
+        ({"normalise": "yuv"}, "normalise is 'yuv'; allowed: none, meanstd, imagenet, yuv-lcn, gcn-zca"),
+        ({"crop": True}, "crop is True"),
+        ({"batch_size": 1}, "batch_size is 1; it must be a whole number of at least 2"),
         ({"schedule": {"steps": 3}}, "unknown key 'steps'"),
     ],
 )

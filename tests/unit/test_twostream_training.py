@@ -173,6 +173,11 @@ def test_recipes_that_are_not_possible(change, part):
         TwoStreamRecipe.from_dict({**RECIPE, **change})
 
 
+def test_pairs_of_images_are_not_asked_for():
+    """No vector is batch-normalised here, and one large image may be all that fits."""
+    assert TwoStreamRecipe.from_dict({**RECIPE, "batch_size": 1}).routine.batch_size == 1
+
+
 @given(st.lists(st.integers(2, 40), min_size=1, max_size=6), st.floats(0.01, 0.5))
 @settings(max_examples=40, deadline=None)
 def test_held_out_images_are_a_share_of_every_class(counts, share):

@@ -1,0 +1,3 @@
+"""Names of the schemes that `ltpa.data.normalise` implements, free of torch: recipes are checked by them."""
+
+SCHEMES = ("none", "meanstd", "imagenet", "yuv-lcn", "gcn-zca")
