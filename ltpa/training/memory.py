@@ -34,16 +34,17 @@ def memory_full(
     elif fitting:
         advice = f"a batch of {fitting} would fit: set batch_size of the recipe, and the rate with it"
     else:
-        advice = "not even one image fits: take a smaller width or image size, or another device"
+        advice = "not even two images fit: take a smaller width or image size, or another device"
     return MemoryFullError(f"{name}: batches of {recipe.batch_size} do not fit into memory ({cause}); {advice}")
 
 
 def fitting_batch(model: AttentionClassifier, batch_size: int, device: torch.device) -> int:
     """The largest of `batch_size`, half of it, a quarter, ... whose forward and backward pass fit; 0 where none does.
 
-    Tried out, on black images of the network's size; its running statistics and gradients are of no use afterwards.
+    Never 1, which batch normalisation does not take in training. Tried out, on black images of the network's
+    size; its running statistics and gradients are of no use afterwards.
     """
-    while batch_size:
+    while batch_size > 1:
         model.zero_grad(set_to_none=True)
         gc.collect()
         if device.type == "cuda":

@@ -136,8 +136,8 @@ class Hungry(SmallNet):
     ("limit", "advice"),
     [
         (9, "a batch of 8 would fit: set batch_size"),
-        (1, "a batch of 1 would fit"),
-        (0, "not even one image fits"),
+        (2, "a batch of 2 would fit"),
+        (1, "not even two images fit"),
     ],
 )
 @pytest.mark.parametrize(
