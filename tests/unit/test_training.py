@@ -191,7 +191,7 @@ def test_cosine_falls_from_the_base_rate_towards_zero(epochs):
     assert all(a > b > 0 for a, b in itertools.pairwise(rates))
 
 
-@given(st.integers(1, 17), st.integers(1, 5), st.integers(0, 1000))
+@given(st.integers(2, 17), st.integers(1, 5), st.integers(0, 1000))
 def test_flip_mirrors_exactly_half(n, steps, seed):
     batch = torch.arange(n * 2 * 3 * 4, dtype=torch.float32).view(n, 2, 3, 4)
     draws = Draws.of_epoch(recipe(batch_size=n), steps, np.random.default_rng(seed), torch.device("cpu"))
