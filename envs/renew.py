@@ -24,7 +24,10 @@ LOCK = FOLDER.parent / "requirements.lock"
 ENVIRONMENTS = {
     "torch.yaml": (
         "Data, training, evaluation, figures.",
-        ("prepare", "train", *EVALUATIONS, "patches", "twostream", "finegrained", "figures", "gallery"),
+        (
+            *("prepare", "train", *EVALUATIONS, "patches", "twostream", "finegrained"),
+            *("figures", "gallery", "patch_pictures", "step_pictures"),
+        ),
     ),
     "analysis.yaml": ("Tables, checks, tracking.", ("table", "check", "track")),
 }
