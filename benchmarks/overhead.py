@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+import ltpa.stages
 from ltpa.core.config import load_config
 from ltpa.core.declared import config_dir
 from ltpa.plan import Plan
@@ -40,16 +41,19 @@ def start_seconds(stage: str, repeats: int = 3) -> float:
 
 def job_seconds(results: Path) -> dict[str, list[float]]:
     """Wall seconds of every job by stage, from what Snakemake notes of each file that a job made."""
-    jobs = {}
+    jobs: dict[tuple[str, int], list[dict]] = defaultdict(list)
     for path in Path(".snakemake", "metadata").rglob("*"):
         if path.is_file():
             output = Path(base64.b64decode(path.name + "=" * (-len(path.name) % 4)).decode())
             note = json.loads(path.read_text())
             if output.is_relative_to(results) and output.exists():
-                jobs[note["rule"], note["starttime"], note["endtime"]] = note["endtime"] - note["starttime"]
+                jobs[note["rule"], note["job_hash"]].append(note)
+    stages = sorted((path.stem for path in Path(ltpa.stages.__file__).parent.glob("*.py")), key=len, reverse=True)
     found = defaultdict(list)
-    for (rule, *_), seconds in sorted(jobs.items()):
-        found[rule.partition("_seeds_")[0]].append(seconds)
+    for (rule, _), notes in sorted(jobs.items()):
+        stage = next(stage for stage in stages if rule.startswith(stage))
+        seconds = max(note["endtime"] for note in notes) - min(note["starttime"] for note in notes)
+        found[stage].append(seconds)
     return found
 
 
