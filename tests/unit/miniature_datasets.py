@@ -88,8 +88,8 @@ def _planes(numbers):
 
 
 def svhn(folder):
-    """Label 10 is the digit 0."""
-    for split, numbers in (("train", [0, 1, 2]), ("test", [3, 4])):
+    """Label 10 is the digit 0; the extra images lie there, too, and are not asked for."""
+    for split, numbers in (("train", [0, 1, 2]), ("test", [3, 4]), ("extra", [5, 6])):
         images = np.stack([pixels(number) for number in numbers], axis=3)
         savemat(folder / f"{split}_32x32.mat", {"X": images, "y": np.array([[10], [1], [9]][: len(numbers)], np.uint8)})
     return declaration("svhn", train=3, test=2), {"train": [0, 1, 2], "test": [3, 4]}
@@ -236,8 +236,10 @@ def scene67_lists(folder):
 OBJECT_DISCOVERY_MASKS = (("0002", "L", (32, 48)), ("0005", "1", (32, 48)), ("0018", "RGB", (60, 36)))
 
 
-def objectdiscovery(folder):
-    """Gaps in the numbers, masks as grey, colour and 1-bit images, empty masks, and full sets beside the subsets."""
+def _object_discovery(folder):
+    """The one archive of both: masks as grey, colour and 1-bit images, some empty; gaps in numbers; full sets beside
+    the subsets; pairs that share an object, one of them not declared.
+    """
     base, content, number = "ObjectDiscovery-data/Data", {}, 0
     for subset in ("Airplane100", "Car100", "Horse100"):
         for stem, mode, (height, width) in OBJECT_DISCOVERY_MASKS:
@@ -249,9 +251,21 @@ def objectdiscovery(folder):
             content[f"{base}/{subset}/GroundTruth/{stem}.png"] = stream.getvalue()
             number += 1
     content[f"{base}/Airplane/0001.jpg"] = picture(99)
+    for pair in ("person_bearperson", "bear_bearperson", "person_elephantperson", "cat_catdog"):
+        for stem in ("1", "2"):
+            content[f"{base}/Extra_coseg/{pair}/{stem}.jpg"] = picture(number)
+            number += 1
     (folder / "ObjectDiscovery-data.zip").write_bytes(make_zip(content))
-    declared = declaration("objectdiscovery", test=9)
-    return declared, {"test": range(9)}
+
+
+def objectdiscovery(folder):
+    _object_discovery(folder)
+    return declaration("objectdiscovery", test=9), {"test": range(9)}
+
+
+def objectdiscovery_coseg(folder):
+    _object_discovery(folder)
+    return declaration("objectdiscovery-coseg"), {"all": range(9, 15)}
 
 
 def stanforddogs(folder):
@@ -301,6 +315,7 @@ MAKERS = {
     "scene67": scene67,
     "scene67-lists": scene67_lists,
     "objectdiscovery": objectdiscovery,
+    "objectdiscovery-coseg": objectdiscovery_coseg,
     "stanforddogs": stanforddogs,
     "mnist": mnist,
 }
@@ -317,6 +332,7 @@ LABELS = {
     "scene67": {"all": [0, 0, 1]},
     "scene67-lists": {"train": [1, 0], "test": [1]},
     "objectdiscovery": {"test": [0, 0, 0, 1, 1, 1, 2, 2, 2]},
+    "objectdiscovery-coseg": {"all": [0, 0, 1, 1, 2, 2]},
     "stanforddogs": {"train": [1, 0], "test": [0]},
     "mnist": {"train": [0, 1, 2], "test": [0, 1]},
 }

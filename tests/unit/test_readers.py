@@ -369,6 +369,18 @@ def test_optional_split_and_its_archive(made, tmp_path):
     assert {archive.name for archive in needed_archives("svhn", wanted)} >= {"extra_32x32.mat"}
 
 
+def test_the_extra_images_of_svhn_on_request(tmp_path):
+    archives = tmp_path / "archives"
+    archives.mkdir()
+    declared, _ = miniature.svhn(archives)
+    declared["splits"]["extra"] = {**declared["splits"]["extra"], "count": 2}
+    declared["options"] = {"splits": ["test", "extra"]}
+    run("svhn", declared, archives, tmp_path / "mini")
+    dataset = PreparedDataset.open(layout.data_dir(tmp_path / "mini", "svhn"))
+    assert dataset.split("extra").labels.tolist() == [0, 1]
+    assert dataset.split("extra").images[1, 31, 31].tolist() == list(miniature.colour(6))
+
+
 def test_other_classes_than_declared(made, tmp_path):
     archives = tmp_path / "archives"
     archives.mkdir()
