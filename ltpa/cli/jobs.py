@@ -2,12 +2,20 @@
 
 import argparse
 import importlib
-import math
 import sys
 from pathlib import Path
 
 from ltpa.cli.data import add_archives_option, archive_folders, archive_search
-from ltpa.cli.options import Command, add_run_options, add_spec_options, as_seconds, as_seed, load_plan, resolve
+from ltpa.cli.options import (
+    Command,
+    add_run_options,
+    add_spec_options,
+    add_training_options,
+    as_seed,
+    load_plan,
+    resolve,
+    resolve_all,
+)
 
 EVALUATIONS = {
     "transfer": "features of every target set and a linear SVM in folds",
@@ -30,14 +38,7 @@ def add_commands(command: Command) -> None:
 
     train = command("train", _train, "train a variant, one network per seed")
     add_run_options(train)
-    train.add_argument(
-        "--max-seconds",
-        type=as_seconds,
-        default=math.inf,
-        metavar="N",
-        help="stop with resumable state after this long",
-    )
-    train.add_argument("--tolerate-failure", action="store_true", help="record a diverged run instead of failing")
+    add_training_options(train)
 
     for name, text in EVALUATIONS.items():
         evaluation = command(name, _evaluate, f"evaluate: {text}")
@@ -52,8 +53,7 @@ def add_commands(command: Command) -> None:
         "--quality", action="store_true", help="only report the statistics of all sources of the dataset"
     )
     extract.add_argument("--show", type=int, metavar="N", help="only draw the boxes of N test images, by rank")
-    add_spec_options(extract)
-    extract.add_argument("--more-specs", nargs="+", default=[], metavar="SPEC", help="specs of further sources")
+    add_spec_options(extract, several=True)
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -92,15 +92,18 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _patches(options: argparse.Namespace) -> None:
     from ltpa.core.specs import EvaluationSpec
 
-    spec, results = resolve(options, EvaluationSpec, lambda plan: plan.patch_spec(options.dataset, options.source))
+    specs, results = resolve_all(options, EvaluationSpec, lambda plan: plan.patch_spec(options.dataset, options.source))
     if options.show is None and not options.quality:
         stage = importlib.import_module("ltpa.stages.patches")
-        for each in (spec, *map(EvaluationSpec.from_json, options.more_specs)):
-            stage.run(each, results, options.seeds)
+        for spec in specs:
+            stage.run(spec, results, options.seeds)
         return
     from ltpa.stages import patch_pictures
 
     if options.quality:
-        print(patch_pictures.report(results, spec.dataset))
-    for seed in options.seeds if options.show is not None else []:
-        print(patch_pictures.draw(spec, results, seed, options.show))
+        for dataset in dict.fromkeys(spec.dataset for spec in specs):
+            print(patch_pictures.report(results, dataset))
+    if options.show is not None:
+        for spec in specs:
+            for seed in options.seeds:
+                print(patch_pictures.draw(spec, results, seed, options.show))

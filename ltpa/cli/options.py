@@ -1,16 +1,21 @@
 """What several subcommands share: options, and how names become the spec of a job."""
 
 import argparse
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ltpa.core.errors import ConfigError
+from ltpa.core.specs import Spec
 
 if TYPE_CHECKING:
     from ltpa.plan import Plan
 
+S = TypeVar("S", bound=Spec)
+# The names that a configuration knows, by the command's argument.
+Known = Callable[["Plan"], dict[str, Collection[str]]]
 # Adds a subcommand: its name, the function that runs it, and what it does in a few words.
 Command = Callable[[str, Callable[[argparse.Namespace], None], str], argparse.ArgumentParser]
 
@@ -32,10 +37,10 @@ def add_config_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", "--configfile", type=Path, help="configuration file (default: config/config.yaml)")
 
 
-def add_spec_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--config`, `--spec` and `--results`, which `resolve` reads."""
+def add_spec_options(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """Add `--config`, `--spec`, once or `several` times, and `--results`, which `resolve` and `resolve_all` read."""
     add_config_option(parser)
-    parser.add_argument("--spec", help="the job's spec instead of names: JSON, or @FILE")
+    parser.add_argument("--spec", nargs="+" if several else 1, help="the job's spec instead of names: JSON, or @FILE")
     parser.add_argument("--results", type=Path, help="folder of the scale (default: results/<scale>)")
 
 
@@ -45,6 +50,18 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", nargs="?", help="a name from config/datasets.yaml")
     parser.add_argument("--seed", "--seeds", dest="seeds", type=as_seed, nargs="+", default=[0])
     add_spec_options(parser)
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add what trainings share: a time limit, and that divergence is a result, too."""
+    parser.add_argument(
+        "--max-seconds",
+        type=as_seconds,
+        default=math.inf,
+        metavar="N",
+        help="stop with resumable state after this long",
+    )
+    parser.add_argument("--tolerate-failure", action="store_true", help="record a diverged run instead of failing")
 
 
 def as_seed(text: str) -> int:
@@ -76,6 +93,10 @@ def as_option(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(f"the value of {text!r} is not YAML") from error
 
 
+def _declared(plan: "Plan") -> dict[str, Collection[str]]:
+    return {"variant": plan.variants, "source": plan.patch_sources, "dataset": plan.datasets}
+
+
 def load_plan(options: argparse.Namespace) -> "Plan":
     """The plan of the configuration that `--config` names, or of the default one."""
     from ltpa.core.config import load_config
@@ -86,24 +107,34 @@ def load_plan(options: argparse.Namespace) -> "Plan":
     return Plan(load_config(path), str(path))
 
 
-def resolve(options: argparse.Namespace, kind: type, make: "Callable[[Plan], Any]") -> tuple[Any, Path]:
-    """The spec and results folder of a command: given by `--spec` and `--results`, or made from names."""
+def resolve(
+    options: argparse.Namespace, kind: type[S], make: "Callable[[Plan], S]", known: Known = _declared
+) -> tuple[S, Path]:
+    """The spec and results folder of a command: given by `--spec` and `--results`, or made from names.
+
+    Raises:
+        ConfigError: a name that is missing or not `known`; `--spec` without `--results`.
+    """
+    specs, results = resolve_all(options, kind, make, known)
+    return specs[0], results
+
+
+def resolve_all(
+    options: argparse.Namespace, kind: type[S], make: "Callable[[Plan], S]", known: Known = _declared
+) -> tuple[list[S], Path]:
+    """As `resolve`, for commands whose `--spec` takes several."""
     if options.spec:
         if options.results is None:
             raise ConfigError("--spec goes with --results DIR")
-        return kind.from_json(options.spec), options.results  # type: ignore[attr-defined]
+        return [kind.from_json(text) for text in options.spec], options.results
     plan = load_plan(options)
-    for key, known in (
-        ("variant", plan.variants),
-        ("source", plan.patch_sources),
-        ("dataset", plan.datasets),
-    ):
+    for key, names in known(plan).items():
         name = getattr(options, key, "")
         if name is None:
-            raise ConfigError(f"name a {key}, or pass --spec; known: {', '.join(known)}")
-        if name and name not in known:
+            raise ConfigError(f"name a {key}, or pass --spec; known: {', '.join(names)}")
+        if name and name not in names:
             from ltpa.core.config import unknown_name
 
-            raise ConfigError(unknown_name(key, name, list(known)))
+            raise ConfigError(f"{unknown_name(key, name, list(names))} (of {plan.source})")
     os.environ.setdefault("LTPA_GPU_SHARE", str(plan.config.jobs.gpu_share))
-    return make(plan), options.results or plan.results
+    return [make(plan)], options.results or plan.results

@@ -3,12 +3,16 @@
 import argparse
 import importlib
 import json
-import math
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from ltpa.cli.options import Command, add_config_option, as_seconds, as_seed, group, load_plan
+from ltpa.cli.options import Command, add_spec_options, add_training_options, as_seed, group, resolve_all
 from ltpa.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ltpa.core.specs import TwoStreamSpec
+    from ltpa.plan import Plan
 
 
 def add_commands(command: Command) -> None:
@@ -23,18 +27,9 @@ def add_commands(command: Command) -> None:
         added.add_argument("row", nargs="?", help="a row of config/twostream.yaml that the configuration names")
         added.add_argument("dataset", nargs="?", help="a name from config/datasets.yaml or config/datasets/")
         added.add_argument("--seed", "--seeds", dest="seeds", type=as_seed, nargs="+", default=[0])
-        add_config_option(added)
-        added.add_argument("--spec", nargs="+", help="specs instead of names: JSON, or @FILE")
-        added.add_argument("--results", type=Path, help="folder of the scale (default: results/<scale>)")
+        add_spec_options(added, several=True)
         if name == "train":
-            added.add_argument(
-                "--max-seconds",
-                type=as_seconds,
-                default=math.inf,
-                metavar="N",
-                help="stop with resumable state after this long",
-            )
-            added.add_argument("--tolerate-failure", action="store_true", help="record a diverged run")
+            add_training_options(added)
         if name == "show":
             added.add_argument("--images", type=int, default=4, help="test images to draw")
     count = subcommand("count", _count, "parameters and multiply-accumulates of a row")
@@ -43,30 +38,24 @@ def add_commands(command: Command) -> None:
     count.add_argument("--classes", type=int, default=200)
 
 
-def _resolve(options: argparse.Namespace, kind: type, method: str) -> tuple[list[Any], Path]:
-    """Specs and results folder: given by `--spec` and `--results`, or made from names by a method of the plan."""
-    if options.spec:
-        if options.results is None:
-            raise ConfigError("--spec goes with --results DIR")
-        return [kind.from_json(text) for text in options.spec], options.results  # type: ignore[attr-defined]
-    plan = load_plan(options)
-    for key, known in (("row", plan.config.twostream.rows), ("dataset", plan.config.datasets)):
-        name = getattr(options, key)
-        if name not in known:
-            from ltpa.core.config import unknown_name
+def _rows(plan: "Plan") -> dict[str, Collection[str]]:
+    return {"row": plan.config.twostream.rows, "dataset": plan.config.datasets}
 
-            text = unknown_name(key, name, known) if name and known else f"name a {key}; known: {', '.join(known)}"
-            raise ConfigError(f"{text} (of {plan.source})")
-    return [getattr(plan.twostream, method)(options.dataset, options.row)], options.results or plan.results
+
+def _training_specs(options: argparse.Namespace) -> "tuple[list[TwoStreamSpec], Path]":
+    from ltpa.core.specs import TwoStreamSpec
+
+    return resolve_all(
+        options, TwoStreamSpec, lambda plan: plan.twostream.training_spec(options.dataset, options.row), _rows
+    )
 
 
 def _train(options: argparse.Namespace) -> None:
-    from ltpa.core.specs import TwoStreamSpec
     from ltpa.core.stopping import stop_requests
     from ltpa.report.progress import TrainingProgress
 
     with stop_requests(options.max_seconds) as stop:
-        specs, results = _resolve(options, TwoStreamSpec, "training_spec")
+        specs, results = _training_specs(options)
         stage = importlib.import_module("ltpa.stages.twostream")
         for spec in specs:
             with TrainingProgress(f"{spec.variant} on {spec.dataset}", spec.recipe["epochs"]) as shown:
@@ -76,16 +65,16 @@ def _train(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from ltpa.core.specs import EvaluationSpec
 
-    specs, results = _resolve(options, EvaluationSpec, "evaluation_spec")
+    specs, results = resolve_all(
+        options, EvaluationSpec, lambda plan: plan.twostream.evaluation_spec(options.dataset, options.row), _rows
+    )
     stage = importlib.import_module("ltpa.stages.finegrained")
     for spec in specs:
         stage.run(spec, results, options.seeds)
 
 
 def _show(options: argparse.Namespace) -> None:
-    from ltpa.core.specs import TwoStreamSpec
-
-    specs, results = _resolve(options, TwoStreamSpec, "training_spec")
+    specs, results = _training_specs(options)
     stage = importlib.import_module("ltpa.stages.step_pictures")
     for spec in specs:
         for seed in options.seeds:

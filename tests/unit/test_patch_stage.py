@@ -225,7 +225,7 @@ def test_the_command_extracts_several_sources_draws_and_reports(results, tmp_pat
     shutil.copytree(layout.data_dir(results, "toy"), layout.data_dir(tmp_path, "toy"))
     specs = [make_spec(source).to_json() for source in ("center", "random", "full")]
     place = ["--results", str(tmp_path)]
-    assert main(["patches", "--spec", specs[0], *place, "--seed", "0", "1", "--more-specs", *specs[1:]]) == 0
+    assert main(["patches", "--spec", *specs, *place, "--seed", "0", "1"]) == 0
     for source in ("center", "random", "full"):
         for seed in (0, 1):
             boxes = read_boxes(

@@ -45,17 +45,13 @@ for sources in views.patch_blocks(PLAN):
                 mem_mb=grown(JOBS.mem_mb),
                 runtime=grown(JOBS.minutes.evaluate),
             params:
-                spec=lambda wildcards, sources=sources: patch_specs(
-                    wildcards.dataset, sources[:1]
+                specs=lambda wildcards, sources=sources: patch_specs(
+                    wildcards.dataset, sources
                 ),
-                more=lambda wildcards, sources=sources: patch_specs(
-                    wildcards.dataset, sources[1:]
-                ),
-                option="--more-specs" if sources[1:] else "",
                 sources=sources,
                 seeds=block,
             message:
                 "Patch boxes of {params.sources} on {wildcards.dataset}, seeds {params.seeds}"
             shell:
-                f"exec {PYTHON} -m ltpa patches --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
-                "--seeds {params.seeds} {params.option} {params.more:q} > {log:q} 2>&1"
+                f"exec {PYTHON} -m ltpa patches --spec {{params.specs:q}} --results {shlex.quote(RESULTS)} "
+                "--seeds {params.seeds} > {log:q} 2>&1"
