@@ -35,6 +35,7 @@ def _attend(options: argparse.Namespace) -> None:
 def _evaluate_folder(options: argparse.Namespace) -> None:
     from ltpa.stages.evaluate import as_markdown, evaluate_folder
 
-    settings = getattr(load_plan(options).config.protocols, options.protocol).model_dump()
+    protocols = load_plan(options).config.protocols
+    settings = protocols.segmentation.model_dump() | getattr(protocols, options.protocol).model_dump()
     record = evaluate_folder(options.protocol, options.model, options.images, options.masks, settings)
     print(json.dumps(record, indent=1) if options.json else as_markdown(record))

@@ -107,8 +107,23 @@ class Fgsm(_Section):
 
 
 class Segmentation(_Section):
-    """Binarised attention against object masks (paper section 5.4)."""
+    """Binarised attention against object masks (paper section 5.4); stage `maps` and the figures follow too.
 
+    Attributes:
+        levels: the attention levels multiplied, those `declared` for the variant (the paper's last two), the `last`
+            alone, or `all`.
+        root: the square root of the product, as `declared` (the paper's networks, not PAN), `always`, or `never`.
+        upsampling: how maps are enlarged to the size of the mask.
+        threshold: null for Otsu's, or a share of each map's range above which a pixel counts.
+        cam_class: class activation maps of the `annotated` class, or of each image's `predicted` one.
+        batch_size: images per forward pass.
+    """
+
+    levels: Literal["declared", "last", "all"] = "declared"
+    root: Literal["declared", "always", "never"] = "declared"
+    upsampling: Literal["bilinear", "nearest", "bicubic"] = "bilinear"
+    threshold: Fraction | None = None
+    cam_class: Literal["annotated", "predicted"] = "annotated"
     batch_size: Positive = 250
 
 

@@ -2,7 +2,7 @@
 
 How a variant's maps combine is declared with it (`saliency` in `config/variants.yaml`): the product of the maps of some
 attention levels, then the square root for the paper's networks and none for PAN; or the class activation map of GAP.
-Maps are first brought to one size by bilinear interpolation; the paper does not name its method.
+Maps are first brought to one size by interpolation (`Masking`), bilinear by default.
 """
 
 import dataclasses
@@ -20,6 +20,28 @@ if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
 
 CAM = "cam"
+UPSAMPLING = {"bilinear": "bilinear", "nearest": "nearest-exact", "bicubic": "bicubic"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Masking:
+    """How a map becomes a binary mask of an image's size.
+
+    Attributes:
+        upsampling: a key of `UPSAMPLING`; the paper does not name its method.
+        threshold: None for Otsu's (the paper's), or the share of the map's range above which a pixel is marked.
+    """
+
+    upsampling: str = "bilinear"
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.upsampling not in UPSAMPLING:
+            raise ConfigError(f"segmentation: upsampling is {self.upsampling!r}; use {', '.join(UPSAMPLING)}")
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ConfigError(
+                f"segmentation: threshold is {self.threshold!r}; use a share from 0 to 1, or null for Otsu's"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +104,10 @@ class Saliency:
         return np.sqrt(product) if self.sqrt else product
 
 
-def upsample(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Maps (N, h, w) brought to (N, H, W) float64 by bilinear interpolation between cell centres.
+def upsample(maps: np.ndarray, size: tuple[int, int], method: str = "bilinear") -> np.ndarray:
+    """Maps (N, h, w) brought to (N, H, W) float64 by interpolation between cell centres, within each map's range.
+
+    `method` is a key of `UPSAMPLING`.
 
     Raises:
         NotFiniteError: a map is not finite.
@@ -92,4 +116,8 @@ def upsample(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         bad = int((~np.isfinite(maps)).any(axis=(1, 2)).sum())
         raise NotFiniteError(f"its maps of {bad} of {len(maps)} images are not finite; retrain the network")
     stack = torch.from_numpy(np.asarray(maps, dtype=np.float64))[:, None]
-    return functional.interpolate(stack, size, mode="bilinear", align_corners=False)[:, 0].numpy()
+    aligned = {} if method == "nearest" else {"align_corners": False}
+    enlarged = functional.interpolate(stack, size, mode=UPSAMPLING[method], **aligned)
+    if method == "bicubic":  # overshoots; a product of maps, or its root, wants none below zero
+        enlarged = enlarged.clamp(stack.amin(dim=(2, 3), keepdim=True), stack.amax(dim=(2, 3), keepdim=True))
+    return enlarged[:, 0].numpy()

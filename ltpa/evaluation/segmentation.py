@@ -10,11 +10,12 @@ import numpy as np
 
 from ltpa.core.errors import DataError
 from ltpa.data.masks import Masks
-from ltpa.evaluation.saliency import Saliency, upsample
+from ltpa.evaluation.saliency import Masking, Saliency, upsample
 
 COMBINED = "combined"
 _BLOCK_PIXELS = 2**18  # of maps upsampled at a time: arrays of this size stay in a processor's cache
 _BINS = 256
+PAPER = Masking()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,7 +23,7 @@ class Scores:
     """Scores of N images.
 
     Attributes:
-        jaccard: (N,) of the Otsu mask, 0-1, for `combined`, or by level where there is none or all were asked for.
+        jaccard: (N,) of the binary mask, 0-1, for `combined`, or by level where there is none or all were asked for.
         pointing: by level and for `combined`, (N,) share of the highest pixels that lie on the object: 0 or 1
             but for ties.
         mass: by level and for `combined`, (N,) share of the map's sum on the object.
@@ -69,6 +70,11 @@ def otsu_masks(maps: np.ndarray) -> np.ndarray:
     """Pixels above each map's Otsu threshold after min-max stretching, bool. A constant map marks nothing."""
     stretched = min_max(maps)
     return stretched > otsu_thresholds(stretched)[:, None, None]
+
+
+def binary_masks(maps: np.ndarray, threshold: float | None = None) -> np.ndarray:
+    """Pixels above a `threshold` of the stretched maps (N, H, W), bool; None for Otsu's. Constant maps mark nothing."""
+    return otsu_masks(maps) if threshold is None else min_max(maps) > threshold
 
 
 def jaccard(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -120,12 +126,17 @@ def box_masks(boxes: np.ndarray, size: int) -> np.ndarray:
 
 
 def score_maps(
-    levels: dict[str, np.ndarray], masks: Masks | Sequence[np.ndarray], saliency: Saliency | None, each: bool = False
+    levels: dict[str, np.ndarray],
+    masks: Masks | Sequence[np.ndarray],
+    saliency: Saliency | None,
+    each: bool = False,
+    masking: Masking = PAPER,
 ) -> Scores:
     """Score a network's maps (N, h, w), by level in the order of depth, against N masks, each of any height and width.
 
     Maps are upsampled to the size of each mask; every level is scored, and `combined` as the variant declares, if it
-    does. Otsu masks are made of `combined` alone where there is one, unless `each` asks for those of all maps.
+    does. Binary masks are made as `masking` says, of `combined` alone where there is one, unless `each` asks for those
+    of all maps.
 
     Raises:
         DataError: no maps or masks, their numbers differ, or a map is not finite.
@@ -135,7 +146,7 @@ def score_maps(
     if counts != {len(masks)} or len(masks) == 0:
         raise DataError(f"maps of {sorted(counts)} images for {len(masks)} masks; both must be of the same images")
     blocks = [
-        _score_block({name: maps[rows] for name, maps in levels.items()}, truth > 0, saliency, each)
+        _score_block({name: maps[rows] for name, maps in levels.items()}, truth > 0, saliency, each, masking)
         for rows, truth in _same_size(masks)
     ]
     names = blocks[0].pointing
@@ -160,14 +171,20 @@ def _same_size(masks: Masks | Sequence[np.ndarray]) -> Iterator[tuple[slice, np.
     yield slice(start, len(masks)), np.stack(run)
 
 
-def _score_block(levels: dict[str, np.ndarray], truth: np.ndarray, saliency: Saliency | None, each: bool) -> Scores:
+def _score_block(
+    levels: dict[str, np.ndarray], truth: np.ndarray, saliency: Saliency | None, each: bool, masking: Masking
+) -> Scores:
     height, width = truth.shape[1:]
-    scored = {name: upsample(maps, (height, width)) for name, maps in levels.items()}
+    scored = {name: upsample(maps, (height, width), masking.upsampling) for name, maps in levels.items()}
     if saliency is not None:
         scored[COMBINED] = saliency.combine(scored)
     binary = scored if each or saliency is None else (COMBINED,)
     return Scores(
-        {name: jaccard(otsu_masks(maps), truth) for name, maps in scored.items() if name in binary},
+        {
+            name: jaccard(binary_masks(maps, masking.threshold), truth)
+            for name, maps in scored.items()
+            if name in binary
+        },
         {name: pointing_hits(maps, truth) for name, maps in scored.items()},
         {name: mass_inside(maps, truth) for name, maps in scored.items()},
         truth.mean(axis=(1, 2)),

@@ -67,6 +67,27 @@ def get_variant(name: str) -> Variant:
     return variants[name]
 
 
+def chosen_saliency(variant: str, levels: str = "declared", root: str = "declared") -> dict[str, Any] | None:
+    """A variant's `saliency` under a protocol's choices, as plain data; None where it declares none.
+
+    Class activation maps have neither levels nor a root and stay as they are.
+
+    Args:
+        levels: `declared`, those multiplied in the paper; `last` of them alone; `all` that the network attends to.
+        root: `declared`, as the variant says and none of a single level; `always` or `never`.
+
+    Raises:
+        ModelError: no variant has this name.
+    """
+    declared = get_variant(variant).saliency
+    if declared is None or not declared.get("levels"):
+        return declared
+    attended = get_variant(variant).architecture.get("levels", declared["levels"])
+    used = {"declared": declared["levels"], "last": declared["levels"][-1:], "all": attended}[levels]
+    roots = {"declared": declared.get("sqrt", False) and len(used) > 1, "always": True, "never": False}
+    return {**declared, "levels": list(used), "sqrt": roots[root]}
+
+
 def resolve_architecture(variant: str, width: float = 1.0, **options: Any) -> dict[str, Any]:
     """Every option of a variant's network as plain JSON data, with `width` and `options` laid over its declaration.
 

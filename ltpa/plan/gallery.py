@@ -81,5 +81,6 @@ def _resolved_column(plan: Plan, column: dict[str, Any]) -> dict[str, Any]:
         **kept,
         "dataset": plan.roles[column["source"]],
         "label": variant["label"],
-        "saliency": variant["saliency"],
+        "saliency": plan.saliency(column["variant"]),
+        "masking": plan.masking(),
     }

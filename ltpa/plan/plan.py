@@ -8,7 +8,7 @@ from ltpa.core.config import Config, unknown_name
 from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError, ModelError
 from ltpa.core.specs import EvaluationSpec, PrepareSpec, TrainSpec
-from ltpa.models.variants import resolve_architecture
+from ltpa.models.variants import chosen_saliency, resolve_architecture
 from ltpa.plan.schema import DatasetEntry, VariantEntry, check_entries
 from ltpa.plan.twostream import TRAINING, TwoStreamPlan
 from ltpa.training.recipe import Recipe
@@ -224,9 +224,9 @@ class Plan:
 
     def evaluation_spec(self, stage: str, dataset: str, variant: str) -> EvaluationSpec:
         """How `stage` evaluates the networks of `variant` trained on `dataset`."""
-        protocol = getattr(self.config.protocols, stage).model_dump(exclude={"variants"})
+        protocol = getattr(self.config.protocols, stage).model_dump(exclude={"variants", "levels", "root"})
         if stage in ("segmentation", "maps"):
-            protocol["saliency"] = self.variants[variant]["saliency"]
+            protocol |= self.masking() | {"saliency": self.saliency(variant)}
         if stage == "maps":
             chosen = protocol.pop("controls_with")
             protocol["controls"] = protocol["controls"] if variant == chosen else []
@@ -244,6 +244,15 @@ class Plan:
             protocol=protocol,
             device=self.device,
         )
+
+    def saliency(self, variant: str) -> dict[str, Any] | None:
+        """How the map of figure 9 is made of a variant, under the choices of `protocols.segmentation`."""
+        chosen = self.config.protocols.segmentation
+        return chosen_saliency(variant, chosen.levels, chosen.root)
+
+    def masking(self) -> dict[str, Any]:
+        """How every map becomes binary (`ltpa.evaluation.saliency.Masking`)."""
+        return self.config.protocols.segmentation.model_dump(include={"upsampling", "threshold"})
 
     def patch_spec(self, dataset: str, source: str) -> EvaluationSpec:
         """How the boxes of a patch source come about on `dataset`; its `variant` is the source's name.

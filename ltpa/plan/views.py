@@ -1,18 +1,22 @@
 """What the views need: the runs behind tables, checks, figures and the MLflow store, and the spec of each."""
 
+import json
 from collections.abc import Collection, Iterable
 from typing import Any
 
 from ltpa.core import layout
 from ltpa.core.declared import config_dir, near_matches
 from ltpa.core.errors import ConfigError
-from ltpa.plan.plan import FINE_ROLES, RELEASED, SOURCE_ROLES, Plan, Run
+from ltpa.plan.plan import EVALUATIONS, FINE_ROLES, RELEASED, SOURCE_ROLES, Plan, Run
 from ltpa.plan.twostream import EVALUATION, TRAINING
 from ltpa.report.spec import FiguresSpec
 from ltpa.tables.declaration import Declaration, Description, Panel, parse_declaration
 from ltpa.tables.needs import needed
 from ltpa.tables.published import Published, load_published, to_dicts
 from ltpa.tables.spec import CheckSpec, TableSpec, TrackSpec
+
+# Settings of protocols that are no reading of the papers: what is measured besides, and what moves no result.
+_NO_READING = {"batch_size", "storage", "variants", "pgd", "transferred", "controls", "controls_with"}
 
 
 def _table(plan: Plan, table: str) -> tuple[Declaration, list[Published]]:
@@ -24,7 +28,21 @@ def _table(plan: Plan, table: str) -> tuple[Declaration, list[Published]]:
         notes = [f"Left out, as {key}.{panel.requires} is empty at this scale: {panel.title}." for panel in empty]
         kept = [panel for panel in declaration.panels if panel not in empty]
         declaration = declaration.model_copy(update={"panels": kept, "notes": [*declaration.notes, *notes]})
+    if changed := _other_readings(plan, declaration.stage):
+        note = f"Protocol settings that are not the default: {', '.join(changed)}."
+        declaration = declaration.model_copy(update={"notes": [*declaration.notes, note]})
     return declaration, load_published(config_dir() / "published" / f"{table}.csv")
+
+
+def _other_readings(plan: Plan, stage: str) -> list[str]:
+    """The settings of a stage's protocol that are not the project's rulings, as `key value`."""
+    protocols = plan.config.protocols
+    sections = ["segmentation", "maps"] if stage == "maps" else [stage] if stage in EVALUATIONS else []
+    return [
+        f"protocols.{name}.{key} {json.dumps(value)}"
+        for name in sections
+        for key, value in getattr(protocols, name).model_dump(exclude_defaults=True, exclude=_NO_READING).items()
+    ]
 
 
 def _setting(plan: Plan, declaration: Declaration, panel: Panel) -> Any:
@@ -247,7 +265,7 @@ def figures_spec(plan: Plan) -> FiguresSpec:
         seeds=plan.config.seeds,
         images=6,
         labels={variant: plan.variants[variant]["label"] for variant in plan.config.variants},
-        overlays={variant: plan.variants[variant]["saliency"] for variant in variants},
+        overlays={variant: plan.saliency(variant) or {} for variant in variants},
         published=published,
     )
 

@@ -20,7 +20,7 @@ from ltpa.data.source import Options, Source
 from ltpa.evaluation.fgsm import FgsmSettings
 from ltpa.evaluation.query import QuerySettings
 from ltpa.evaluation.svm import SvmSettings
-from ltpa.models.variants import declared_variants
+from ltpa.models.variants import chosen_saliency
 from ltpa.stages import fgsm, maps, query, segmentation, transfer
 from ltpa.stages.maps import MapSettings
 from ltpa.stages.segmentation import SegmentationSettings
@@ -46,7 +46,8 @@ def evaluate_folder(
         images: a folder with a folder of images per class, or with images only.
         masks: a folder laid out like `images`, with a PNG of the same stem for each image; only for `segmentation` and
             `maps`, which need it.
-        settings: of the protocol, as in a configuration; keys that the protocol does not know are passed over.
+        settings: of the protocol, as in a configuration; keys that the protocol does not know are passed over. Those
+            that need masks take the settings of `segmentation` with it.
 
     Raises:
         DataError: no images, too few for the protocol, or a mask that is missing or belongs to no image.
@@ -66,7 +67,7 @@ def evaluate_folder(
     fields = {field.name for field in dataclasses.fields(kind)}
     chosen = {key: value for key, value in settings.items() if key in fields}
     if protocol in _NEED_MASKS:
-        chosen["saliency"] = declared_variants()[model.metadata["variant"]].saliency
+        chosen["saliency"] = chosen_saliency(model.metadata["variant"], settings["levels"], settings["root"])
     with tempfile.TemporaryDirectory(prefix="ltpa-evaluate-") as scratch:
         dataset = _decode(images.name, known if named else classes, listing, model.image_size, Path(scratch))
         spec = EvaluationSpec(

@@ -19,8 +19,8 @@ from ltpa.data.masks import squashed
 from ltpa.evaluation.fgsm import FgsmSettings, ascent_signs, classify, perturb
 from ltpa.evaluation.inference import attention_maps, pixel_batches
 from ltpa.evaluation.maps import network_maps
-from ltpa.evaluation.saliency import Saliency, upsample
-from ltpa.evaluation.segmentation import otsu_masks
+from ltpa.evaluation.saliency import Masking, Saliency, upsample
+from ltpa.evaluation.segmentation import binary_masks
 from ltpa.report.gallery import Cell, draw_gallery
 from ltpa.report.spec import GallerySpec
 from ltpa.stages.figures import choose_images
@@ -140,7 +140,8 @@ def _upsampled(model: "AttentionClassifier", column: dict[str, Any], rows: _Rows
     """Maps by level and `combined`, all at the images' size."""
     saliency = Saliency.from_declaration(column["saliency"], "figures")
     found = saliency.maps(model, rows.images, len(rows.images))
-    maps = {level: upsample(stack, rows.images.shape[1:3]) for level, stack in found.items()}
+    size, method = rows.images.shape[1:3], _masking(column).upsampling
+    maps = {level: upsample(stack, size, method) for level, stack in found.items()}
     return {**maps, "combined": saliency.combine(maps)}
 
 
@@ -155,11 +156,18 @@ def _maps(model: "AttentionClassifier", column: dict[str, Any], rows: _Rows) -> 
         if wanted not in found:
             raise ConfigError(f"config/figures.yaml: maps: {wanted} is none of attention, combined, {', '.join(found)}")
         found = {wanted: found[wanted]}
-    return [(what, _over(rows, upsample(stack, size))) for what, stack in found.items()]
+    method = _masking(column).upsampling
+    return [(what, _over(rows, upsample(stack, size, method))) for what, stack in found.items()]
 
 
 def _binary(model: "AttentionClassifier", column: dict[str, Any], rows: _Rows) -> list[Column]:
-    return [("Otsu", [Cell(mask) for mask in otsu_masks(_upsampled(model, column, rows)["combined"])])]
+    threshold = _masking(column).threshold
+    title = "Otsu" if threshold is None else f"above {threshold:g} of its range"
+    return [(title, [Cell(mask) for mask in binary_masks(_upsampled(model, column, rows)["combined"], threshold)])]
+
+
+def _masking(column: dict[str, Any]) -> Masking:
+    return Masking(**column["masking"])
 
 
 def _attacked(model: "AttentionClassifier", column: dict[str, Any], rows: _Rows) -> list[Column]:

@@ -20,7 +20,7 @@ from ltpa.data.arrays import PreparedDataset
 from ltpa.data.masks import Masks
 from ltpa.evaluation.controls import CONTROLS
 from ltpa.evaluation.maps import level_kinds, network_maps
-from ltpa.evaluation.saliency import CAM, Saliency
+from ltpa.evaluation.saliency import CAM, Masking, Saliency
 from ltpa.evaluation.segmentation import Scores, score_maps
 from ltpa.stages.common import Measurement, evaluate_each, read_settings
 from ltpa.stages.segmentation import box_metrics, pointing_metrics, subset_metrics
@@ -35,20 +35,28 @@ class MapSettings:
 
     Attributes:
         controls: maps that look at no network (`ltpa.evaluation.controls`).
-        saliency: the variant's declaration; the map that figure 9 is made of stands beside the others as `combined`.
+        saliency: how figure 9's map of the variant is made, which stands beside the others as `combined`.
+        upsampling, threshold: those of `Masking`, for every kind of map.
         batch_size: images per pass.
     """
 
     controls: Sequence[str] = ()
     saliency: dict[str, Any] | None = None
+    upsampling: str = "bilinear"
+    threshold: float | None = None
     batch_size: int = 250
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ConfigError("maps: needs batch_size >= 1")
+        self.masking()
         for name in self.controls:
             if name not in CONTROLS:
                 raise ConfigError(f"maps: control {name!r} is not known; use {', '.join(CONTROLS)}")
+
+    def masking(self) -> Masking:
+        """How maps become binary."""
+        return Masking(self.upsampling, self.threshold)
 
 
 def run(spec: EvaluationSpec, results: Path, seeds: Sequence[int]) -> None:
@@ -66,7 +74,7 @@ def measure(
 ) -> Measurement:
     """Jaccard by subset (`gradcam_jaccard_pct` ...) and pointing by kind of map, for each target."""
     settings = read_settings(MapSettings, "maps", spec.protocol)
-    saliency = _combined(model, settings)
+    saliency, masking = _combined(model, settings), settings.masking()
     metrics: list[Metric] = []
     facts: dict[str, Any] = {}
     for target, dataset in zip(spec.targets, datasets, strict=True):
@@ -82,10 +90,11 @@ def measure(
         maps |= {name: CONTROLS[name](pooled.images) for name in settings.controls}
         if pooled.masks is not None:
             if target["kind"] == "masks":
-                metrics += _by_subset(maps, pooled.labels, pooled.masks, dataset, saliency)
+                metrics += _by_subset(maps, pooled.labels, pooled.masks, dataset, saliency, masking)
             else:
-                metrics += pointing_metrics([score_maps(maps, pooled.masks, saliency)], dataset.name)
-        metrics += box_metrics([(maps, pooled.boxes)], dataset, saliency)
+                scores = score_maps(maps, pooled.masks, saliency, masking=masking)
+                metrics += pointing_metrics([scores], dataset.name)
+        metrics += box_metrics([(maps, pooled.boxes)], dataset, saliency, masking)
         constant = {kind: int((np.ptp(each, axis=(1, 2)) == 0).sum()) for kind, each in maps.items()}
         facts[dataset.name] = {"constant_maps": constant}
     return Measurement(metrics, facts)
@@ -103,7 +112,12 @@ def _combined(model: "AttentionClassifier", settings: MapSettings) -> Saliency |
 
 
 def _by_subset(
-    maps: dict[str, np.ndarray], labels: np.ndarray, masks: Masks, dataset: PreparedDataset, saliency: Saliency | None
+    maps: dict[str, np.ndarray],
+    labels: np.ndarray,
+    masks: Masks,
+    dataset: PreparedDataset,
+    saliency: Saliency | None,
+    masking: Masking,
 ) -> list[Metric]:
     """Jaccard of every kind of map by subset, and pointing over all of them."""
     metrics: list[Metric] = []
@@ -111,7 +125,7 @@ def _by_subset(
     for subset in np.unique(labels).tolist():
         members = np.flatnonzero(labels == subset).tolist()
         chosen = {kind: each[members] for kind, each in maps.items()}
-        scores = score_maps(chosen, [masks[row] for row in members], saliency, each=True)
+        scores = score_maps(chosen, [masks[row] for row in members], saliency, True, masking)
         for kind in scores.jaccard:
             metrics += subset_metrics(scores, dataset.name, dataset.classes[subset], kind, f"{kind}_")
         scored.append(scores)

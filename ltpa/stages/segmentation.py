@@ -4,7 +4,7 @@ Targets are `{"name", "kind": "masks", "class_ids": [...] or null}`, a dataset w
 whose images are scored, and `{"name", "kind": "pointing", "split"}`, whose split is scored in the pointing game alone
 and passed over where it has neither masks nor boxes. Where boxes are known, peaks and mass inside them are counted too.
 `class_ids` gives for each subset the network's class, null where it has none; only class activation maps need it.
-Protocol keys: `saliency` (the variant's declaration) and `batch_size`.
+Protocol keys: `SegmentationSettings`.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from ltpa.core.errors import ConfigError, DataError
 from ltpa.core.records import Metric
 from ltpa.core.specs import EvaluationSpec
 from ltpa.data.arrays import PreparedDataset
-from ltpa.evaluation.saliency import CAM, Saliency
+from ltpa.evaluation.saliency import CAM, Masking, Saliency
 from ltpa.evaluation.segmentation import COMBINED, Scores, box_masks, score_maps
 from ltpa.stages.common import Measurement, evaluate_each, read_settings
 
@@ -32,14 +32,31 @@ BOX_METRICS = ("pointing_in_box_pct", "box_chance_pct", "mass_in_box_pct")
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationSettings:
-    """The protocol's settings: the variant's saliency declaration, and images per forward pass."""
+    """The protocol's settings.
+
+    Attributes:
+        saliency: how the variant's map is made (`ltpa.models.variants.chosen_saliency`).
+        upsampling, threshold: those of `Masking`.
+        cam_class: class activation maps of the `annotated` class of a subset, or of each image's `predicted` one.
+        batch_size: images per forward pass.
+    """
 
     saliency: dict[str, Any] | None
+    upsampling: str = "bilinear"
+    threshold: float | None = None
+    cam_class: str = "annotated"
     batch_size: int = 250
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ConfigError("segmentation: needs batch_size >= 1")
+        if self.cam_class not in ("annotated", "predicted"):
+            raise ConfigError(f"segmentation: cam_class is {self.cam_class!r}; use annotated or predicted")
+        self.masking()
+
+    def masking(self) -> Masking:
+        """How maps become binary."""
+        return Masking(self.upsampling, self.threshold)
 
 
 def run(spec: EvaluationSpec, results: Path, seeds: Sequence[int]) -> None:
@@ -62,9 +79,9 @@ def measure(
     facts: dict[str, Any] = {}
     for target, dataset in zip(spec.targets, datasets, strict=True):
         if target.get("kind") == "pointing":
-            found, facts[dataset.name] = _pointing(model, saliency, target, dataset, settings.batch_size)
+            found, facts[dataset.name] = _pointing(model, saliency, target, dataset, settings)
         elif target.get("kind") == "masks":
-            found, facts[dataset.name] = _masks(model, saliency, target, dataset, settings.batch_size)
+            found, facts[dataset.name] = _masks(model, saliency, target, dataset, settings)
         else:
             kind = target.get("kind")
             raise ConfigError(f"segmentation: target {dataset.name} is of kind {kind!r}; use masks or pointing")
@@ -73,33 +90,46 @@ def measure(
 
 
 def _pointing(
-    model: "AttentionClassifier", saliency: Saliency, target: dict[str, Any], dataset: PreparedDataset, batch_size: int
+    model: "AttentionClassifier",
+    saliency: Saliency,
+    target: dict[str, Any],
+    dataset: PreparedDataset,
+    settings: SegmentationSettings,
 ) -> tuple[list[Metric], dict[str, Any]]:
     split = dataset.split(target["split"])
     if split.masks is None and split.boxes is None:
         return [], {"skipped": "no masks or boxes"}
-    maps = saliency.maps(model, split.images, batch_size)
+    maps = saliency.maps(model, split.images, settings.batch_size)
     metrics: list[Metric] = []
     facts: dict[str, Any] = {}
     if split.masks is not None:
-        scores = score_maps(maps, split.masks, saliency)
+        scores = score_maps(maps, split.masks, saliency, masking=settings.masking())
         metrics += pointing_metrics([scores], dataset.name)
         facts = _facts([scores])
-    return metrics + box_metrics([(maps, split.boxes)], dataset, saliency), facts
+    return metrics + box_metrics([(maps, split.boxes)], dataset, saliency, settings.masking()), facts
 
 
 def box_metrics(
-    parts: list[tuple[dict[str, np.ndarray], np.ndarray | None]], dataset: PreparedDataset, saliency: Saliency | None
+    parts: list[tuple[dict[str, np.ndarray], np.ndarray | None]],
+    dataset: PreparedDataset,
+    saliency: Saliency | None,
+    masking: Masking,
 ) -> list[Metric]:
     """Pointing and mass inside the boxes (N, 4) of maps by level, over all parts; nothing where boxes are not known."""
     scored = [
-        score_maps(maps, box_masks(boxes, dataset.image_size), saliency) for maps, boxes in parts if boxes is not None
+        score_maps(maps, box_masks(boxes, dataset.image_size), saliency, masking=masking)
+        for maps, boxes in parts
+        if boxes is not None
     ]
     return pointing_metrics(scored, dataset.name, BOX_METRICS) if scored else []
 
 
 def _masks(
-    model: "AttentionClassifier", saliency: Saliency, target: dict[str, Any], dataset: PreparedDataset, batch_size: int
+    model: "AttentionClassifier",
+    saliency: Saliency,
+    target: dict[str, Any],
+    dataset: PreparedDataset,
+    settings: SegmentationSettings,
 ) -> tuple[list[Metric], dict[str, Any]]:
     pooled = dataset.pooled()
     if pooled.masks is None:
@@ -107,19 +137,19 @@ def _masks(
     metrics, scored, boxed, left_out = [], [], [], []
     for subset in np.unique(pooled.labels).tolist():
         class_id = None
-        if saliency.source == CAM:
+        if saliency.source == CAM and settings.cam_class == "annotated":
             class_id = _class_id(target, subset, dataset)
             if class_id is None:
                 left_out.append(dataset.classes[subset])
                 continue
         members = np.flatnonzero(pooled.labels == subset).tolist()
-        maps = saliency.maps(model, pooled.images[members], batch_size, class_id)
-        scores = score_maps(maps, [pooled.masks[row] for row in members], saliency)
+        maps = saliency.maps(model, pooled.images[members], settings.batch_size, class_id)
+        scores = score_maps(maps, [pooled.masks[row] for row in members], saliency, masking=settings.masking())
         metrics += subset_metrics(scores, dataset.name, dataset.classes[subset])
         scored.append(scores)
         boxed.append((maps, None if pooled.boxes is None else pooled.boxes[members]))
     if scored:
-        metrics += pointing_metrics(scored, dataset.name) + box_metrics(boxed, dataset, saliency)
+        metrics += pointing_metrics(scored, dataset.name) + box_metrics(boxed, dataset, saliency, settings.masking())
     return metrics, {**_facts(scored), "subsets_without_class": left_out}
 
 

@@ -65,6 +65,29 @@ def test_specs_do_not_depend_on_seeds_or_on_other_variants():
     assert plan(scale=smaller).train_spec("digits10", "vgg").hash() != base
 
 
+@pytest.mark.parametrize(
+    ("stage", "choice"),
+    [
+        ("segmentation", {"levels": "last"}), ("segmentation", {"root": "never"}),
+        ("segmentation", {"upsampling": "nearest"}), ("segmentation", {"threshold": 0.5}),
+        ("segmentation", {"cam_class": "predicted"}),
+        ("transfer", {"multiclass": "ovo"}), ("transfer", {"solver": "liblinear"}), ("transfer", {"normalise": ["l2"]}),
+        ("transfer", {"preprocessing": "zca"}), ("transfer", {"storage": "float16"}), ("transfer", {"C": 2.0}),
+        ("fgsm", {"loss": "true"}), ("fgsm", {"clip": False}), ("fgsm", {"round": True}), ("fgsm", {"epsilons": [3]}),
+        ("query", {"pairs": 3}),
+    ],
+)  # fmt: skip
+def test_every_reading_of_a_protocol_reaches_its_jobs_and_is_named_below_its_table(stage, choice):
+    table, dataset = {"segmentation": ("figure9", "digits10"), "transfer": ("table3", "digits10"),
+                      "fgsm": ("figure6", "digits-marks"), "query": ("query", "digits10")}[stage]  # fmt: skip
+    base, other = plan(), plan(protocols={stage: choice})
+    hashes = {each.evaluation_spec(stage, dataset, "vgg-att2-concat-pc").hash() for each in (base, other)}
+    assert len(hashes) == 2
+    (key,) = choice
+    notes = [views.table_spec(each, table).declaration["notes"][-1] for each in (base, other)]
+    assert (f"protocols.{stage}.{key} " in notes[1]) is (key != "storage") and f"{stage}.{key}" not in notes[0]
+
+
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=12, unique=True), st.integers(1, 5))
 @settings(max_examples=25, deadline=None)
 def test_blocks_hold_every_seed_once_in_order(seeds, size):

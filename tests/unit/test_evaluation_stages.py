@@ -214,6 +214,32 @@ def test_segmentation_of_attention(results):
             assert metrics[name, "toy", level].value == metrics[same, "toy", level].value
 
 
+@pytest.mark.parametrize("stage", ["segmentation", "maps"])
+@pytest.mark.parametrize("choice", [{"upsampling": "nearest"}, {"upsampling": "bicubic"}, {"threshold": 0.2}])
+def test_other_ways_to_binarise_change_the_scores_and_stand_in_the_record(results, stage, choice):
+    variant = "vgg-att2-concat-dp"
+    targets = [{"name": "toy", "kind": "masks", "class_ids": None}]
+    own, other = (
+        run_stage(results, stage, variant, targets, {**segmentation_protocol(variant), **chosen})
+        for chosen in ({}, choice)
+    )
+    assert other.extra["protocol"] == own.extra["protocol"] | choice
+    name = {"segmentation": "jaccard_pct", "maps": "attention_last_jaccard_pct"}[stage]
+    scores = [[by_key(record)[name, "toy", subset].value for subset in CLASSES] for record in (own, other)]
+    assert scores[0] != scores[1]
+
+
+def test_class_activation_maps_of_the_predicted_class(results):
+    targets = [{"name": "toy", "kind": "masks", "class_ids": [1, None, 2]}]
+    protocol = {**segmentation_protocol("vgg-gap"), "cam_class": "predicted"}
+    record = run_stage(results, "segmentation", "vgg-gap", targets, protocol)
+    assert {condition for name, _, condition in by_key(record) if name == "jaccard_pct"} == set(CLASSES)
+    other = by_key(run_stage(results, "maps", "vgg-gap", [{"name": "toy", "kind": "masks"}], {}))
+    for subset in CLASSES:
+        expected = other["cam_predicted_jaccard_pct", "toy", subset].value
+        assert by_key(record)["jaccard_pct", "toy", subset].value == pytest.approx(expected)
+
+
 def test_pointing_where_boxes_alone_are_known(results):
     boxed = dataclasses.replace(make_split(12, SIZE, 2), masks=None)
     write_prepared(layout.data_dir(results, "boxed"), "boxed", CLASSES, {"test": boxed}, {})
@@ -335,6 +361,9 @@ def test_a_network_trained_otherwise_is_refused(results):
         ("transfer", "vgg-gap", [{"name": "toy", "kind": "svm"}], {"folds": 20}, DataError, "toy: .* 20 folds"),
         ("segmentation", "vgg-gap", [], {}, ConfigError, "saliency"),
         ("segmentation", "vgg-gap", [], {"saliency": None}, ConfigError, "declares no saliency"),
+        ("segmentation", "vgg-gap", [], {"saliency": None, "upsampling": "area"}, ConfigError, "upsampling is 'area'"),
+        ("segmentation", "vgg-gap", [], {"saliency": None, "cam_class": "cat"}, ConfigError, "cam_class is 'cat'"),
+        ("maps", "vgg-gap", [], {"threshold": 2}, ConfigError, "threshold is 2"),
         ("segmentation", "vgg-gap", [{"name": "toy", "kind": "svm"}], {"saliency": {"source": "cam"}}, ConfigError,
          "kind 'svm'"),
         ("segmentation", "vgg-gap", [{"name": "plain", "kind": "masks"}], {"saliency": {"source": "cam"}}, DataError,

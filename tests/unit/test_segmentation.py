@@ -11,8 +11,9 @@ from sklearn.metrics import jaccard_score
 from tiny_networks import linear_network, random_images
 
 from ltpa.core.errors import ConfigError, DataError, ModelError
-from ltpa.evaluation.saliency import Saliency, upsample
+from ltpa.evaluation.saliency import Masking, Saliency, upsample
 from ltpa.evaluation.segmentation import (
+    binary_masks,
     box_masks,
     jaccard,
     mass_inside,
@@ -22,6 +23,7 @@ from ltpa.evaluation.segmentation import (
     pointing_hits,
     score_maps,
 )
+from ltpa.models.variants import chosen_saliency, get_variant, list_models
 from ltpa.stages.segmentation import pointing_metrics, subset_metrics
 
 BOTH = Saliency("attention", ("low", "high"), sqrt=True)
@@ -40,6 +42,65 @@ def test_upsampling_agrees_with_scikit_image(size):
     maps = random_maps(size=4)
     expected = np.stack([resize(each, size, order=1, mode="edge", anti_aliasing=False) for each in maps])
     np.testing.assert_allclose(upsample(maps, size), expected, atol=1e-12)
+
+
+def test_nearest_upsampling_repeats_cells():
+    maps = random_maps(size=4)
+    np.testing.assert_array_equal(upsample(maps, (8, 12), "nearest"), maps.repeat(2, axis=1).repeat(3, axis=2))
+
+
+def test_bicubic_upsampling_agrees_with_keys_formula_and_stays_in_range():
+    """Cubic convolution (Keys 1981) with a = -3/4, edges repeated; what overshoots is cut off at the map's range."""
+
+    def weight(distance):
+        x, a = abs(distance), -0.75
+        near, far = (a + 2) * x**3 - (a + 3) * x**2 + 1, a * (x**3 - 5 * x**2 + 8 * x - 4)
+        return near if x <= 1 else far if x < 2 else 0.0
+
+    def matrix(cells, pixels):
+        rows = np.zeros((pixels, cells))
+        for pixel in range(pixels):
+            place = (pixel + 0.5) * cells / pixels - 0.5
+            for cell in range(int(np.floor(place)) - 1, int(np.floor(place)) + 3):
+                rows[pixel, min(max(cell, 0), cells - 1)] += weight(place - cell)
+        return rows
+
+    maps = random_maps(size=4)
+    expected = matrix(4, 11) @ maps @ matrix(4, 9).T
+    low, high = maps.min(axis=(1, 2), keepdims=True), maps.max(axis=(1, 2), keepdims=True)
+    assert (expected < low).any() and (expected > high).any()
+    np.testing.assert_allclose(upsample(maps, (11, 9), "bicubic"), np.clip(expected, low, high), atol=1e-12)
+
+
+def test_a_threshold_is_a_share_of_each_maps_range():
+    maps = np.array([[[0.0, 1], [2, 4]], [[8.0, 9], [10, 12]], [[5.0, 5], [5, 5]]])
+    marked = [[[False, False], [False, True]]] * 2 + [[[False, False], [False, False]]]
+    np.testing.assert_array_equal(binary_masks(maps, 0.5), marked)
+    assert binary_masks(maps, 0.0).sum() == 6 and not binary_masks(maps, 1.0).any()
+    np.testing.assert_array_equal(binary_masks(maps), otsu_masks(maps))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [(("lanczos",), "upsampling is 'lanczos'"), (("nearest", 1.5), "is 1.5"), (("nearest", float("nan")), "is nan")],
+)
+def test_impossible_ways_to_binarise_are_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
+        Masking(*values)
+
+
+def test_levels_and_root_are_chosen_per_variant():
+    levels = {"declared": ["conv10", "conv13"], "last": ["conv13"], "all": ["conv7", "conv10", "conv13"]}
+    for chosen, expected in levels.items():
+        for root in ("declared", "always", "never"):
+            found = chosen_saliency("vgg-att3-concat-pc", chosen, root)
+            sqrt = root == "always" or (root == "declared" and chosen != "last")
+            assert found == {"source": "attention", "levels": expected, "sqrt": sqrt}
+    assert chosen_saliency("vgg-pan", "all", "always")["sqrt"] and not chosen_saliency("vgg-pan", "all")["sqrt"]
+    assert chosen_saliency("vgg-gap", "last", "always") == {"source": "cam"}
+    assert chosen_saliency("vgg") is None
+    for name in list_models():
+        assert chosen_saliency(name) == get_variant(name).saliency
 
 
 def test_product_and_root_by_hand():
@@ -79,8 +140,6 @@ def test_bad_declarations_are_refused(declared, message):
 
 
 def test_every_declared_variant_reads():
-    from ltpa.models.variants import get_variant, list_models
-
     declared = [get_variant(name).saliency for name in list_models()]
     read = [Saliency.from_declaration(each, "segmentation") for each in declared if each is not None]
     assert {each.source for each in read} == {"attention", "cam"}
@@ -210,8 +269,6 @@ def test_without_a_combined_map_every_level_has_a_jaccard_of_its_own():
 
 
 def test_the_root_is_taken_for_products_of_softmax_maps_alone():
-    from ltpa.models.variants import get_variant, list_models
-
     for name in list_models(extensions=False):
         saliency = get_variant(name).saliency or {}
         wanted = len(saliency.get("levels", ())) > 1 and name != "vgg-pan"
