@@ -6,7 +6,7 @@ from pathlib import Path
 from ltpa.core.errors import RecordError
 from ltpa.core.records import read_record
 from ltpa.plan.plan import Plan
-from ltpa.plan.views import all_runs, job_count
+from ltpa.plan.views import all_runs, figure_files, job_count
 
 
 def summarise(plan: Plan) -> str:
@@ -25,8 +25,8 @@ def summarise(plan: Plan) -> str:
 
 
 def views(plan: Plan) -> int:
-    """Number of jobs that show results: tables, checks, two of figures, and tracking."""
-    return len(plan.config.tables) + 3 + plan.config.jobs.track
+    """Number of jobs that show results: tables, checks, up to two of figures, and tracking."""
+    return len(plan.config.tables) + 2 + len(figure_files(plan)) + plan.config.jobs.track
 
 
 def status(plan: Plan) -> str:

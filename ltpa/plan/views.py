@@ -270,6 +270,11 @@ def figures_spec(plan: Plan) -> FiguresSpec:
     )
 
 
+def figure_files(plan: Plan) -> list[str]:
+    """The index of these figures; none where no dataset plays the first source role, whose networks they show."""
+    return [str(plan.results / "figures" / "index.json")] if figures_spec(plan).dataset else []
+
+
 def figure_models(plan: Plan) -> list[str]:
     """The networks the overlays load."""
     spec = figures_spec(plan)

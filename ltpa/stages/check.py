@@ -220,8 +220,9 @@ def _markdown(spec: CheckSpec, checks: Sequence[Check]) -> str:
     failed = sum(not check.passed for check in checks)
     summary = f"{len(checks)} checks, {failed} failed." if failed else f"All {len(checks)} checks passed."
     table = tabulate(rows, ["", "check", "of", "value", "must be", "found"], tablefmt="pipe", disable_numparse=True)
+    seeds = f"the worst seed on {spec.primary}, elsewhere the mean" if spec.primary else "the mean over seeds"
     legend = [
-        f"- learns: test error as a share of that of guessing; the worst seed on {spec.primary}, elsewhere the mean.",
+        f"- learns: test error as a share of that of guessing; {seeds}.",
         "- local beats global: accuracy of the local stream less the global one's, on patches that hold the part.",
         "- local beats control: the same, less that of the local stream of a network trained on other patches.",
         "- attends: how much oftener than a random pixel the peak of the map lies on the object, over seeds.",

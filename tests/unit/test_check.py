@@ -109,6 +109,9 @@ def test_all_passed(tmp_path, capsys):
     assert (written["passed"], len(written["checks"])) == (True, 2)
     assert "All 2 checks passed." in (tmp_path / "checks.md").read_text()
     assert capsys.readouterr().err == ""
+    assert "the worst seed on digits10" in (tmp_path / "checks.md").read_text()
+    stage.run(dataclasses.replace(SPEC, primary=""), tmp_path, paths[:1])
+    assert "of guessing; the mean over seeds." in (tmp_path / "checks.md").read_text()
 
 
 def test_failures_are_written_printed_and_raised(tmp_path, capsys):

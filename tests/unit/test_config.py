@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from ltpa.cli import main
 from ltpa.core.config import load_config, parse_config
 from ltpa.core.errors import ConfigError
-from ltpa.plan import Plan, views
+from ltpa.plan import Plan, summary, views
 from ltpa.plan.twostream import EVALUATION, TRAINING
 
 ROOT = Path(__file__).parents[2]
-SCALES = ("config", "reduced", "paper", "trial")  # those that ship; a user may put more files beside them
+SCALES = ("config", "reduced", "paper", "trial", "finegrained")  # those that ship; users may add files
 DEMO = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
 STAGES = ("train", "transfer", "fgsm", "segmentation", "query", "patches")
 
@@ -29,10 +29,9 @@ def test_every_scale_file_is_valid_and_plans_every_job(scale):
     path = ROOT / "config" / f"{scale}.yaml"
     whole = Plan(load_config(path), str(path))
     runs = views.all_runs(whole)
-    stages = {"train", "transfer"} if path.stem == "trial" else set(STAGES)
-    if path.stem == "config":
-        stages |= {TRAINING, EVALUATION}
-    assert {run.stage for run in runs} >= stages
+    fine = {TRAINING, EVALUATION}
+    stages = {"trial": {"train", "transfer"}, "finegrained": {"patches"} | fine, "config": {*STAGES, *fine}}
+    assert {run.stage for run in runs} >= stages.get(scale, set(STAGES))
     for run in runs:
         if run.stage == "train":
             whole.train_spec(run.dataset, run.variant)
@@ -47,6 +46,14 @@ def test_every_scale_file_is_valid_and_plans_every_job(scale):
     for table in whole.config.tables:
         views.table_spec(whole, table)
     assert len(runs) * len(whole.blocks()) < 2000
+
+
+def test_without_a_first_source_set_there_are_no_figures_of_its_networks():
+    whole = Plan(load_config(ROOT / "config" / "finegrained.yaml"), "finegrained.yaml")
+    assert views.figure_files(whole) == [] and views.figure_models(whole) == []
+    assert summary.views(whole) == len(whole.config.tables) + 3
+    assert views.figure_files(plan()) == ["results/demo/figures/index.json"]
+    assert summary.views(plan()) == len(DEMO["tables"]) + 4
 
 
 def test_demo_trains_every_variant_of_the_paper_on_two_seeds():

@@ -138,6 +138,13 @@ def test_a_single_table_runs_only_its_ancestors(fresh: Checkout):
     assert set(planned) == {"prepare", "train_seeds_0_1", "transfer_seeds_0_1", "table", "table3"}
 
 
+def test_the_fine_grained_scale_trains_its_own_networks_only(fresh: Checkout):
+    """No dataset of it plays the first source set, so there are no networks to draw figures of."""
+    planned = fresh.planned("all_tables", config=Path(__file__).parents[2] / "config" / "finegrained.yaml")
+    assert planned["table"] == 5 and planned["check"] == planned["track"] == planned["gallery"] == 1
+    assert "figures" not in planned and not any(rule.startswith("train_") for rule in planned)
+
+
 def test_one_core_and_two_cores_give_the_same_bytes(finished: Checkout, fresh: Checkout):
     done = fresh.snakemake("table2", cores=1)
     assert done.returncode == 0, done.stdout

@@ -98,7 +98,7 @@ TABLE_FILES = [
 ]
 CHECKS = f"{RESULTS}/checks.md"
 TRACKING = [f"{RESULTS}/tracking.json"] if JOBS.track else []
-FIGURES = f"{RESULTS}/figures/index.json"
+FIGURES = views.figure_files(PLAN)
 GALLERY = f"{RESULTS}/figures/paper/index.json"
 
 

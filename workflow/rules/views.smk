@@ -94,7 +94,7 @@ rule figures:
         models=views.figure_models(PLAN),
         code=code("figures"),
     output:
-        index=FIGURES,
+        index=f"{RESULTS}/figures/index.json",
         overlays=report(
             f"{RESULTS}/figures/attention.png",
             category="Figures",
