@@ -115,14 +115,13 @@ def test_an_interrupted_snakemake_cancels_its_jobs_and_the_next_goes_on(cluster:
     assert distant.epochs("digits-marks", "vgg")[0] >= 2, "the training began anew"
 
 
-def test_jobs_that_the_controller_forgot_are_found_again_after_a_restart(cluster: slurm.Cluster, tmp_path: Path):
-    """Snakemake's plugin waits without end for a job that SLURM no longer knows: docs/cluster.md says what to do."""
+def test_jobs_that_the_controller_forgot_are_submitted_again(cluster: slurm.Cluster, tmp_path: Path):
     local = Checkout(tmp_path / "local", 10, SHORT_JOBS, **SHORT)
     distant = Checkout(tmp_path / "distant", 10, SHORT_JOBS, **SHORT)
     process = distant.submit("figure6")
     until("two epochs", lambda: distant.epochs("digits-marks", "vgg")[1:], process)
     cluster.forget()
     assert slurm.run("squeue", "-h", "-t", "all") == ""
-    interrupt(distant, process)
-    finish_both(distant, distant.submit("figure6"), local, at_least=7)
+    finish_both(distant, process, local, at_least=7)
+    assert "is lost: SLURM answered" in distant.output
     assert distant.epochs("digits-marks", "vgg")[0] >= 2, "the training began anew"

@@ -20,7 +20,7 @@ LAYERS = (
     ("models",),
     ("evaluation", "training"),
     ("tables", "tracking", "report"),
-    ("stages", "plan"),
+    ("stages", "plan", "cluster"),
     ("cli",),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
@@ -96,6 +96,7 @@ MAY_LOAD = {
     "ltpa": set(),
     "ltpa.cli": set(),
     "ltpa.plan": set(),
+    "ltpa.cluster.lost_jobs": set(),
     "ltpa.plan.views": set(),
     "ltpa.models": set(),
     "ltpa.stages.train": {"torch", "numpy"},

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.workflow
 
 STANDINS = {
     "sbatch": 'printf "%s\\n" "$*" >> "$CALLS"; wc -l < "$CALLS"',
-    "squeue": 'seq 9 | sed "s/$/|FAILED/"',
+    "squeue": """case "$*" in *%T*) seq 9 | sed -n '2!s/$/|FAILED/p' ;; esac""",  # it knows nothing of job 2
     "scontrol": 'echo "MinJobAge = 300 sec"',
     "sacctmgr": "echo my-account",
     "scancel": "true",
@@ -49,7 +49,11 @@ def profile(checkout: Checkout, tmp_path: Path) -> Path:
     return tmp_path / "edited"
 
 
-def test_what_jobs_ask_for_and_that_a_retry_asks_for_more(fresh: Checkout, tmp_path: Path, calls: Path):
+def test_what_jobs_ask_for_and_that_a_retry_of_failed_and_lost_ones_asks_for_more(
+    fresh: Checkout, tmp_path: Path, calls: Path
+):
+    patience = fresh.root / "ltpa" / "cluster" / "lost_jobs.py"
+    patience.write_text(patience.read_text().replace("PATIENCE_INTERVALS = 10", "PATIENCE_INTERVALS = 1"))
     manifest = fresh.results / "data" / "digits10" / "manifest.json"
     manifest.parent.mkdir(parents=True)
     manifest.write_text("{}")
@@ -63,7 +67,9 @@ def test_what_jobs_ask_for_and_that_a_retry_asks_for_more(fresh: Checkout, tmp_p
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": ""}
     done = subprocess.run(command, cwd=fresh.root, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1, done.stderr  # the stand-in fails every job
+    assert done.returncode == 1, done.stderr  # the stand-in fails every job, and loses the second
+    assert "SLURM-job '2' is lost: SLURM answered, and had it neither waiting nor running" in done.stderr
+    assert "SLURM-job '1' failed" in done.stderr and "SLURM-job '1' is lost" not in done.stderr
     assert calls.is_file(), done.stderr
     found = calls.read_text().splitlines()
 

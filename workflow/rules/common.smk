@@ -4,6 +4,7 @@ import os
 import shlex
 import signal
 
+from ltpa.cluster.lost_jobs import extend_slurm_plugin
 from ltpa.core import layout
 from ltpa.core.config import parse_config
 from ltpa.core.errors import LtpaError
@@ -46,6 +47,8 @@ PYTHON = "python" if CONDA else literal(sys.executable)
 # A scheduler sends SIGUSR1 to all processes of a job when its time is nearly over. A training saves its state and stops;
 # the Snakemake around it and other jobs must not die of it. Jobs are started by `exec`, so that no shell stands between.
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+extend_slurm_plugin()
 
 # What must not make anything run anew comes to the job by the environment: where archives lie, how GPUs are shared.
 shell.prefix(
