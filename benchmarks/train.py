@@ -22,6 +22,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shlex
 import statistics
 import sys
 import time
@@ -84,7 +85,8 @@ def main():
     torch.backends.cudnn.deterministic = True
     peaks = {"fp32": matrix_peak(device, torch.float32), "bf16": matrix_peak(device, torch.bfloat16)}
     bandwidth = memory_bandwidth(device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {options.threads} threads"
+    cpu = f"{processor_name()}, {options.threads} threads"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu
     print(f"{name}, PyTorch {torch.__version__}")
     print(f"measured peaks: fp32 {peaks['fp32'] / 2e9:.0f}, bf16 {peaks['bf16'] / 2e9:.0f} GMAC/s,", end=" ")
     print(f"memory {bandwidth / 1e9:.0f} GB/s")
@@ -97,7 +99,15 @@ def main():
             prove_graphs(variant, recipe, device)
         speeds[variant] = measure(variant, recipe, IMAGES[recipe_name], peaks, bandwidth, device, options)
     if options.save:
-        write_text(options.save, json.dumps({"device": name, "variants": speeds}, indent=1) + "\n")
+        command = shlex.join(["python", "benchmarks/train.py", *sys.argv[1:]])
+        write_text(options.save, json.dumps({"command": command, "device": name, "variants": speeds}, indent=1) + "\n")
+
+
+def processor_name():
+    """As Linux calls it; what it does not name is a CPU."""
+    with open("/proc/cpuinfo", encoding="utf-8") as stream:
+        names = [line.partition(":")[2].strip() for line in stream if line.startswith("model name")]
+    return names[0] if names else "CPU"
 
 
 def measure(variant, recipe, images, peaks, bandwidth, device, options):

@@ -1,13 +1,15 @@
 """What a configuration costs, table by table: jobs, downloads, disk and hours of training, each from measured numbers.
 
 Hours come from finished trainings of the same results folder where there are any, else from a benchmark file
-(`benchmarks/train.py --save FILE`): images per second of a variant, scaled by multiply-accumulates per image. A network
-with far less arithmetic than the measured one takes longer than its share, so that nothing is known of it then. Where
-neither tells anything, a training is counted as unknown, never guessed.
+(`benchmarks/train.py --save FILE`): images per second of the variant, or of the measured one of its training routine
+that is nearest in size, scaled by multiply-accumulates per image. A network with far less arithmetic than the measured
+one takes longer than its share, so that nothing is known of it then. Where neither tells anything, a training is
+counted as unknown, never guessed.
 """
 
 import dataclasses
 import json
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -34,10 +36,17 @@ class Facts:
 
 @dataclasses.dataclass(frozen=True)
 class Throughput:
-    """Training speed by variant: images per second, and the multiply-accumulates per image it was measured at."""
+    """Training speed by variant: images per second, and the multiply-accumulates per image it was measured at.
+
+    Attributes:
+        device: what was measured.
+        speeds: (images per second, multiply-accumulates) by variant.
+        source: the file, and the command that wrote it.
+    """
 
     device: str
     speeds: Mapping[str, tuple[float, int]]
+    source: str
 
     @classmethod
     def read(cls, path: Path) -> "Throughput":
@@ -49,7 +58,7 @@ class Throughput:
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             speeds = {name: (float(s["images_per_second"]), int(s["macs"])) for name, s in content["variants"].items()}
-            return cls(str(content["device"]), speeds)
+            return cls(str(content["device"]), speeds, f"{Path(path).name}, written by `{content['command']}`")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{path}: no throughput file ({error}); make one: benchmarks/train.py --save") from error
 
@@ -112,14 +121,25 @@ class Budget:
         """Seconds of one training, or None where nothing was measured."""
         if (past := self.seconds[run]) is not None:
             return past
-        speed = self.throughput and self.throughput.speeds.get(run.variant)
         images = self.plan.datasets[run.dataset]["splits"].get("train", {}).get("count")
+        speed = self._speed(run.variant, facts.macs)
         if not speed or not images:
             return None
         rate, macs = speed
-        if facts.macs < _SMALLEST_SHARE * macs:
-            return None
         return float(spec.recipe["epochs"] * images * facts.macs / (rate * macs))
+
+    def _speed(self, variant: str, macs: int) -> tuple[float, int] | None:
+        """The measured speed that serves a variant of so many multiply-accumulates per image, or None."""
+        speeds = self.throughput.speeds if self.throughput else {}
+        routine = self.plan.variants[variant]["recipe"]
+        fitting = [
+            (name != variant, abs(math.log(macs / measured)), (rate, measured))
+            for name, (rate, measured) in speeds.items()
+            if name in self.plan.variants
+            and self.plan.variants[name]["recipe"] == routine
+            and macs >= _SMALLEST_SHARE * measured
+        ]
+        return min(fitting)[2] if fitting else None
 
     def markdown(self) -> str:
         """A Markdown table, a line per table and one for all, and where the hours come from."""
@@ -137,7 +157,10 @@ class Budget:
         found = [f"{done} of {len(self.seconds)} networks from trainings that ended here"] if done else []
         if self.throughput:
             names = ", ".join(self.throughput.speeds)
-            found.append(f"speeds of {names} as measured on {self.throughput.device}, one training at a time")
+            found.append(
+                f"speeds of {names} as measured on {self.throughput.device}, one training at a time "
+                f"({self.throughput.source}), and by multiply-accumulates for other networks of their routines"
+            )
         hours = "; ".join(found) or "nothing measured yet"
         return (
             f"Hours: {hours}. On another machine, above all a GPU: `python benchmarks/train.py VARIANT ... --save F`, "
