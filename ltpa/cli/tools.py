@@ -3,10 +3,14 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ltpa.cli.options import Command, add_config_option, as_option, load_plan
 from ltpa.core.errors import LtpaError, ModelError
+
+if TYPE_CHECKING:
+    from ltpa.core.specs import TrainSpec
+    from ltpa.plan.budget import Facts
 
 # What `ltpa model` takes apart from the further options of a network.
 _APART = {"variant": "VARIANT", "num_classes": "--classes", "image_size": "--image-size", "width": "--width"}
@@ -66,18 +70,20 @@ def _model(options: argparse.Namespace) -> None:
 
 def _plan(options: argparse.Namespace) -> None:
     from ltpa.core.declared import config_dir
-    from ltpa.models.describe import network_size
-    from ltpa.plan.budget import Budget, Facts, Throughput
+    from ltpa.plan.budget import Budget, Throughput
     from ltpa.plan.summary import summarise
 
     plan = load_plan(options)
     throughput = Throughput.read(options.throughput or config_dir() / "throughput.json")
     print(summarise(plan))
+    print(f"\n{Budget(plan, _facts, throughput).markdown()}")
 
-    def facts(spec: Any) -> Facts:
-        return Facts(*network_size(json.dumps(spec.architecture), spec.num_classes, spec.image_size))
 
-    print(f"\n{Budget(plan, facts, throughput).markdown()}")
+def _facts(spec: "TrainSpec") -> "Facts":
+    from ltpa.models.describe import network_size
+    from ltpa.plan.budget import Facts
+
+    return Facts(*network_size(json.dumps(spec.architecture), spec.num_classes, spec.image_size))
 
 
 def _clean_state(options: argparse.Namespace) -> None:
@@ -97,15 +103,11 @@ def _clean_state(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
+    from ltpa.plan.budget import Budget
     from ltpa.report.doctor import examine
-    from ltpa.tracking.store import DATABASE, check_database
+    from ltpa.tracking.store import check_store
 
     plan = load_plan(options)
-    database = plan.results / DATABASE
-
-    def store() -> None:
-        if database.exists():
-            check_database(database)
-
-    if not examine(print, Path.cwd(), plan.results, store, plan.config.jobs.gpus):
+    needed = Budget(plan, _facts, None).total().disk_bytes
+    if not examine(print, Path.cwd(), plan.results, lambda: check_store(plan.results), plan.config.jobs.gpus, needed):
         raise LtpaError("something above needs attention before the pipeline can run")

@@ -13,6 +13,15 @@ from ltpa.core.errors import DiskFullError, LtpaError
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+def is_there(path: Path) -> bool:
+    """Whether this user can see something there; in a folder closed to them nothing is, where `Path.exists` raises."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path, needed: int | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it into place.

@@ -7,9 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from ltpa.core.files import is_there
 from ltpa.core.slots import slot_folder
 from ltpa.report.workspace import Finding, examine_workspace
 
@@ -19,18 +21,27 @@ MINIMUM_CONDA = (24, 7, 1)
 SLURM_PLUGIN = "snakemake-executor-plugin-slurm"
 
 
-def examine(say: Callable[[str], None], root: Path, results: Path, store: Callable[[], None], gpus: int = 0) -> bool:
+def examine(
+    say: Callable[[str], None],
+    root: Path,
+    results: Path,
+    store: Callable[[], str | None],
+    gpus: int = 0,
+    needed_bytes: int = 0,
+) -> bool:
     """Tell `say` one line per finding; return whether the pipeline can run here.
 
     Args:
         root: the folder Snakemake is started in.
         results: the scale's folder of results, whether or not it is there.
-        store: checks the MLflow store and raises `LtpaError` where something is wrong with it.
+        store: checks the MLflow store; raises `LtpaError` where something is wrong with it, and returns what else is to
+            be said of it.
         gpus: how many GPUs the configuration asks for per job.
+        needed_bytes: what all results of the configuration take on the disk.
     """
-    machine = [*_python(), *_libraries(), *_processors(gpus), *_conda(), *_slurm(), *_slots()]
+    machine = [*_python(), *_libraries(), *_processors(gpus), *_conda(), *_slurm(), *_slots(), *_cache()]
     good = True
-    for state, text in (*machine, *examine_workspace(root, results, store)):
+    for state, text in (*machine, *examine_workspace(root, results, store, needed_bytes)):
         say(f"[{state:^4}] {text}")
         good &= state != "bad"
     return good
@@ -107,3 +118,15 @@ def _slots() -> list[Finding]:
     if not folder.exists() or os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         return []
     return [("bad", f"{folder}: GPU slots are kept here and it cannot be written; remove it, or set TMPDIR")]
+
+
+def _cache() -> list[Finding]:
+    """Snakemake keeps copies of sources in the user's cache, and ends with a traceback where it cannot."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "snakemake")
+    existing = next(path for path in (folder, *folder.parents) if is_there(path))
+    try:
+        with tempfile.TemporaryDirectory(dir=existing):
+            return []
+    except OSError as error:
+        text = f"{folder}: Snakemake keeps a cache here and cannot write ({error.strerror})"
+        return [("bad", f"{text}; `export XDG_CACHE_HOME=DIR`")]

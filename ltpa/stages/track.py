@@ -9,12 +9,9 @@ from ltpa.core.errors import LtpaError
 from ltpa.core.files import write_text
 from ltpa.tables.spec import TrackSpec
 from ltpa.tracking.follow import Follower
-from ltpa.tracking.store import DATABASE, StoreBusyError, exclusive, mlflow_errors, open_store, remove_store
+from ltpa.tracking.store import DATABASE, MAPPING, StoreBusyError, exclusive, mlflow_errors, open_store, remove_store
 from ltpa.tracking.verify import verify
 from ltpa.tracking.writer import Writer
-
-MAPPING = "tracking.json"
-
 
 SPEC = TrackSpec
 

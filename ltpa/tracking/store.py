@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltpa.core.errors import LtpaError
-from ltpa.core.files import atomic_path
+from ltpa.core.files import atomic_path, is_there
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 DATABASE = "mlflow.db"
 ARTEFACTS = "mlruns"
+MAPPING = "tracking.json"  # record path to run id; written once the store was held against the tables
 PATIENCE_SECONDS = 5.0  # for another program that is writing
 REBUILD = "make it anew from the records with `ltpa track --rebuild`"
 
@@ -109,6 +110,21 @@ def _import_client() -> "type[MlflowClient]":
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowClient
+
+
+def check_store(results: Path) -> str | None:
+    """Look whether the store of a scale is whole; return a line of text where it was written and is gone.
+
+    Raises:
+        LtpaError: as `check_database`.
+    """
+    database, artefacts = Path(results) / DATABASE, Path(results) / ARTEFACTS
+    if is_there(database):
+        check_database(database)
+    gone = [path for path in (database, artefacts) if not is_there(path)]
+    if gone and is_there(Path(results) / MAPPING):
+        return f"{gone[0]}: gone, though {MAPPING} tells of it; {REBUILD}. Tables do not need it"
+    return None
 
 
 def check_database(database: Path) -> None:

@@ -1,5 +1,6 @@
 """Each condition that would break a run is found beforehand, with its remedy."""
 
+import json
 import os
 import shutil
 import sqlite3
@@ -13,7 +14,7 @@ import pytest
 from ltpa.cli import main
 from ltpa.report import doctor, workspace
 from ltpa.report.workspace import examine_workspace
-from ltpa.tracking.store import check_database
+from ltpa.tracking.store import check_database, check_store
 
 
 def fine() -> None:
@@ -49,14 +50,19 @@ def test_a_locked_folder_and_cut_off_jobs_are_named(tmp_path: Path):
     assert any(state == "note" and "--rerun-incomplete" in text for state, text in findings)
 
 
-def test_files_from_the_future_are_named(tmp_path: Path):
-    path = tmp_path / "results" / "demo" / "data" / "digits10" / "manifest.json"
+@pytest.mark.parametrize("name", ["data/digits10/manifest.json", "train/digits10/vgg/seed-0/model.safetensors"])
+def test_files_from_the_future_are_named_and_the_remedy_helps(tmp_path: Path, name: str):
+    results = tmp_path / "results" / "demo"
+    path = results / name
     path.parent.mkdir(parents=True)
     path.write_text("{}")
-    assert bad(examine_workspace(tmp_path, tmp_path / "results" / "demo", fine)) == []
+    assert bad(examine_workspace(tmp_path, results, fine)) == []
     os.utime(path, (time.time() + 86400,) * 2)
-    (text,) = bad(examine_workspace(tmp_path, tmp_path / "results" / "demo", fine))
-    assert "manifest.json is dated in the future" in text
+    (text,) = bad(examine_workspace(tmp_path, results, fine))
+    assert f"{path.name} is dated in the future" in text
+    (tmp_path / ".snakemake").mkdir()
+    subprocess.run(text.split("`")[1], shell=True, cwd=tmp_path, check=True)
+    assert bad(examine_workspace(tmp_path, results, fine)) == []
 
 
 def test_a_damaged_record_is_named(tmp_path: Path):
@@ -67,17 +73,89 @@ def test_a_damaged_record_is_named(tmp_path: Path):
 
 
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(workspace.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 3 * 10**9))
+    assert bad(examine_workspace(tmp_path, tmp_path, fine)) == []
+    (text,) = bad(examine_workspace(tmp_path, tmp_path, fine, needed_bytes=18 * 10**9))
+    assert "3.0 GB free" in text and "18.0 GB needed" in text
     monkeypatch.setattr(workspace.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 10**6))
     assert any("0.0 GB free" in text for text in bad(examine_workspace(tmp_path, tmp_path, fine)))
 
 
-def test_a_folder_of_another_user_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    theirs = tmp_path / "results" / "train"
-    theirs.mkdir(parents=True)
-    real = os.access
-    monkeypatch.setattr(workspace.os, "access", lambda path, mode: Path(path) != theirs and real(path, mode))
-    (text,) = bad(examine_workspace(tmp_path, tmp_path / "results", fine))
-    assert str(theirs) in text and "owner" in text and "--directory" in text
+def test_what_lies_there_already_needs_no_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "results").mkdir()
+    with open(tmp_path / "results" / "array", "wb") as stream:
+        stream.truncate(4 * 10**9)
+    monkeypatch.setattr(workspace.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 3 * 10**9))
+    assert bad(examine_workspace(tmp_path, tmp_path / "results", fine, needed_bytes=6 * 10**9)) == []
+
+
+def seen_by_another_user(root: Path) -> list[str]:
+    """What is bad in a folder for a user without root's rights: in a process that gave them up, where we have them."""
+    root.chmod(0o777)
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        status = 1
+        try:
+            os.chdir(root)
+            if os.getuid() == 0:
+                os.setgroups([])
+                os.setresgid(65534, 65534, 65534)
+                os.setresuid(65534, 65534, 65534)
+            found = bad(examine_workspace(Path(), Path("results/demo"), lambda: check_store(Path("results/demo"))))
+            os.write(writer, json.dumps(found).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with open(reader, "rb") as stream:
+        return json.loads(stream.read())
+
+
+@pytest.mark.parametrize(
+    ("closed", "mode", "words"),
+    [
+        ("results", 0o000, "results: cannot write here"),
+        ("results/demo/train/digits10/vgg/seed-0", 0o555, "seed-0: cannot write here"),
+        ("results/demo/train", 0o000, "train: cannot write here"),
+        ("results/demo/train/digits10/vgg/seed-0/model.safetensors", 0o000, "model.safetensors: cannot be read"),
+        (".snakemake", 0o000, ".snakemake: cannot write here"),
+        (".snakemake/locks", 0o555, "locks: cannot write here"),
+        (".snakemake/conda", 0o555, ""),
+    ],
+)
+def test_folders_and_files_of_another_user_are_named(tmp_path: Path, closed: str, mode: int, words: str):
+    network = tmp_path / "results" / "demo" / "train" / "digits10" / "vgg" / "seed-0" / "model.safetensors"
+    for folder in (network.parent, tmp_path / ".snakemake" / "locks", tmp_path / ".snakemake" / "conda"):
+        folder.mkdir(parents=True)
+    network.touch()
+    for path in tmp_path.rglob("*"):
+        path.chmod(0o777)
+    assert seen_by_another_user(tmp_path) == []
+    (tmp_path / closed).chmod(mode)
+    found = seen_by_another_user(tmp_path)
+    (tmp_path / closed).chmod(0o777)
+    assert [words in text and "owner" in text and "--directory" in text for text in found] == ([True] if words else [])
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert doctor._cache() == []
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/no-such-folder")
+    ((state, text),) = doctor._cache()
+    assert state == "bad" and "export XDG_CACHE_HOME=DIR" in text
+
+
+def test_a_store_that_is_gone_is_noted(tmp_path: Path):
+    assert check_store(tmp_path) is None
+    (tmp_path / "tracking.json").touch()
+    assert "mlflow.db: gone" in str(check_store(tmp_path))
+    database(tmp_path / "mlflow.db")
+    assert "mlruns: gone" in str(check_store(tmp_path))
+    (tmp_path / "mlruns").mkdir()
+    assert check_store(tmp_path) is None
+    findings = examine_workspace(tmp_path, tmp_path, lambda: "a store that is gone")
+    assert ("note", "a store that is gone") in findings and bad(findings) == []
 
 
 def test_file_names_in_another_encoding_are_said():
