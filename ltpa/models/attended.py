@@ -9,7 +9,7 @@ from ltpa.core.errors import ModelError
 from ltpa.models.attention import AttentionUnit
 from ltpa.models.base import AttentionClassifier
 from ltpa.models.blocks import scale_gradient
-from ltpa.models.heads import HEADS, mean_log_probability, summed_cross_entropy
+from ltpa.models.heads import HEADS, PREDICTIONS, summed_cross_entropy
 
 SHARED = "shared"
 
@@ -37,6 +37,7 @@ class AttendedClassifier(AttentionClassifier):
         self.units = nn.ModuleDict(units)
         channels = [unit.channels for unit in units.values()]
         self.head = HEADS[architecture["head"]](channels, num_classes, head_dropout)
+        self.predict = PREDICTIONS[architecture["prediction"]]
         self.attention_levels = tuple(units)
         self.feature_dim = sum(channels)
 
@@ -66,13 +67,13 @@ class AttendedClassifier(AttentionClassifier):
         return self.head.level_logits([vector for vector, _ in self._attend(x).values()])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, classes); for `indep` the logarithm of the mean of the levels' predicted distributions."""
-        return mean_log_probability(self.level_logits(x))
+        """Logits (N, classes); for `indep` of all levels' classifiers together, by the rule `prediction`."""
+        return self.predict(self.level_logits(x))
 
     def loss_and_logits(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The sum over the network's classifiers of their mean cross-entropy, and the logits (N, classes)."""
         level_logits = self.level_logits(x)
-        return summed_cross_entropy(level_logits, targets), mean_log_probability(level_logits)
+        return summed_cross_entropy(level_logits, targets), self.predict(level_logits)
 
     def features(self, x: Tensor) -> Tensor:
         """Input (N, feature_dim) of the last linear layer; for `indep` those of all levels side by side."""

@@ -34,10 +34,15 @@ def normalised_vector(channels: int, dropout: float) -> nn.Sequential:
 class _ScaleGradient(torch.autograd.Function):
     """Identity whose gradient is multiplied by a constant; 0 gives exact zeros, even of infinities."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
+    def forward(x: Tensor, factor: float) -> Tensor:
         return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        ctx.factor = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:

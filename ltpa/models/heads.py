@@ -58,6 +58,19 @@ def mean_log_probability(level_logits: Sequence[Tensor]) -> Tensor:
     return torch.logsumexp(log_probabilities, dim=0) - math.log(len(level_logits))
 
 
+def summed_log_probability(level_logits: Sequence[Tensor]) -> Tensor:
+    """Sum over levels of the log-probabilities (N, classes), whose largest is the released code's prediction.
+
+    Its softmax is the normalised product of the levels' distributions. One level's logits are returned unchanged.
+    """
+    if len(level_logits) == 1:
+        return level_logits[0]
+    return torch.stack([F.log_softmax(logits, dim=1) for logits in level_logits]).sum(dim=0)
+
+
+PREDICTIONS = {"mean-probability": mean_log_probability, "sum-log-probability": summed_log_probability}
+
+
 def summed_cross_entropy(level_logits: Sequence[Tensor], targets: Tensor) -> Tensor:
     """Sum over levels of the mean cross-entropy with `targets` (N,): a scalar.
 

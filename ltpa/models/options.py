@@ -43,12 +43,18 @@ class NetworkOptions:
         """Channel count of a layer that has `full` channels at width 1."""
         return max(4, round(full * self.width))
 
+    @property
+    def smallest_image(self) -> int:
+        """Side of the smallest images, in pixels, that leave every pool something to pool."""
+        return 16
+
     def check_image_size(self, size: int) -> None:
-        """Raise `ModelError` unless images of `size` x `size` pixels leave a map to attend to after every pool."""
-        if not isinstance(size, int) or size < 16 or size % self.size_multiple:
+        """Raise `ModelError` unless the network takes images of `size` x `size` pixels."""
+        if not isinstance(size, int) or size < self.smallest_image or size % self.size_multiple:
             multiple = f", divisible by {self.size_multiple}" if self.size_multiple > 1 else ""
             raise ModelError(
-                f"{self.family} cannot take images of size {size!r}; use a whole number of at least 16{multiple}"
+                f"{self.family} cannot take images of size {size!r}; use a whole number of at least "
+                f"{self.smallest_image}{multiple}, so that every pool has something to pool"
             )
 
     def check(self) -> None:
@@ -68,6 +74,8 @@ class AttentionOptions(NetworkOptions):
         compatibility: `pc` <u, l+g> (eq. 2), `dp` <l, g> (eq. 3), `tanh` <u, tanh(l+g)>, `local` <u, l> (no g at all).
         normalisation: `softmax` (eq. 1), or `sigmoid`: sigmoid scores divided by their sum over the map.
         head: `concat` of the levels' vectors before one linear layer, or `indep`: the mean of one classifier per level.
+        prediction: of an `indep` head: the `mean-probability` of its classifiers (section 3.1), or their
+            `sum-log-probability`, as in the released code. Both are trained alike.
         project: which of g and l is mapped to the other's dimension where they differ: `global` (section 4), `local`.
         levels: the layers attended to, from input to output.
     """
@@ -75,15 +83,21 @@ class AttentionOptions(NetworkOptions):
     compatibility: str = choice("pc", "dp", "tanh", "local")
     normalisation: str = choice("softmax", "sigmoid")
     head: str = choice("concat", "indep")
+    prediction: str = choice("mean-probability", "sum-log-probability")
     project: str = choice("global", "local")
     levels: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Raise `ValueError` for `indep` without several levels to average over."""
+        """Raise `ValueError` for `indep` without several levels to average over, and for a sum without `indep`."""
         if self.head == "indep" and len(self.levels) < 2:
             raise ValueError(
                 f"head 'indep' averages the classifiers of several levels, and levels are {list(self.levels)}; "
                 "with fewer than two use head 'concat'"
+            )
+        if self.head == "concat" and self.prediction != "mean-probability":
+            raise ValueError(
+                f"prediction {self.prediction!r} joins the classifiers of head 'indep', and head 'concat' has one; "
+                "leave 'prediction' out"
             )
 
 
@@ -98,6 +112,11 @@ class _PoolOptions(NetworkOptions):
 class VggOptions(_PoolOptions):
     """The 15-layer baseline without attention."""
 
+    @property
+    def smallest_image(self) -> int:
+        """Five halvings, for birds six; the last needs at least 2 x 2 values."""
+        return 33 if self.pools == "cub" else 17
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GapOptions(_PoolOptions):
@@ -110,6 +129,11 @@ class PanOptions(_PoolOptions):
 
     compatibility: str = choice("pc", "local")
 
+    @property
+    def smallest_image(self) -> int:
+        """Five halvings, of which for birds the first is a division by 5."""
+        return 41 if self.pools == "cub" else 17
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VggAttentionOptions(_PoolOptions, AttentionOptions):
@@ -118,14 +142,14 @@ class VggAttentionOptions(_PoolOptions, AttentionOptions):
     levels: tuple[str, ...] = ordered(("conv10", "conv13"), VGG_LEVELS, at_least=1)
     global_branches: str = choice("shared", "per-level")
 
-    def check_image_size(self, size: int) -> None:
-        """As every family; `pools: cub` cuts conv7's map to 32 x 32 before it is attended to, and never enlarges it."""
-        super().check_image_size(size)
-        if self.pools == "cub" and "conv7" in self.levels and size < 32:
-            raise ModelError(
-                f"{self.family} with pools 'cub' attends to conv7's map at 32 x 32, which {size} x {size} images do "
-                "not give; use a size of at least 32, pools 'cifar', or levels without conv7"
-            )
+    @property
+    def smallest_image(self) -> int:
+        """As PAN; but for birds conv7's map is cut to 32 x 32 before it is attended to, and never enlarged."""
+        if self.pools == "cub" and "conv7" in self.levels:
+            return 32
+        if self.compatibility == "local":  # without a global branch there are two pools
+            return super().smallest_image
+        return 41 if self.pools == "cub" else 17
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ def prune_dead_branch(model: AttentionClassifier) -> AttentionClassifier:
 
     Removed where compatibility is `pc` under a softmax: the global branch, the projections of g and the biases of u.
     VGG-PAN keeps the branch of its sigmoid gate. Networks of other kinds are copied unchanged. Mode, device, data type,
-    preprocessing and metadata are kept.
+    preprocessing and metadata are kept, the architecture in these being the new one.
     """
     with torch.device("meta"):
         pruned = build_model(pruned_architecture(model.architecture), model.num_classes, model.image_size)
@@ -30,4 +30,6 @@ def prune_dead_branch(model: AttentionClassifier) -> AttentionClassifier:
     state = model.state_dict()
     pruned.load_state_dict({name: state[name].clone() for name in pruned.state_dict()}, assign=True)
     pruned.metadata = copy.deepcopy(model.metadata)
+    if pruned.metadata:
+        pruned.metadata["architecture"] = pruned.architecture
     return pruned.train(model.training)

@@ -58,7 +58,7 @@ def create_model(
     Args:
         variant: a name of `list_models()`.
         num_classes: number of classes T.
-        image_size: side of the square images in pixels, at least 16.
+        image_size: side of the square images in pixels; the smallest possible one is the family's `smallest_image`.
         width: factor on every channel count.
         options: further options of the variant's family, see `ltpa.models.options`.
 

@@ -6,7 +6,7 @@ from ltpa.models.base import AttentionClassifier
 _NOT_COPIED = ("head.", "preprocessing.")
 # Options that change neither the weights' shapes nor what a forward pass in evaluation makes of them; pools do, but the
 # paper's networks for birds differ in them from those they start from.
-_MAY_DIFFER = frozenset({"pools", "dropout", "bn_weight", "u_std", "legacy_grad_avg"})
+_MAY_DIFFER = frozenset({"pools", "dropout", "bn_weight", "u_std", "legacy_grad_avg", "prediction"})
 
 
 def warm_start(model: AttentionClassifier, source: AttentionClassifier) -> None:

@@ -16,6 +16,7 @@ class Variant:
     Attributes:
         label: its name in tables.
         recipe: family of its training routine, `vgg` or `resnet`.
+        training: settings laid over that routine's recipe.
         architecture: its options, defaults not filled in.
         saliency: how a class-agnostic map is made of it, or None.
         extension: True where the paper has no such network.
@@ -26,6 +27,7 @@ class Variant:
     recipe: str
     architecture: dict[str, Any]
     saliency: dict[str, Any] | None
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
     extension: bool = False
     baseline: str | None = None
 

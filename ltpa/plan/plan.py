@@ -68,7 +68,8 @@ class Plan:
         self.twostream = TwoStreamPlan(config, source, self.datasets, self.results, self.device)
         for dataset in self.config.datasets:
             for variant in self.config.variants:
-                self.train_spec(dataset, variant)
+                recipe = self.train_spec(dataset, variant).recipe
+                Recipe.from_dict(recipe, f"config/variants.yaml: {variant}: training")
 
     def _check_names(self) -> None:
         protocols = self.config.protocols
@@ -175,7 +176,7 @@ class Plan:
             architecture=self._architecture(dataset, variant),
             num_classes=len(declaration["classes"]),
             image_size=declaration["image_size"],
-            recipe=self.recipes[self._recipe_name(dataset, variant)],
+            recipe=self._recipe(dataset, variant),
             device=self.device,
             start=None if source is None else {"dataset": source, "training": self.train_spec(source, variant).hash()},
         )
@@ -187,14 +188,14 @@ class Plan:
             ConfigError: the recipe names a role that no dataset fills, or one that itself starts from another.
         """
         name = self._recipe_name(dataset, variant)
-        role = self.recipes[name].get("initialise")
+        role = self._recipe(dataset, variant).get("initialise")
         if not role:
             return None
         source = self.roles.get(role)
         where = f"{self.source}: key 'recipes': {name} starts {variant} on {dataset} from the network of {role}"
         if source is None:
             raise ConfigError(f"{where}, and no dataset stands for it; add one to 'datasets', or name another recipe")
-        if self.recipes[self._recipe_name(source, variant)].get("initialise"):
+        if self._recipe(source, variant).get("initialise"):
             raise ConfigError(f"{where}, whose own recipe starts from another network; name another recipe for {role}")
         return source
 
@@ -221,6 +222,9 @@ class Plan:
     def _recipe_name(self, dataset: str, variant: str) -> str:
         choices = self.config.recipes[self.variants[variant]["recipe"]]
         return choices.get(self.datasets[dataset].get("plays", dataset), choices["default"])
+
+    def _recipe(self, dataset: str, variant: str) -> dict[str, Any]:
+        return {**self.recipes[self._recipe_name(dataset, variant)], **self.variants[variant].get("training", {})}
 
     def evaluation_spec(self, stage: str, dataset: str, variant: str) -> EvaluationSpec:
         """How `stage` evaluates the networks of `variant` trained on `dataset`."""

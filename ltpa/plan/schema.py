@@ -28,6 +28,7 @@ class VariantEntry(_Entry):
 
     label: str
     recipe: Literal["vgg", "resnet"]
+    training: dict[str, Any] = {}
     architecture: dict[str, Any]
     saliency: Saliency | None
     extension: bool = False

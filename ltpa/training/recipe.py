@@ -5,6 +5,7 @@ import itertools
 import math
 from typing import Any, Literal
 
+from ltpa.core.declared import near_matches
 from ltpa.core.errors import ConfigError
 from ltpa.data.schemes import SCHEMES
 
@@ -177,4 +178,4 @@ def _refuse_unknown(values: dict[str, Any], cls: type, where: str) -> None:
     allowed = [field.name for field in dataclasses.fields(cls)]
     for key in values:
         if key not in allowed:
-            raise ConfigError(f"{where}: unknown key {key!r}; allowed: {', '.join(allowed)}")
+            raise ConfigError(f"{where}: unknown key {key!r}; {near_matches(key, allowed)}")

@@ -93,14 +93,14 @@ def test_every_flipped_bit_of_a_state_is_refused_and_the_one_before_used(tmp_pat
 
 def test_every_flipped_bit_of_a_network_is_refused(tmp_path):
     path = tmp_path / "model.safetensors"
-    model = create_model("vgg-att2-concat-pc", 2, 16, 1 / 16)
+    model = create_model("vgg-att2-concat-pc", 2, 20, 1 / 16)
     save_model(
         path,
         model,
         variant="vgg-att2-concat-pc",
         architecture=model.architecture,
         num_classes=2,
-        image_size=16,
+        image_size=20,
         classes=["a", "b"],
     )
     data = path.read_bytes()

@@ -22,12 +22,12 @@ from ltpa.models import resolve_architecture
 
 
 def make_data(results: Path) -> None:
-    """A dataset of two noisy classes, 96 training and 64 test images of 16 px."""
+    """A dataset of two noisy classes, 96 training and 64 test images of 20 px."""
     random = np.random.default_rng(0)
     splits = {}
     for name, count in (("train", 96), ("test", 64)):
         labels = np.arange(count, dtype=np.int64) % 2
-        images = random.integers(0, 200, (count, 16, 16, 3), dtype=np.uint8)
+        images = random.integers(0, 200, (count, 20, 20, 3), dtype=np.uint8)
         images[..., 0] += (40 * labels).astype(np.uint8)[:, None, None]
         splits[name] = Split(images=images, labels=labels, ids=np.array([f"{name}/{i}" for i in range(count)]))
     write_prepared(layout.data_dir(results, "noise"), "noise", ["dull", "red"], splits, {})
@@ -49,7 +49,7 @@ def small_spec(**recipe: object) -> TrainSpec:
         variant="vgg-att2-concat-pc",
         architecture=resolve_architecture("vgg-att2-concat-pc", width=1 / 16),
         num_classes=2,
-        image_size=16,
+        image_size=20,
         recipe={**settings, **recipe},
     )
 

@@ -1,10 +1,15 @@
 """Small networks for tests: one sixteenth of the width, shallow residual stages, statistics that are not trivial."""
 
+import json
+
 import torch
 
-from ltpa.models import create_model, get_variant
+from ltpa.models import create_model, get_variant, list_models
 
 NARROW = 1 / 16
+# The variants that are networks of their own: without those that differ from another one in training alone.
+_FIRST = {json.dumps(get_variant(name).architecture): name for name in reversed(list_models())}.values()
+DISTINCT = [name for name in list_models() if name in _FIRST]
 
 
 def options_of(variant):
@@ -16,7 +21,7 @@ def narrow(variant, num_classes=5, image_size=32, **options):
     return create_model(variant, num_classes, image_size, NARROW, **(options_of(variant) | options))
 
 
-def unsettled(variant, num_classes=5, image_size=16, seed=1, **options):
+def unsettled(variant, num_classes=5, image_size=20, seed=1, **options):
     """In float64 and eval mode, with random biases and running statistics, as after some training."""
     model = narrow(variant, num_classes, image_size, **options).double().eval()
     random = torch.Generator().manual_seed(seed)

@@ -68,7 +68,7 @@ def test_a_network_trains_where_little_is_installed(tmp_path, way):
     random = np.random.default_rng(0)
     splits = {
         name: Split(
-            images=random.integers(0, 256, (count, 16, 16, 3), dtype=np.uint8),
+            images=random.integers(0, 256, (count, 20, 20, 3), dtype=np.uint8),
             labels=np.arange(count, dtype=np.int64) % 2,
             ids=np.array([f"{name}/{i}" for i in range(count)]),
         )
@@ -82,7 +82,7 @@ def test_a_network_trains_where_little_is_installed(tmp_path, way):
         variant="vgg-att2-concat-pc",
         architecture=resolve_architecture("vgg-att2-concat-pc", width=1 / 16),
         num_classes=2,
-        image_size=16,
+        image_size=20,
         recipe={"epochs": 1, "batch_size": 8, "lr": 0.01},
     )
     command = [sys.executable, "-c", SCRIPT + way, spec.to_json(), str(tmp_path)]

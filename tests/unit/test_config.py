@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 
 from ltpa.cli import main
 from ltpa.core.config import load_config, parse_config
+from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError
 from ltpa.plan import Plan, summary, views
 from ltpa.plan.twostream import EVALUATION, TRAINING
 
 ROOT = Path(__file__).parents[2]
-SCALES = ("config", "reduced", "paper", "trial", "finegrained")  # those that ship; users may add files
+SCALES = ("config", "reduced", "paper", "extensions", "trial", "finegrained")  # those that ship; users may add files
 DEMO = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+ALL_DECLARED = {name: load_declaration(name) for name in ("variants", "datasets", "recipes", "patches", "tables")}
 STAGES = ("train", "transfer", "fgsm", "segmentation", "query", "patches")
 
 
@@ -30,7 +32,12 @@ def test_every_scale_file_is_valid_and_plans_every_job(scale):
     whole = Plan(load_config(path), str(path))
     runs = views.all_runs(whole)
     fine = {TRAINING, EVALUATION}
-    stages = {"trial": {"train", "transfer"}, "finegrained": {"patches"} | fine, "config": {*STAGES, *fine}}
+    stages = {
+        "trial": {"train", "transfer"},
+        "extensions": {"train"},
+        "finegrained": {"patches"} | fine,
+        "config": {*STAGES, *fine},
+    }
     assert {run.stage for run in runs} >= stages.get(scale, set(STAGES))
     for run in runs:
         if run.stage == "train":
@@ -62,6 +69,21 @@ def test_demo_trains_every_variant_of_the_paper_on_two_seeds():
     trained = {run.variant for run in views.all_runs(demo) if run.stage == "train" and run.dataset == "digits10"}
     assert trained == {name for name, entry in demo.variants.items() if not entry.get("extension")}
     assert len(trained) == 13
+
+
+def test_what_a_variant_lays_over_its_recipe_is_all_that_tells_it_from_another():
+    whole = plan(variants=["vgg", "vgg-crop"])
+    plain, cropped = (whole.train_spec("digits10", name) for name in ("vgg", "vgg-crop"))
+    assert cropped.recipe == {**plain.recipe, "crop": 4} and cropped.recipe != plain.recipe
+    assert cropped.architecture == plain.architecture and cropped.hash() != plain.hash()
+
+
+def test_a_slip_in_what_a_variant_lays_over_its_recipe_is_named(monkeypatch):
+    declared = {**load_declaration("variants")}
+    declared["vgg"] = {**declared["vgg"], "training": {"corp": 4}}
+    monkeypatch.setattr("ltpa.plan.plan.load_declaration", {**ALL_DECLARED, "variants": declared}.get)
+    with pytest.raises(ConfigError, match=r"config/variants\.yaml: vgg: training.*did you mean crop"):
+        plan()
 
 
 def test_specs_do_not_depend_on_seeds_or_on_other_variants():

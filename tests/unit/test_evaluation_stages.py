@@ -19,7 +19,7 @@ from ltpa.evaluation.svm import SvmSettings, cross_validate
 from ltpa.models import create_model, get_variant, load, save_model
 from ltpa.stages.segmentation import BOX_METRICS, MASK_METRICS
 
-SIZE, CLASSES = 16, ["ant", "bee", "cat"]
+SIZE, CLASSES = 20, ["ant", "bee", "cat"]
 TRAINING = "0" * 64
 
 

@@ -60,8 +60,8 @@ def test_epsilon_zero_changes_nothing_and_more_fools_more():
 @pytest.mark.parametrize("variant", ["vgg", "vgg-att2-concat-pc", "vgg-att2-indep-dp"])
 def test_the_step_climbs_the_loss_of_real_networks(variant):
     torch.manual_seed(0)
-    network = create_model(variant, 5, image_size=16, width=1 / 16).eval()
-    images, labels = random_images(12, 16), np.arange(12) % 5
+    network = create_model(variant, 5, image_size=20, width=1 / 16).eval()
+    images, labels = random_images(12, 20), np.arange(12) % 5
     (pixels,) = pixel_batches(network, images, 12)
     truth = torch.from_numpy(labels)
     signs, _ = ascent_signs(network, pixels, truth, "true")

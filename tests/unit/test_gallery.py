@@ -29,7 +29,7 @@ from ltpa.stages import attend as attend_stage
 from ltpa.stages import gallery as gallery_stage
 
 ROOT = Path(__file__).parents[2]
-SIZE, CLASSES = 16, ["ant", "bee", "cat"]
+SIZE, CLASSES = 20, ["ant", "bee", "cat"]
 PC, GAP = "vgg-att2-concat-pc", "vgg-gap"
 NETWORK = {"variant": PC, "dataset": "toy", "label": "att2", "masking": {}}
 ATTENTION = {"source": "attention", "levels": ["conv10", "conv13"], "sqrt": True}

@@ -17,7 +17,7 @@ from ltpa.evaluation.inference import (
 )
 from ltpa.models import create_model
 
-SIZE = 16
+SIZE = 20
 
 
 @pytest.fixture(scope="module")

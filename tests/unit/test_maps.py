@@ -14,12 +14,12 @@ from ltpa.evaluation.inference import attention_maps, class_activation_maps
 from ltpa.evaluation.maps import KINDS, network_maps
 from ltpa.models import create_model
 
-IMAGES = random_images(5, 16)
+IMAGES = random_images(5, 20)
 
 
 def network(variant):
     torch.manual_seed(2)
-    return create_model(variant, 4, image_size=16, width=1 / 16).eval()
+    return create_model(variant, 4, image_size=20, width=1 / 16).eval()
 
 
 def test_gradcam_of_a_network_that_averages_its_last_map_is_the_positive_class_activation_map():
@@ -33,7 +33,7 @@ def test_gradcam_of_a_network_that_averages_its_last_map_is_the_positive_class_a
 @pytest.mark.parametrize("variant", ["vgg", "vgg-pan", "vgg-att2-concat-dp", "rn164-att2"])
 def test_gradcam_agrees_with_finite_differences(variant):
     """In double precision, the logit's derivatives by a constant added to each channel of the last layer's map."""
-    size = 32 if variant == "vgg" else 16  # so that more than one cell is left of the last map
+    size = 32 if variant == "vgg" else 20  # so that more than one cell is left of the last map
     options = {"blocks_per_stage": 1} if variant.startswith("rn") else {}
     torch.manual_seed(2)
     model = create_model(variant, 4, image_size=size, width=1 / 16, **options).eval().double()
@@ -105,7 +105,7 @@ def test_maps_that_are_not_finite_and_unknown_networks_are_refused():
     with pytest.raises(NotFiniteError, match="its cam_predicted maps"):
         network_maps(model, IMAGES, 4)
     with pytest.raises(ModelError, match="the maps of a LinearNetwork are is not known"):
-        network_maps(linear_network(16), IMAGES, 4)
+        network_maps(linear_network(20), IMAGES, 4)
 
 
 def disc(size=24, centre=(9, 14), radius=4):

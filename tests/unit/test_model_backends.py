@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import images, narrow
+from networks import DISTINCT, images, narrow
 from torch import nn
 from torch.nn import functional as F
 
-from ltpa.models import get_variant, list_models
+from ltpa.models import get_variant
 
 
 def lively(variant, **options):
     """A network in evaluation mode whose normalisation fits its activations, so that its output follows its input."""
-    model = narrow(variant, image_size=16, bn_weight="one", u_std=0.2, dropout=0.0, **options)
+    model = narrow(variant, image_size=20, bn_weight="one", u_std=0.2, dropout=0.0, **options)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():
-        model(images(16, 16, seed=5, dtype=torch.float32))
+        model(images(16, 20, seed=5, dtype=torch.float32))
     return model.eval()
 
 
@@ -30,10 +30,10 @@ def assert_far_apart(first, second, tolerance):
     assert float((first - second).abs().max()) > 100 * tolerance
 
 
-@pytest.mark.parametrize("variant", list_models())
+@pytest.mark.parametrize("variant", DISTINCT)
 def test_channels_last(variant):
     model = lively(variant)
-    x = images(2, 16, dtype=torch.float32)
+    x = images(2, 20, dtype=torch.float32)
     with torch.no_grad():
         expected = model(x)
         model.to(memory_format=torch.channels_last)
@@ -48,11 +48,11 @@ HALF_TOLERANCES = {torch.bfloat16: {"dp": 0.75, "other": 0.2}, torch.float16: {"
 
 
 @pytest.mark.parametrize("dtype", HALF_TOLERANCES, ids=str)
-@pytest.mark.parametrize("variant", list_models())
+@pytest.mark.parametrize("variant", DISTINCT)
 def test_half_precision_stays_near_float32(variant, dtype):
     """Attention weights are normalised in float32 all the same."""
     model = lively(variant)
-    x = images(4, 16, dtype=torch.float32)
+    x = images(4, 20, dtype=torch.float32)
     with torch.no_grad():
         expected = model(x)
         with torch.autocast("cpu", dtype):
@@ -72,21 +72,21 @@ def shallow(variant, **options):
     return lively(variant, **options)
 
 
-@pytest.mark.parametrize("variant", list_models())
+@pytest.mark.parametrize("variant", DISTINCT)
 def test_export_with_any_batch_size(variant):
     model = shallow(variant)
     batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(model, (images(2, 16, dtype=torch.float32),), dynamic_shapes=({0: batch},))
-    x = images(5, 16, dtype=torch.float32)
+    program = torch.export.export(model, (images(2, 20, dtype=torch.float32),), dynamic_shapes=({0: batch},))
+    x = images(5, 20, dtype=torch.float32)
     with torch.no_grad():
         expected = model(x)
         assert_far_apart(expected[0], expected[1], 1e-6)
         torch.testing.assert_close(program.module()(x), expected, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("variant", list_models())
+@pytest.mark.parametrize("variant", DISTINCT)
 def test_training_step_captures_as_one_graph(variant):
-    x, y = images(4, 16, dtype=torch.float32), torch.tensor([0, 1, 2, 3])
+    x, y = images(4, 20, dtype=torch.float32), torch.tensor([0, 1, 2, 3])
     gradients = []
     for capture in (False, True):
         torch.compiler.reset()
@@ -98,7 +98,7 @@ def test_training_step_captures_as_one_graph(variant):
         torch.testing.assert_close(captured, eager, atol=1e-6, rtol=1e-4)
 
 
-COMPILED = list_models() if os.environ.get("LTPA_COMPILE_EVERY") else ["vgg-att-pc", "rn164-att"]
+COMPILED = DISTINCT if os.environ.get("LTPA_COMPILE_EVERY") else ["vgg-att-pc", "rn164-att"]
 
 
 @pytest.mark.compiler
@@ -108,7 +108,7 @@ def test_compiled_code_agrees_with_eager(variant):
     """Two networks; set LTPA_COMPILE_EVERY=1 for all of them, which takes some minutes."""
     torch.compiler.reset()
     model = shallow(variant)
-    x = images(2, 16, dtype=torch.float32)
+    x = images(2, 20, dtype=torch.float32)
     with torch.no_grad():
         expected = model(x)
         assert_far_apart(expected[0], expected[1], 1e-5)
@@ -125,7 +125,7 @@ def summary(variant):
 
     Features are mean, deviation and the first six; maps are averaged to 4 x 4 parts, uniform maps giving ones.
     """
-    model, x = lively(variant), images(2, 16, dtype=torch.float32)
+    model, x = lively(variant), images(2, 20, dtype=torch.float32)
     with torch.no_grad():
         logits, features, maps = model(x), model.features(x)[1], model.attention(x)
     found = {"logits": logits, "features": torch.cat([features.mean()[None], features.std()[None], features[:6]])}
@@ -134,7 +134,7 @@ def summary(variant):
     return found
 
 
-@pytest.mark.parametrize("variant", list_models())
+@pytest.mark.parametrize("variant", DISTINCT)
 def test_golden_tensors(variant):
     """Written by torch 2.13 on a CPU; set LTPA_UPDATE_GOLDEN=1 to write them anew after an intended change."""
     found = summary(variant)
@@ -152,4 +152,4 @@ def test_golden_tensors(variant):
 
 
 def test_golden_tensors_are_of_every_network():
-    assert list(json.loads(GOLDEN.read_text())) == list_models()
+    assert list(json.loads(GOLDEN.read_text())) == DISTINCT

@@ -97,8 +97,8 @@ def test_one_whole_step_is_the_fast_gradient_sign_attack():
 
 def test_epsilon_zero_changes_nothing_in_any_attack():
     torch.manual_seed(0)
-    network, source = (create_model(name, 4, 16, 1 / 16).eval() for name in ("vgg", "vgg-att2-concat-pc"))
-    images = random_images(8, 16)
+    network, source = (create_model(name, 4, 20, 1 / 16).eval() for name in ("vgg", "vgg-att2-concat-pc"))
+    images = random_images(8, 20)
     settings = FgsmSettings([0], batch_size=5)
     assert attack(network, images, LABELS[:8], settings, source).fooling_rate_pct == {0: 0}
     assert attack_iterated(network, images, LABELS[:8], settings, PgdSettings([0], 2)).fooling_rate_pct == {0: 0}
@@ -106,8 +106,8 @@ def test_epsilon_zero_changes_nothing_in_any_attack():
 
 def test_more_steps_climb_at_least_as_high_as_one():
     torch.manual_seed(1)
-    network = create_model("vgg-att2-concat-pc", 4, 16, 1 / 16).eval()
-    images = random_images(40, 16)
+    network = create_model("vgg-att2-concat-pc", 4, 20, 1 / 16, bn_weight="one", u_std=0.2).eval()
+    images = random_images(40, 20)
     one = attack(network, images, LABELS[:40], FgsmSettings([4]))
     many = attack_iterated(network, images, LABELS[:40], FgsmSettings(), PgdSettings([4], 10, random_start=False))
     assert many.fooling_rate_pct[4] >= one.fooling_rate_pct[4] > 0

@@ -102,9 +102,9 @@ def test_matching_one_hot_and_constant_maps_stays_finite():
 
 def test_pc_maps_do_not_change_at_all_in_double_precision():
     torch.manual_seed(3)
-    network = create_model("vgg-att3-concat-pc", 5, image_size=16, width=1 / 16).eval().double()
+    network = create_model("vgg-att3-concat-pc", 5, image_size=20, width=1 / 16).eval().double()
     network.preprocessing = torch.nn.Identity()
-    images, queries = torch.rand(2, 6, 3, 16, 16, dtype=torch.float64) * 255
+    images, queries = torch.rand(2, 6, 3, 20, 20, dtype=torch.float64) * 255
     with torch.no_grad():
         own, queried = network.attention(images), network.attention(images, queries)
     for level in own:
@@ -128,8 +128,8 @@ def test_impossible_maps_are_refused(bad):
 )
 def test_the_query_moves_dot_product_and_sigmoid_maps_only(variant, moves):
     torch.manual_seed(3)
-    network = create_model(variant, 5, image_size=16, width=1 / 16).eval()
-    images = random_images(6, 16)
+    network = create_model(variant, 5, image_size=20, width=1 / 16).eval()
+    images = random_images(6, 20)
     own = attention_maps(network, images, 4)
     queried = attention_maps(network, images, 4, images[::-1])
     largest = max(compare_maps(own[level], queried[level]).relative_change for level in own)

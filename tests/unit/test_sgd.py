@@ -57,9 +57,9 @@ from ltpa.models import create_model
 from ltpa.training.arrays import Arrays
 from ltpa.training.engine import Trainer
 from ltpa.training.recipe import Recipe
-arrays = Arrays(torch.zeros(8, 3, 16, 16), torch.arange(8) % 2)
+arrays = Arrays(torch.zeros(8, 3, 20, 20), torch.arange(8) % 2)
 recipe = Recipe.from_dict({"epochs": 1, "batch_size": 4, "lr": 0.1})
-Trainer(create_model("vgg-att2-concat-pc", 2, 16, 0.0625), arrays, arrays, recipe, 0, Path(sys.argv[1])).run()
+Trainer(create_model("vgg-att2-concat-pc", 2, 20, 0.0625), arrays, arrays, recipe, 0, Path(sys.argv[1])).run()
 print(*sorted(name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules))
 """
 

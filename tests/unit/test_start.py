@@ -109,18 +109,18 @@ def denormals_as_usual():
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """Results with a trained network of 4 classes and 16 pixels."""
+    """Results with a trained network of 4 classes and 20 pixels."""
     results = tmp_path_factory.mktemp("starts")
-    write_noise(results, "many", 4, 16)
-    write_noise(results, "birds", 3, 20)
-    first = spec("many", 4, 16)
+    write_noise(results, "many", 4, 20)
+    write_noise(results, "birds", 3, 44)
+    first = spec("many", 4, 20)
     train.run(first, results, [0])
     return results, first
 
 
 def test_training_starts_from_the_named_network(source):
     results, first = source
-    birds = spec("birds", 3, 20, {"dataset": "many", "training": first.hash()}, pools="cub")
+    birds = spec("birds", 3, 44, {"dataset": "many", "training": first.hash()}, pools="cub")
     train.run(birds, results, [0])
     folders = [layout.run_dir(results, "train", name, VARIANT, 0) for name in ("many", "birds")]
     donor, trained = (load(folder / layout.MODEL).state_dict() for folder in folders)
@@ -139,7 +139,7 @@ def test_training_starts_from_the_named_network(source):
 def test_another_training_than_the_named_one_is_refused(source):
     results, _ = source
     with pytest.raises(ModelError, match=r"many.*trained under another configuration"):
-        train.run(spec("birds", 3, 20, {"dataset": "many", "training": "0" * 64}), results, [0])
+        train.run(spec("birds", 3, 44, {"dataset": "many", "training": "0" * 64}), results, [0])
 
 
 def test_a_failed_start_fails_what_would_start_from_it(source):
@@ -148,7 +148,7 @@ def test_a_failed_start_fails_what_would_start_from_it(source):
     whole = path.read_bytes()
     failed = dataclasses.replace(read_record(path), status="failed", reason="the loss is not finite", metrics=[])
     write_record(path, failed)
-    birds = spec("birds", 3, 20, {"dataset": "many", "training": first.hash()})
+    birds = spec("birds", 3, 44, {"dataset": "many", "training": first.hash()})
     try:
         with pytest.raises(TrainingError, match="its training failed: the loss is not finite"):
             train.run(birds, results, [0])

@@ -39,12 +39,13 @@ class Shallow(nn.Module):
 
 def stepper(seed=0, dropout=0.0, variant="vgg-att2-concat-pc", **changes):
     generator = torch.Generator().manual_seed(1)
-    train = Arrays(torch.randn(40, 3, 16, 16, generator=generator), torch.arange(40) % 3)
+    size = 16 if variant == "shallow" else 20
+    train = Arrays(torch.randn(40, 3, size, size, generator=generator), torch.arange(40) % 3)
     torch.manual_seed(seed)
     if variant == "shallow":
         model = Shallow()
     else:
-        model = create_model(variant, 3, 16, 1 / 16, dropout=dropout, bn_weight="one", u_std=0.2)
+        model = create_model(variant, 3, 20, 1 / 16, dropout=dropout, bn_weight="one", u_std=0.2)
     return Stepper(model, train, Recipe.from_dict({**SETTINGS, **changes}), seed)
 
 
