@@ -21,6 +21,7 @@ def add_commands(command: Command) -> None:
     evaluate.add_argument("--model", type=Path, required=True, help="a trained network, model.safetensors")
     evaluate.add_argument("--images", type=Path, required=True, metavar="DIR", help="a folder of images per class")
     evaluate.add_argument("--masks", type=Path, metavar="DIR", help="masks, named like the images (segmentation, maps)")
+    evaluate.add_argument("--skip-corrupt", action="store_true", help="leave out images that cannot be decoded")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     add_config_option(evaluate)
 
@@ -37,5 +38,7 @@ def _evaluate_folder(options: argparse.Namespace) -> None:
 
     protocols = load_plan(options).config.protocols
     settings = protocols.segmentation.model_dump() | getattr(protocols, options.protocol).model_dump()
-    record = evaluate_folder(options.protocol, options.model, options.images, options.masks, settings)
+    record = evaluate_folder(
+        options.protocol, options.model, options.images, options.masks, settings, options.skip_corrupt
+    )
     print(json.dumps(record, indent=1) if options.json else as_markdown(record))

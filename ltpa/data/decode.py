@@ -23,6 +23,43 @@ MARGIN = 3
 Box = Sequence[float]
 
 
+def as_rgb(picture: "Image.Image", upright: bool = False) -> "Image.Image":
+    """A picture of any kind in 8-bit RGB; transparency is passed over.
+
+    Args:
+        upright: turn it as its camera says (EXIF).
+
+    Raises:
+        ValueError: its pixels are 32-bit numbers, whose range nothing tells.
+    """
+    from PIL import Image, ImageOps
+
+    if upright:
+        picture = ImageOps.exif_transpose(picture)
+    if picture.mode in ("I", "F"):
+        raise ValueError("its pixels are 32-bit numbers; save it with 8 or 16 bits per channel")
+    if picture.mode.startswith("I;16"):  # which Pillow would cut off at 255
+        picture = Image.fromarray(((np.asarray(picture).astype(np.uint32) + 128) // 257).astype(np.uint8))
+    return picture.convert("RGB")
+
+
+def load_picture(path: Path) -> np.ndarray:
+    """A user's own picture, upright and at its own size, (H, W, 3) uint8.
+
+    Raises:
+        DataError: it is missing or cannot be decoded.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(as_rgb(picture, upright=True))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such picture") from error
+    except Exception as error:  # Pillow raises whatever its decoders stumble over
+        raise DataError(f"{path}: cannot be decoded ({error}); give a JPEG or PNG file") from error
+
+
 def load_image(
     image: Path | bytes | np.ndarray, box: Box | None, size: int, options: Options
 ) -> tuple[np.ndarray, tuple[int, int]]:
@@ -52,12 +89,14 @@ def _render(picture: "Image.Image", box: Box | None, size: int, options: Options
         "area": Image.Resampling.BOX,
         "nearest": Image.Resampling.NEAREST,
     }
+    if options.upright:
+        picture = as_rgb(picture, upright=True)
     width, height = picture.size
     left, top, right, bottom = (0, 0, width, height) if box is None else whole_pixels(box, width, height)
     scale = 1
     if options.reduced and options.resize != "nearest":
         scale = _reduction(picture, min(right - left, bottom - top) // (MARGIN * size))
-    colours = picture.convert("RGB")
+    colours = as_rgb(picture)
     # What is cut off must not bleed in, so it is cut first. Reduced, the box may end inside a pixel.
     x, y = left // scale, top // scale
     outer = (x, y, -(-right // scale), -(-bottom // scale))

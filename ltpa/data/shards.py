@@ -152,8 +152,8 @@ def _problem(listing: Listing, row: int, in_mask: bool, error: Exception, skip: 
     path = image if isinstance(image, Path) else f"image {listing.ids[row]}"
     if not skip:
         raise DataError(
-            f"{path}: cannot be decoded ({error}); fetch its archive anew, or leave such images out with option "
-            "skip_corrupt"
+            f"{path}: cannot be decoded ({error}); get the file anew, from its archive where it has one, or leave such "
+            "images out with option skip_corrupt"
         ) from error
     text = " ".join(str(error).replace(str(path), "").split())
     return f"{listing.ids[row]}: {'its mask: ' if in_mask else ''}{text}"

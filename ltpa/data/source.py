@@ -25,6 +25,7 @@ class Options:
         resize: `antialias` (bilinear over the source area of a pixel), `area` (mean of that area) or `nearest`.
         reduced: decode JPEG files at 1/2, 1/4 or 1/8 where that keeps three times the wanted size; differs from full
             decoding by a few tenths of a grey level on average (`ltpa.data.decode`).
+        upright: turn images as their cameras say (EXIF); boxes then count in turned pixels.
         crop: `box` cuts each image to its box before it is resized.
         mask_size: side of the prepared masks in pixels, or `native` for the size each has in its file; that of the
             images where it is not given.
@@ -37,6 +38,7 @@ class Options:
 
     resize: str = "antialias"
     reduced: bool = True
+    upright: bool = False
     crop: str = "none"
     mask_size: int | str | None = None
     parts: str = "none"
@@ -60,7 +62,7 @@ class Options:
             isinstance(splits, list) and splits and all(isinstance(split, str) for split in splits)
         ):
             raise ConfigError(f"option 'splits' is {splits!r}; it is a list of names of splits")
-        for key in ("reduced", "skip_corrupt", "paper_subset", "partial"):
+        for key in ("reduced", "upright", "skip_corrupt", "paper_subset", "partial"):
             if not isinstance(getattr(self, key), bool):
                 raise ConfigError(f"option {key!r} is {getattr(self, key)!r}; it is true or false")
 

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from ltpa.core.errors import ConfigError, ModelError
-from ltpa.evaluation.inference import pixel_batches
+from ltpa.evaluation.inference import decided, pixel_batches
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
@@ -89,7 +89,7 @@ def ascent_signs(
     inputs = pixels.detach().clone().requires_grad_(True)
     logits = model(model.preprocessing(inputs))
     if predicted is None:
-        predicted = logits.argmax(dim=1)
+        predicted = decided(logits.detach())
     if loss == "score":
         objective = -logits.gather(1, predicted[:, None]).sum()
     else:
@@ -99,9 +99,13 @@ def ascent_signs(
 
 
 def classify(model: "AttentionClassifier", pixels: torch.Tensor) -> torch.Tensor:
-    """Predicted classes (B,) of raw pixels (B, 3, S, S)."""
+    """Predicted classes (B,) of raw pixels (B, 3, S, S).
+
+    Raises:
+        NotFiniteError: a logit is not finite.
+    """
     with torch.inference_mode():
-        return model(model.preprocessing(pixels)).argmax(dim=1)
+        return decided(model(model.preprocessing(pixels)))
 
 
 def perturb(pixels: torch.Tensor, signs: torch.Tensor, epsilon: float, settings: FgsmSettings) -> torch.Tensor:
@@ -159,6 +163,7 @@ def attack(
 
     Raises:
         ModelError: `source` takes images of another size than `model`.
+        NotFiniteError: a network gives logits that are not finite.
     """
     if source is not None and source.image_size != model.image_size:
         raise ModelError(

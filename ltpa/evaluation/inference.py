@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ltpa.core.errors import DataError, ModelError
+from ltpa.core.errors import DataError, ModelError, NotFiniteError
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
@@ -61,9 +61,24 @@ def _collect(
     return np.concatenate(parts)
 
 
+def decided(logits: torch.Tensor) -> torch.Tensor:
+    """Predicted classes (B,) of logits (B, classes). Minus infinity is a logit: that of a class without probability.
+
+    Raises:
+        NotFiniteError: a logit is no number, or infinite; some class would be highest all the same.
+    """
+    if bool((logits.isnan() | logits.isposinf()).any()):
+        raise NotFiniteError("its logits of these images are not finite; retrain the network")
+    return logits.argmax(dim=1)
+
+
 def predict(model: "AttentionClassifier", images: np.ndarray, batch_size: int) -> np.ndarray:
-    """Predicted classes, (N,) int64."""
-    return _collect(model, images, batch_size, lambda inputs: model(inputs).argmax(dim=1))
+    """Predicted classes, (N,) int64.
+
+    Raises:
+        NotFiniteError: a logit is not finite.
+    """
+    return _collect(model, images, batch_size, lambda inputs: decided(model(inputs)))
 
 
 def class_probabilities(model: "AttentionClassifier", images: np.ndarray, batch_size: int) -> np.ndarray:

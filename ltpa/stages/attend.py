@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ltpa.core.errors import DataError, ModelError
+from ltpa.data.decode import load_picture
 from ltpa.evaluation.inference import attention_maps, class_probabilities
 from ltpa.evaluation.saliency import CAM, Saliency, upsample
 from ltpa.evaluation.segmentation import otsu_masks
 from ltpa.models.variants import declared_variants
 from ltpa.report.gallery import Cell, draw_gallery
+from ltpa.stages.common import naming
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
@@ -42,11 +44,12 @@ def attend(
     model = load(model_path)
     if twice := [path for path in pictures if [p.stem for p in pictures].count(path.stem) > 1]:
         raise DataError(f"{twice[0]}: another picture has the same name; attend to them one after the other")
-    asking = None if query is None else read_picture(query)
+    asking = None if query is None else load_picture(query)
     for path in pictures:
-        image = read_picture(path)
-        maps = _maps(model, image, asking)
-        probabilities = class_probabilities(model, image[None], 1)[0]
+        image = load_picture(path)
+        with naming(model_path):
+            maps = _maps(model, image, asking)
+            probabilities = class_probabilities(model, image[None], 1)[0]
         best = int(probabilities.argmax())
         seen = f"{model.metadata['classes'][best]} ({100 * probabilities[best]:.1f} %)"
         targets = [Path(output) / f"{path.stem}-attention.{suffix}" for suffix in formats]
@@ -72,20 +75,3 @@ def _maps(model: "AttentionClassifier", image: np.ndarray, query: np.ndarray | N
     if saliency is not None and len(saliency.levels) > 1:
         maps["combined"] = saliency.combine(maps)
     return {level: each[0] for level, each in maps.items()}
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """A picture file as (H, W, 3) uint8, upright as its camera says.
-
-    Raises:
-        DataError: it is missing or cannot be decoded.
-    """
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such picture") from error
-    except Exception as error:  # Pillow raises whatever its decoders stumble over
-        raise DataError(f"{path}: cannot be decoded ({error}); give a JPEG or PNG file") from error

@@ -1,8 +1,9 @@
 """What all evaluation stages share: one trained network after the other in, one record each out."""
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,6 +56,15 @@ def trained_network(results: Path, dataset: str, variant: str, seed: int, traini
             f"delete {path} and run again to retrain it"
         )
     return record
+
+
+@contextlib.contextmanager
+def naming(model_path: Path) -> Iterator[None]:
+    """Name the file of the network that gives numbers which are not finite."""
+    try:
+        yield
+    except NotFiniteError as error:
+        raise NotFiniteError(f"{model_path}: {error}") from error
 
 
 def make_record(
@@ -124,10 +134,8 @@ def evaluate_each(
             if trained.status == "ok":
                 path, expected = source / layout.MODEL, trained.extra.get("model_sha256")
                 model = load(path, expect_variant=spec.variant, expect_sha256=expected).to(device)
-                try:
+                with naming(path):
                     found = measure(model, targets, folder)
-                except NotFiniteError as error:
-                    raise NotFiniteError(f"{path}: {error}") from error
             else:
                 reason = f"training failed: {trained.reason}"
             record = make_record(

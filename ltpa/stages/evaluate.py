@@ -14,7 +14,7 @@ from ltpa.core.provenance import code_version
 from ltpa.core.specs import EvaluationSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.listing import Listing
-from ltpa.data.readers.folders import images_in
+from ltpa.data.readers.folders import SUFFIXES
 from ltpa.data.shards import prepare_split
 from ltpa.data.source import Options, Source
 from ltpa.evaluation.fgsm import FgsmSettings
@@ -22,6 +22,7 @@ from ltpa.evaluation.query import QuerySettings
 from ltpa.evaluation.svm import SvmSettings
 from ltpa.models.variants import chosen_saliency
 from ltpa.stages import fgsm, maps, query, segmentation, transfer
+from ltpa.stages.common import naming
 from ltpa.stages.maps import MapSettings
 from ltpa.stages.segmentation import SegmentationSettings
 
@@ -33,11 +34,18 @@ PROTOCOLS = {
     "query": (query.measure, QuerySettings),
 }
 _NEED_MASKS = ("segmentation", "maps")
+_NEED_CLASSES = ("transfer", "query")
+_PICTURES = (*SUFFIXES, ".webp", ".tif", ".tiff")
 _NEEDS_LABELS = "adversarial_accuracy_pct"
 
 
 def evaluate_folder(
-    protocol: str, model_path: Path, images: Path, masks: Path | None, settings: dict[str, Any]
+    protocol: str,
+    model_path: Path,
+    images: Path,
+    masks: Path | None,
+    settings: dict[str, Any],
+    skip_corrupt: bool = False,
 ) -> dict[str, Any]:
     """Run `protocol`, a key of `PROTOCOLS`, and return its metrics with what they come from, as plain JSON.
 
@@ -48,9 +56,12 @@ def evaluate_folder(
             `maps`, which need it.
         settings: of the protocol, as in a configuration; keys that the protocol does not know are passed over. Those
             that need masks take the settings of `segmentation` with it.
+        skip_corrupt: leave out images that cannot be decoded, and list them, instead of stopping.
 
     Raises:
-        DataError: no images, too few for the protocol, or a mask that is missing or belongs to no image.
+        DataError: no images, too few for the protocol, one that cannot be decoded, or a mask that is missing or belongs
+            to no image.
+        NotFiniteError: the network gives numbers that are not finite; the message names its file.
         ModelError: not a network of this project, or one without what the protocol looks at.
     """
     from ltpa.models import load
@@ -58,7 +69,9 @@ def evaluate_folder(
     model = load(model_path)
     if (protocol in _NEED_MASKS) != (masks is not None):
         raise ConfigError(f"{' and '.join(_NEED_MASKS)} need --masks DIR, and only they take it")
-    classes, listing = _list(images, masks)
+    classes, listing, passed_over = _list(images, masks)
+    if protocol in _NEED_CLASSES and len(classes) < 2:
+        raise DataError(f"{images}: images of one class; {protocol} needs folders of images of at least two")
     known = model.metadata["classes"]
     named = all(name in known for name in classes)
     if named:
@@ -69,7 +82,9 @@ def evaluate_folder(
     if protocol in _NEED_MASKS:
         chosen["saliency"] = chosen_saliency(model.metadata["variant"], settings["levels"], settings["root"])
     with tempfile.TemporaryDirectory(prefix="ltpa-evaluate-") as scratch:
-        dataset = _decode(images.name, known if named else classes, listing, model.image_size, Path(scratch))
+        options = Options(upright=True, skip_corrupt=skip_corrupt)
+        source = Source(images.resolve().name, known if named else classes, model.image_size, {}, {}, options)
+        dataset = _decode(source, listing, Path(scratch))
         spec = EvaluationSpec(
             scale="by-hand",
             dataset=dataset.name,
@@ -79,7 +94,8 @@ def evaluate_folder(
             targets=[_target(protocol, dataset, known if named else None)],
             protocol=chosen,
         )
-        found = measure(spec, model, [dataset], Path(scratch))
+        with naming(model_path):
+            found = measure(spec, model, [dataset], Path(scratch))
     metrics = [dataclasses.asdict(m) for m in found.metrics if named or m.name != _NEEDS_LABELS]
     return {
         "protocol": protocol,
@@ -88,7 +104,9 @@ def evaluate_folder(
         "model_sha256": sha256_file(model_path),
         "variant": model.metadata["variant"],
         "images": str(images),
-        "count": len(listing),
+        "count": len(dataset.split("test")),
+        "skipped": dataset.facts["skipped"],
+        "passed_over": passed_over,
         "data_hash": dataset.data_hash,
         "code_version": code_version(),
         "note": "" if named else "folders are not named like the network's classes: accuracy is not given",
@@ -102,20 +120,33 @@ def _target(protocol: str, dataset: PreparedDataset, known: list[str] | None) ->
     return {"name": dataset.name, "kind": kind, "class_ids": class_ids, "split": "test"}
 
 
-def _list(folder: Path, masks: Path | None) -> tuple[list[str], Listing]:
-    """Class names and images, by class and file name."""
+def _list(folder: Path, masks: Path | None) -> tuple[list[str], Listing, int]:
+    """Class names, images by class and file name, and how many other files there are among them."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; name one with images, or with a folder of images per class")
-    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and images_in(entry, False))
-    names = [f"{name}/{image}" for name in classes for image in images_in(folder / name, False)]
-    labels = [classes.index(name.split("/")[0]) for name in names]
+    here, others = _pictures_in(folder)
+    inside = {entry.name: _pictures_in(entry) for entry in sorted(folder.iterdir()) if entry.is_dir()}
+    classes = [name for name, (pictures, _) in inside.items() if pictures]
+    if here and classes:
+        raise DataError(
+            f"{folder / here[0]}: an image beside the folder {classes[0]} of images; "
+            "move it into the folder of its class, or out of the way"
+        )
+    names = here or [f"{name}/{picture}" for name in classes for picture in inside[name][0]]
     if not names:
-        classes, names = [folder.name], images_in(folder, False)
-        labels = [0] * len(names)
-    if not names:
-        raise DataError(f"{folder}: no images (jpg, jpeg, png, bmp, gif) here or in folders in it")
+        kinds = ", ".join(suffix[1:] for suffix in _PICTURES)
+        raise DataError(f"{folder}: no images ({kinds}) here or in folders in it; name a folder that has some")
+    labels = [0 if here else classes.index(name.split("/")[0]) for name in names]
     found = None if masks is None else _masks(masks, folder, names)
-    return classes, Listing([folder / name for name in names], labels, names, masks=found)
+    listing = Listing([folder / name for name in names], labels, names, masks=found)
+    return classes or [folder.name], listing, others + sum(more for _, more in inside.values())
+
+
+def _pictures_in(folder: Path) -> tuple[list[str], int]:
+    """Names of the images directly in a folder, sorted, and how many other files there are but for hidden ones."""
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    pictures = [name for name in names if name.lower().endswith(_PICTURES)]
+    return pictures, len(names) - len(pictures)
 
 
 def _masks(folder: Path, images: Path, names: list[str]) -> list[Path]:
@@ -129,11 +160,10 @@ def _masks(folder: Path, images: Path, names: list[str]) -> list[Path]:
     return found
 
 
-def _decode(name: str, classes: list[str], listing: Listing, size: int, scratch: Path) -> PreparedDataset:
-    source = Source(name, classes, size, {}, {}, Options())
-    split, _ = prepare_split(scratch, "test", listing, source, threads=1)
+def _decode(source: Source, listing: Listing, scratch: Path) -> PreparedDataset:
+    split, facts = prepare_split(scratch, "test", listing, source, threads=1)
     data_hash = digest([split.ids.tolist(), hashlib.sha256(np.asarray(split.images).tobytes()).hexdigest()])
-    return PreparedDataset(name, classes, {"test": split}, data_hash, {})
+    return PreparedDataset(source.name, source.classes, {"test": split}, data_hash, facts)
 
 
 def as_markdown(found: dict[str, Any]) -> str:
@@ -141,6 +171,8 @@ def as_markdown(found: dict[str, Any]) -> str:
     lines = [
         f"{found['protocol']} of {found['model']} ({found['variant']}) on {found['count']} images of {found['images']}",
         *([found["note"]] if found["note"] else []),
+        *([f"{found['passed_over']} other files there are passed over"] if found["passed_over"] else []),
+        *(f"left out: {problem}" for problem in found["skipped"]),
         "",
         "| metric | condition | value | images |",
         "|---|---|---:|---:|",

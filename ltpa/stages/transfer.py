@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ltpa.core.errors import ConfigError, DataError
+from ltpa.core.errors import ConfigError, DataError, NotFiniteError
 from ltpa.core.records import Metric
 from ltpa.core.specs import EvaluationSpec
 from ltpa.data.arrays import PreparedDataset
@@ -138,11 +138,18 @@ def _seen_through(model: "AttentionClassifier", images: np.ndarray, settings: Sv
 
 
 def _features(model: "AttentionClassifier", dataset: PreparedDataset, settings: SvmSettings) -> np.ndarray:
-    images = dataset.pooled().images
-    if len(images) == 0:
+    pooled = dataset.pooled()
+    if len(pooled) == 0:
         raise DataError(f"dataset {dataset.name}: no images; check its declaration and prepare it again")
-    with _seen_through(model, images, settings):
-        return extract_features(model, images, settings.batch_size)
+    with _seen_through(model, pooled.images, settings):
+        features = extract_features(model, pooled.images, settings.batch_size)
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(bad):
+        raise NotFiniteError(
+            f"its features of {len(bad)} images of {dataset.name} are not finite (the first is {pooled.ids[bad[0]]}); "
+            "retrain the network"
+        )
+    return features
 
 
 def _cross_validated(

@@ -9,7 +9,7 @@ from sklearn.datasets import load_sample_image
 
 from ltpa.core.errors import DataError, LtpaError
 from ltpa.data.arrays import PreparedDataset, write_prepared
-from ltpa.data.decode import load_image, load_mask, whole_pixels
+from ltpa.data.decode import load_image, load_mask, load_picture, whole_pixels
 from ltpa.data.listing import Listing
 from ltpa.data.rows import RowWriter, draft_path, remove_drafts
 from ltpa.data.shards import prepare_split
@@ -60,6 +60,55 @@ def test_antialias_is_a_widened_triangle_filter():
     rows, columns = triangle(427, 32), triangle(640, 32)
     expected = np.einsum("ih,hwc,jw->ijc", rows, PHOTO.astype(np.float64), columns)
     assert np.abs(found - expected).max() < 1.6  # two roundings to whole grey levels
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix", "tolerance"),
+    [("L", "png", 0), ("LA", "png", 0), ("RGBA", "png", 0), ("1", "png", 0), ("P", "gif", 0), ("CMYK", "jpg", 40)],
+)
+def test_pictures_of_every_kind_look_as_they_do_in_rgb(tmp_path, mode, suffix, tolerance):
+    path = tmp_path / f"picture.{suffix}"
+    shown = Image.fromarray(PHOTO[:60, :80]).convert(mode)
+    shown.save(path)
+    expected = np.asarray(shown.convert("RGB")).astype(int)
+    assert np.abs(load_picture(path) - expected).mean() <= tolerance / 10
+    assert np.abs(load_picture(path) - expected).max() <= tolerance
+    whole = load_image(path, None, 60, Options(upright=True, reduced=False))[0]
+    np.testing.assert_array_equal(whole, load_image(load_picture(path), None, 60, Options())[0])
+
+
+def test_sixteen_bits_are_scaled_to_eight_and_thirty_two_refused(tmp_path):
+    deep = np.array([[0, 128, 129, 1000], [30000, 40000, 65406, 65535]], dtype=np.uint16)
+    for suffix in ("png", "tif"):
+        path = tmp_path / f"deep.{suffix}"
+        Image.fromarray(deep).save(path)
+        np.testing.assert_array_equal(load_picture(path)[..., 0], np.round(deep / 257))
+        assert load_image(path, None, 2, Options())[0].max() < 255
+    Image.fromarray(deep.astype(np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(DataError, match=r"float.tif: cannot be decoded \(its pixels are 32-bit numbers"):
+        load_picture(tmp_path / "float.tif")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_stand_as_their_camera_says(tmp_path, orientation):
+    """The eight values of EXIF's orientation, by what each says of the first row and column."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "turned.png"
+    stored = PHOTO[:40, :60]
+    Image.fromarray(stored).save(path, exif=exif)
+    turned = {
+        1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1],
+        5: stored.transpose(1, 0, 2), 6: stored.transpose(1, 0, 2)[:, ::-1],
+        7: stored.transpose(1, 0, 2)[::-1, ::-1], 8: stored.transpose(1, 0, 2)[::-1],
+    }[orientation]  # fmt: skip
+    np.testing.assert_array_equal(load_picture(path), turned)
+    found, size = load_image(path, None, 16, Options(upright=True))
+    np.testing.assert_array_equal(found, load_image(np.ascontiguousarray(turned), None, 16, Options())[0])
+    assert size == turned.shape[1::-1]
+    np.testing.assert_array_equal(
+        load_image(path, None, 16, Options())[0], load_image(np.ascontiguousarray(stored), None, 16, Options())[0]
+    )
 
 
 def test_area_is_the_mean_of_blocks_and_nearest_takes_pixels():

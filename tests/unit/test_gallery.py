@@ -78,7 +78,7 @@ def spec(columns: list[dict], choose: str = "first_of_each_class", count: int = 
 def drawn(results: Path, monkeypatch: pytest.MonkeyPatch, wanted: GallerySpec) -> tuple[list[str], list, list]:
     """Titles, labels and cells that the stage hands to the renderer."""
     calls = []
-    monkeypatch.setattr(gallery_stage, "draw_gallery", lambda paths, *rest: calls.append(rest))
+    monkeypatch.setattr(gallery_stage, "draw_gallery", lambda paths, *rest, **texts: calls.append(rest))
     monkeypatch.setattr(gallery_stage, "sha256_file", lambda path: "")
     gallery_stage.run(wanted, results, [])
     return calls[0]
@@ -122,6 +122,27 @@ def test_the_same_spec_gives_the_same_bytes_in_all_formats(results: Path, tmp_pa
     assert (folder / "figure0.pdf").read_bytes().startswith(b"%PDF")
     assert "<svg" in (folder / "figure0.svg").read_text()
     assert np.asarray(Image.open(folder / "figure0.png")).std() > 10
+
+
+def test_the_caption_says_what_the_declaration_does(results: Path):
+    columns = [{"show": "image"}, {"show": "maps", "maps": "combined", **NETWORK, "saliency": ATTENTION}]
+    for changes, words in (({}, "seed 0"), ({"choose": "spread"}, "spread evenly"), ({}, "the first of each class")):
+        wanted = spec(columns, count=2, **changes)
+        gallery_stage.run(wanted, results, [])
+        index = json.loads((results / "figures" / "paper" / "index.json").read_text())
+        assert words in index["captions"]["figure0"] and "toy" in index["captions"]["figure0"]
+        svg = (results / "figures" / "paper" / "figure0.svg").read_text()
+        for shown in ("Figure 0: t", words, "map, times a uniform one"):
+            assert f"<!-- {shown}" in svg or any(shown in line for line in svg.splitlines() if "<!--" in line)
+
+
+def test_an_image_without_object_is_labelled(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    masks = np.zeros((3, SIZE, SIZE), dtype=np.uint8)
+    masks[1:, 4:8] = 1
+    split = Split(pixels(3, SIZE), np.arange(3), np.array(["a", "b", "c"]), masks=masks)
+    write_prepared(layout.data_dir(tmp_path, "toy"), "toy", CLASSES, {"test": split}, {})
+    _, labels, _ = drawn(tmp_path, monkeypatch, spec([{"show": "image"}, {"show": "truth"}]))
+    assert labels == ["ant\nno object", "bee", "cat"]
 
 
 def test_images_are_spread_evenly_where_the_rule_says_so(results: Path, monkeypatch: pytest.MonkeyPatch):
@@ -295,6 +316,9 @@ def test_what_a_folder_lacks_is_named(results: Path, pictures: Path, capsys: pyt
     broken = pictures / "broken" / "ant"
     broken.mkdir(parents=True)
     (broken / "torn.jpg").write_bytes(b"not a picture")
+    mixed = pictures / "mixed"
+    shutil.copytree(pictures / "images", mixed)
+    Image.fromarray(pixels(1, 7)[0]).save(mixed / "7.png")
     for protocol, images, options, words in (
         ("fgsm", empty, [], "no images"),
         ("fgsm", pictures / "nowhere", [], "no such folder"),
@@ -309,9 +333,45 @@ def test_what_a_folder_lacks_is_named(results: Path, pictures: Path, capsys: pyt
             "ant/1.png: mask and image differ in size (7 × 7 and",
         ),
         ("fgsm", pictures / "broken", [], "torn.jpg: cannot be decoded"),
+        ("query", pictures / "lone", [], f"{pictures / 'lone'}: images of one class; query needs"),
+        ("fgsm", mixed, [], f"{mixed / '7.png'}: an image beside the folder ant"),
         ("segmentation", pictures / "images", [], "--masks"),
         ("query", pictures / "images", masks, "only they take it"),
     ):
         assert evaluate(results, protocol, images, *options) != 0
         error = capsys.readouterr().err
         assert words in error and error.count("\n") == 1
+
+
+def test_images_that_cannot_be_decoded_are_left_out_where_asked_and_named(results: Path, pictures: Path, capsys):
+    (pictures / "images" / "bee" / "torn.webp").write_bytes(b"not a picture")
+    (pictures / "images" / "bee" / "notes.txt").write_text("none either")
+    assert evaluate(results, "fgsm", pictures / "images", "--skip-corrupt") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["count"] == 12 and found["passed_over"] == 1
+    assert {metric["n"] for metric in found["metrics"]} == {12}
+    assert len(found["skipped"]) == 1 and found["skipped"][0].startswith("bee/torn.webp: ")
+    command = ["evaluate", "fgsm", "--model", model_path(results), "--images", str(pictures / "images")]
+    assert main([*command, "--skip-corrupt"]) == 0
+    shown = capsys.readouterr().out
+    assert "left out: bee/torn.webp" in shown and "1 other files" in shown
+
+
+@pytest.mark.parametrize("protocol", ["transfer", "fgsm", "segmentation", "maps", "query"])
+def test_a_network_without_finite_numbers_is_named_by_its_file(
+    results: Path, pictures: Path, tmp_path, protocol, capsys
+):
+    broken = tmp_path / "broken.safetensors"
+    model = load(model_path(results))
+    for parameter in model.parameters():
+        parameter.data.fill_(float("nan"))
+    facts = {key: model.metadata[key] for key in ("variant", "architecture", "num_classes", "image_size", "classes")}
+    save_model(broken, model, **facts)
+    masks = ["--masks", str(pictures / "masks")] if protocol in ("segmentation", "maps") else []
+    command = ["evaluate", protocol, "--model", str(broken), "--images", str(pictures / "images"), *masks]
+    assert main(command) == 3
+    error = capsys.readouterr().err
+    assert f"{broken}: its " in error and "finite" in error and error.count("\n") == 1
+    picture = str(pictures / "images" / "ant" / "0.png")
+    assert main(["attend", picture, "--model", str(broken), "--output", str(tmp_path / "out")]) == 3
+    assert f"{broken}: its " in capsys.readouterr().err
