@@ -51,7 +51,7 @@ Column = tuple[str, list[Cell]]
 
 
 def run(spec: GallerySpec, results: Path, records: Sequence[Path]) -> None:
-    """Write every figure, and `index.json` last: digests, and why figures are left out.
+    """Write every figure, and `index.json` last: digests, captions, and why figures are left out.
 
     A network whose training failed leaves out the figures that show it.
 
@@ -60,6 +60,7 @@ def run(spec: GallerySpec, results: Path, records: Sequence[Path]) -> None:
         ModelError: a network is missing or another one.
     """
     written: dict[str, str] = {}
+    captions: dict[str, str] = {}
     missing = dict(spec.missing)
     for name, figure in spec.figures.items():
         paths = [layout.gallery_path(results, name, suffix) for suffix in layout.FIGURE_SUFFIXES]
@@ -68,10 +69,29 @@ def run(spec: GallerySpec, results: Path, records: Sequence[Path]) -> None:
             draw_gallery(paths, [f"{figure['paper']}: {reason}"], [""], [[Cell(np.zeros((8, 8), bool))]])
         else:
             titles, labels, rows = _grid(spec, results, figure)
-            draw_gallery(paths, titles, labels, rows)
+            captions[name] = caption(spec, figure)
+            heading = f"{figure['paper']}: {figure['title']}"
+            draw_gallery(paths, titles, labels, rows, heading=heading, caption=captions[name])
         written |= {path.name: sha256_file(path) for path in paths}
     index = layout.gallery_path(results, "x", "x").parent / INDEX
-    write_text(index, json.dumps({"files": written, "missing": missing}, indent=1) + "\n")
+    write_text(index, json.dumps({"files": written, "captions": captions, "missing": missing}, indent=1) + "\n")
+
+
+_RULES = {"first_of_each_class": "the first of each class in turn", "spread": "spread evenly"}
+
+
+def caption(spec: GallerySpec, figure: dict[str, Any]) -> str:
+    """What a figure shows, from its declaration: scale, seed, images and the rule they are chosen by."""
+    images = figure["images"]
+    texts = [f"Scale {spec.scale}; test images of {' and '.join(images['datasets'])}, {_RULES[images['choose']]}."]
+    shown = {column["show"] for column in figure["columns"]}
+    if shown - {"image", "truth"}:
+        texts.insert(0, f"Networks of seed {spec.seed}, trained on the dataset named in the titles.")
+    if "image" in shown:
+        texts.append("Outlines: annotated masks, where there are any.")
+    if "attacked" in shown:
+        texts.append("Perturbed along the sign of the gradient by the L-infinity norm named, on the 0-255 scale.")
+    return " ".join(texts)
 
 
 def _failed(spec: GallerySpec, results: Path, figure: dict[str, Any]) -> str:
@@ -108,6 +128,8 @@ def _rows(results: Path, name: str, rule: dict[str, Any]) -> _Rows:
         chosen = np.unique(np.linspace(0, len(split) - 1, rule["count"]).round().astype(int))
     masks = None if split.masks is None else squashed([split.masks[row] for row in chosen], dataset.image_size)
     labels = [dataset.classes[label] for label in split.labels[chosen]]
+    if masks is not None:
+        labels = [text if mask.any() else f"{text}\nno object" for text, mask in zip(labels, masks, strict=True)]
     return _Rows(np.asarray(split.images[chosen]), masks, labels)
 
 
@@ -157,12 +179,12 @@ def _maps(model: "AttentionClassifier", column: dict[str, Any], rows: _Rows) -> 
             raise ConfigError(f"config/figures.yaml: maps: {wanted} is none of attention, combined, {', '.join(found)}")
         found = {wanted: found[wanted]}
     method = _masking(column).upsampling
-    return [(what, _over(rows, upsample(stack, size, method))) for what, stack in found.items()]
+    return [(what.replace("_", " "), _over(rows, upsample(stack, size, method))) for what, stack in found.items()]
 
 
 def _binary(model: "AttentionClassifier", column: dict[str, Any], rows: _Rows) -> list[Column]:
     threshold = _masking(column).threshold
-    title = "Otsu" if threshold is None else f"above {threshold:g} of its range"
+    title = "Otsu mask" if threshold is None else f"above {threshold:g} of its range"
     return [(title, [Cell(mask) for mask in binary_masks(_upsampled(model, column, rows)["combined"], threshold)])]
 
 
