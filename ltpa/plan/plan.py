@@ -16,7 +16,7 @@ from ltpa.training.recipe import Recipe
 TRANSFER_ROLES = ("caltech101", "caltech256", "event8", "action40", "scene67")
 DIRECT_ROLE = "stl10"
 MASKED_ROLE = "objectdiscovery"
-BOXED_ROLE = "action40"
+LOCATING_READERS = ("embedded", "action40", "cub")  # whose images come with a mask or a box each
 FINE_ROLES = ("cub200", "stanforddogs")
 SOURCE_ROLES = ("cifar10", "cifar100")
 DESCRIPTIVE = ("title", "type", "resolution", "licence", "citation", "tasks", "networks", "plays")
@@ -326,9 +326,25 @@ class Plan:
         if stage == "segmentation":
             return [{"name": dataset, "kind": "pointing", "split": "test"}, *self._masked_targets(dataset)]
         if stage == "maps":
-            kinds = {MASKED_ROLE: "masks", BOXED_ROLE: "pointing"}
-            return [{"name": self.roles[role], "kind": kind} for role, kind in kinds.items() if role in self.roles]
+            return self._located_targets(dataset)
         return [{"name": dataset}]
+
+    def _located_targets(self, dataset: str) -> list[dict[str, Any]]:
+        """The set with masks, and every other set, own test images first, where something tells the object's place."""
+        masked = self.roles.get(MASKED_ROLE)
+        fine = [self.roles[role] for role in FINE_ROLES if role in self.roles]
+        whole = [self.roles[role] for role in TRANSFER_ROLES if role in self.roles]
+        found = [{"name": masked, "kind": "masks"}] if masked else []
+        for name in dict.fromkeys([dataset, *whole, *fine]):
+            if self._locates(name):
+                split = {} if name in whole else {"split": "test"}
+                found.append({"name": name, "kind": "pointing", **split})
+        return found
+
+    def _locates(self, dataset: str) -> bool:
+        """Whether a mask or box says where the object is: not where every image is cut to its box."""
+        source = self.prepare_spec(dataset).source
+        return source["reader"] in LOCATING_READERS and source.get("options", {}).get("crop") != "box"
 
     def _direct_targets(self, dataset: str) -> list[dict[str, Any]]:
         if self.roles.get(SOURCE_ROLES[0]) != dataset or DIRECT_ROLE not in self.roles:

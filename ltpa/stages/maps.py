@@ -1,8 +1,8 @@
 """Other maps than the attention of figure 9 against object masks and boxes: beyond the paper.
 
 Targets are `{"name", "kind": "masks"}`, datasets whose classes are the subsets and all of whose images are scored, and
-`{"name", "kind": "pointing"}`, whose images are scored in the pointing game alone, inside their masks and boxes, and
-which are passed over where they have neither. Protocol keys: `MapSettings`.
+`{"name", "kind": "pointing"}`, whose images, those of `split` where it is given, are scored in the pointing game alone,
+inside their masks and boxes, and which are passed over where they have neither. Protocol keys: `MapSettings`.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from ltpa.core.specs import EvaluationSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.masks import Masks
 from ltpa.evaluation.controls import CONTROLS
+from ltpa.evaluation.inference import network_pixels
 from ltpa.evaluation.maps import level_kinds, network_maps
 from ltpa.evaluation.saliency import CAM, Masking, Saliency
 from ltpa.evaluation.segmentation import Scores, score_maps
@@ -80,14 +81,15 @@ def measure(
     for target, dataset in zip(spec.targets, datasets, strict=True):
         if target.get("kind") not in ("masks", "pointing"):
             raise ConfigError(f"maps: target {dataset.name} is of kind {target.get('kind')!r}; use masks or pointing")
-        pooled = dataset.pooled()
+        pooled = dataset.split(target["split"]) if "split" in target else dataset.pooled()
         if target["kind"] == "masks" and pooled.masks is None:
             raise DataError(f"dataset {dataset.name} has no masks; name one that has, one mask per image")
         if pooled.masks is None and pooled.boxes is None:
             facts[dataset.name] = {"skipped": "no masks or boxes"}
             continue
         maps = network_maps(model, pooled.images, settings.batch_size)
-        maps |= {name: CONTROLS[name](pooled.images) for name in settings.controls}
+        seen = network_pixels(model, pooled.images, settings.batch_size) if settings.controls else pooled.images
+        maps |= {name: CONTROLS[name](seen) for name in settings.controls}
         if pooled.masks is not None:
             if target["kind"] == "masks":
                 metrics += _by_subset(maps, pooled.labels, pooled.masks, dataset, saliency, masking)

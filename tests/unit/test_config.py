@@ -117,6 +117,24 @@ def test_every_reading_of_a_protocol_reaches_its_jobs_and_is_named_below_its_tab
     assert (f"protocols.{stage}.{key} " in notes[1]) is (key != "storage") and f"{stage}.{key}" not in notes[0]
 
 
+def test_maps_are_held_against_every_set_that_says_where_its_objects_are():
+    targets = {target["name"]: target for target in plan().targets("maps", "digits10")}
+    assert targets.pop("digits-masked") == {"name": "digits-masked", "kind": "masks"}
+    whole = {"digits-inverted", "digits-cluttered", "digits-tiny", "digits-noisy", "digits-scenes"}
+    own = {"digits10", "digits-marks", "digits-parts"}
+    assert targets == {name: {"name": name, "kind": "pointing"} for name in whole} | {
+        name: {"name": name, "kind": "pointing", "split": "test"} for name in own
+    }
+    path = ROOT / "config" / "paper.yaml"
+    paper = yaml.safe_load(path.read_text())
+    for options, names in (
+        ({}, {"objectdiscovery", "action40"}),
+        ({"cub200": {"crop": "none"}}, {"objectdiscovery", "action40", "cub200"}),
+    ):
+        found = Plan(parse_config({**paper, "data": options}, "p"), "p").targets("maps", "cifar10")
+        assert {target["name"] for target in found} == names
+
+
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=12, unique=True), st.integers(1, 5))
 @settings(max_examples=25, deadline=None)
 def test_blocks_hold_every_seed_once_in_order(seeds, size):

@@ -14,7 +14,9 @@ from ltpa.core.records import Record, read_record, write_record
 from ltpa.core.specs import EvaluationSpec
 from ltpa.data.arrays import PreparedDataset, Split, write_prepared
 from ltpa.data.normalise import fit_normaliser
+from ltpa.evaluation.controls import CONTROLS
 from ltpa.evaluation.inference import extract_features, network_pixels
+from ltpa.evaluation.segmentation import score_maps
 from ltpa.evaluation.svm import SvmSettings, cross_validate
 from ltpa.models import create_model, get_variant, load, save_model
 from ltpa.stages.segmentation import BOX_METRICS, MASK_METRICS
@@ -290,6 +292,18 @@ def test_maps(results):
     for subset in CLASSES:
         expected = attention["jaccard_pct", "toy", subset].value
         assert metrics["combined_jaccard_pct", "toy", subset].value == pytest.approx(expected)
+
+
+def test_maps_of_one_split_and_controls_at_the_size_that_networks_see(results):
+    large = make_split(12, 2 * SIZE, 4)
+    write_prepared(layout.data_dir(results, "large"), "large", CLASSES, {"train": large, "test": large}, {})
+    target = [{"name": "large", "kind": "pointing", "split": "test"}]
+    record = run_stage(results, "maps", "vgg-gap", target, {"controls": ["centre"]})
+    assert {metric.n for metric in record.metrics} == {12}
+    assert {metric.name for metric in record.metrics} == {*MASK_METRICS, *BOX_METRICS}
+    centre = CONTROLS["centre"](np.zeros((12, SIZE, SIZE, 3), np.uint8))
+    scores = score_maps({"centre": centre}, large.masks, None)
+    assert by_key(record)["mass_in_mask_pct", "large", "centre"].value == 100 * scores.mass["centre"].mean()
 
 
 def test_maps_where_boxes_alone_are_known(results):
