@@ -9,6 +9,7 @@ from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError, ModelError
 from ltpa.core.specs import EvaluationSpec, PrepareSpec, TrainSpec
 from ltpa.models.variants import chosen_saliency, resolve_architecture
+from ltpa.plan.names import NO_NETWORK, Declared, check_names, check_options
 from ltpa.plan.schema import DatasetEntry, VariantEntry, check_entries
 from ltpa.plan.twostream import TRAINING, TwoStreamPlan
 from ltpa.training.recipe import Recipe
@@ -21,13 +22,7 @@ FINE_ROLES = ("cub200", "stanforddogs")
 SOURCE_ROLES = ("cifar10", "cifar100")
 DESCRIPTIVE = ("title", "type", "resolution", "licence", "citation", "tasks", "networks", "plays")
 EVALUATIONS = ("transfer", "fgsm", "segmentation", "maps", "query")
-NO_NETWORK = "none"
 RELEASED = "released"  # the mode of patch sources that read the user's files
-_KINDS = {  # what a key names, where that is not the key itself without its s
-    "data": "dataset",
-    "protocols.maps.controls_with": "variant",
-    "protocols.fgsm.transferred": "variant",
-}
 
 
 class Run(NamedTuple):
@@ -61,71 +56,16 @@ class Plan:
         self.tables = load_declaration("tables")
         check_entries(self.variants, VariantEntry, "config/variants.yaml")
         check_entries(self.datasets, DatasetEntry, "config/datasets")
-        self._check_names()
-        self._check_queries()
-        self._check_patches()
+        declared = Declared(self.variants, self.datasets, self.recipes, self.patch_sources, self.tables)
+        check_names(config, declared, source)
+        for dataset in config.data:
+            check_options(dataset, self.prepare_spec(dataset).source, source)
         self.roles = self._roles()
         self.twostream = TwoStreamPlan(config, source, self.datasets, self.results, self.device)
         for dataset in self.config.datasets:
             for variant in self.config.variants:
                 recipe = self.train_spec(dataset, variant).recipe
                 Recipe.from_dict(recipe, f"config/variants.yaml: {variant}: training")
-
-    def _check_names(self) -> None:
-        protocols = self.config.protocols
-        transferred = [name for pair in protocols.fgsm.transferred.items() for name in pair]
-        for key, names, known in (
-            ("variants", self.config.variants, self.variants),
-            ("datasets", self.config.datasets, self.datasets),
-            ("data", list(self.config.data), self.datasets),
-            ("tables", self.config.tables, self.tables),
-            ("protocols.query.variants", protocols.query.variants, self.variants),
-            ("protocols.patches.sources", list(protocols.patches.sources), self.patch_sources),
-            ("protocols.patches.limits", list(protocols.patches.limits), self.patch_sources),
-            ("protocols.maps.controls_with", [protocols.maps.controls_with], self.variants),
-            ("protocols.fgsm.transferred", transferred, self.variants),
-            ("recipes", [name for family in self.config.recipes.values() for name in family.values()], self.recipes),
-        ):
-            for name in names:
-                if name not in known:
-                    kind = _KINDS.get(key, key.rpartition(".")[2][:-1])
-                    raise ConfigError(f"{self.source}: key {key!r}: {unknown_name(kind, name, list(known))}")
-        for name in self.config.variants:
-            family = self.variants[name]["recipe"]
-            if "default" not in self.config.recipes.get(family, {}):
-                raise ConfigError(f"{self.source}: key 'recipes': add {family}: {{default: NAME}} for variant {name}")
-        for name, values in self.recipes.items():
-            Recipe.from_dict(values, f"config/recipes.yaml: {name}")
-        for name in self.config.data:
-            self._check_options(name)
-
-    def _check_options(self, dataset: str) -> None:
-        from ltpa.data.source import Source
-
-        declared = self.prepare_spec(dataset).source
-        if declared["reader"] == "embedded":
-            raise ConfigError(f"{self.source}: key 'data': {dataset} is generated and has no options; remove them")
-        try:
-            Source.from_declaration(dataset, declared)
-        except ConfigError as error:
-            raise ConfigError(f"{self.source}: key 'data': {error}") from error
-
-    def _check_queries(self) -> None:
-        for name in self.config.protocols.query.variants:
-            options = resolve_architecture(name)
-            attends = bool(options.get("levels")) and options["compatibility"] != "local"
-            if not attends and options["family"] != "vgg-pan":
-                raise ConfigError(
-                    f"{self.source}: key 'protocols.query.variants': {name} has no global vector that another image "
-                    "could give; name a network with pc, dp or tanh attention"
-                )
-
-    def _check_patches(self) -> None:
-        for source, network in self.config.protocols.patches.sources.items():
-            known = [NO_NETWORK, *self.variants]
-            if network not in known:
-                where = f"{self.source}: key 'protocols.patches.sources.{source}'"
-                raise ConfigError(f"{where}: {unknown_name('variant', network, known)}")
 
     def _roles(self) -> dict[str, str]:
         roles: dict[str, str] = {}
