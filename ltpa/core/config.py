@@ -1,10 +1,10 @@
 """The run configuration: one YAML file, every key typed here, anything else refused."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ltpa.core.declared import near_matches
 from ltpa.core.errors import ConfigError
@@ -70,11 +70,18 @@ class Transfer(_Section):
     C: Annotated[float, Field(gt=0)] = 1.0
     multiclass: Literal["ovr", "ovo"] = "ovr"
     solver: Literal["exact", "liblinear"] = "exact"
+    loss: Literal["squared_hinge", "hinge"] = "squared_hinge"
     normalise: Annotated[list[Literal["raw", "l2"]], Field(min_length=1)] = ["raw", "l2"]
     seed: int = 0
     batch_size: Positive = 500
     preprocessing: Literal["network", "zca"] = "network"
     storage: Literal["memory", "float16"] = "memory"
+
+    @model_validator(mode="after")
+    def _solvable(self) -> Self:
+        if self.loss == "hinge" and self.solver == "exact" and self.multiclass == "ovr":
+            raise ValueError("loss hinge goes with solver liblinear; the exact solver knows the squared hinge alone")
+        return self
 
 
 Epsilons = Annotated[list[Annotated[float, Field(ge=0, le=255)]], Field(min_length=1)]
@@ -143,9 +150,13 @@ class Maps(_Section):
 
 
 class Query(_Section):
-    """Attention of one image under another image's global vector (paper appendix A.5)."""
+    """Attention of one image under another image's global vector (paper appendix A.5).
+
+    `query`: an image of `other_class` for each, or the `first` test image for all others (as in the released code).
+    """
 
     variants: list[str] = ["vgg-att2-concat-dp", "vgg-att3-concat-pc"]
+    query: Literal["other_class", "first"] = "other_class"
     pairs: Positive = 200
 
 

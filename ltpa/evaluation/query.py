@@ -10,6 +10,7 @@ import numpy as np
 
 from ltpa.core.errors import ConfigError, DataError, NotFiniteError
 
+OTHER_CLASS, FIRST = QUERIES = ("other_class", "first")
 _TINY = float(np.finfo(np.float32).tiny)
 _STEEPEST = 1000.0
 _HALVINGS = 64  # of an interval of 2000: down to rounding
@@ -18,12 +19,21 @@ SMALLEST_SHARE = 1e-3  # of a uniform map's weight; a smaller divisor is never u
 
 @dataclasses.dataclass(frozen=True)
 class QuerySettings:
-    """Settings of the protocol: the number of pairs (at most one per image), and images per forward pass."""
+    """Settings of the protocol.
 
+    Attributes:
+        query: whose global vector an image gets, that of an image of `other_class`, each its own, or of the `first`.
+        pairs: how many, at most one per image.
+        batch_size: images per forward pass.
+    """
+
+    query: str = OTHER_CLASS
     pairs: int = 200
     batch_size: int = 250
 
     def __post_init__(self) -> None:
+        if self.query not in QUERIES:
+            raise ConfigError(f"query: query is {self.query!r}; use {' or '.join(QUERIES)}")
         if self.pairs < 1 or self.batch_size < 1:
             raise ConfigError("query: needs pairs >= 1 and batch_size >= 1")
 
@@ -51,16 +61,21 @@ class Change:
     matched_kl_divergence: float
 
 
-def choose_pairs(labels: np.ndarray, pairs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of target and query images, (K,) each with K = min(pairs, N).
+def choose_pairs(labels: np.ndarray, pairs: int, query: str = OTHER_CLASS) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of target and query images, (K,) each with K = min(pairs, N), or N - 1 where the first is no target.
 
     Targets are spread evenly over the images. The query of image i is image i + N // 2 (cyclic), or the first after it
-    that is of another class than i.
+    that is of another class than i; with `first` it is image 0, and the others are targets, whatever their class.
 
     Raises:
-        DataError: all images are of one class.
+        DataError: all images are of one class, or there is but one.
     """
     count = len(labels)
+    if query == FIRST:
+        if count < 2:
+            raise DataError("one image cannot query itself; use a dataset with at least two")
+        chosen = min(pairs, count - 1)
+        return 1 + np.arange(chosen) * (count - 1) // chosen, np.zeros(chosen, dtype=np.int64)
     if len(np.unique(labels)) < 2:
         raise DataError("images of one class cannot query each other; use a dataset with at least two classes")
     chosen = min(pairs, count)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MULTICLASS = ("ovr", "ovo")
 SOLVERS = ("exact", "liblinear")
+LOSSES = ("squared_hinge", "hinge")
 NORMALISATIONS = ("raw", "l2")
 PREPROCESSINGS = ("network", "zca")
 STORAGES = ("memory", "float16")
@@ -40,6 +41,7 @@ class SvmSettings:
             holds an N x N float64 matrix).
         solver: of `ovr`. `exact` is `ltpa.evaluation.active_set`; `liblinear` is scikit-learn's `LinearSVC` in its dual
             form, which stops at a tolerance or after 1,000 passes.
+        loss: of `ovr`; `hinge` with `liblinear` alone.
         normalise: feature scalings to report, of `raw` and `l2` (rows of length one); the first is the headline.
         seed: of the assignment to folds and of liblinear.
         batch_size: images per forward pass.
@@ -52,6 +54,7 @@ class SvmSettings:
     C: float = 1.0
     multiclass: str = "ovr"
     solver: str = "exact"
+    loss: str = "squared_hinge"
     normalise: "Sequence[str]" = NORMALISATIONS
     seed: int = 0
     batch_size: int = 500
@@ -60,7 +63,8 @@ class SvmSettings:
 
     def __post_init__(self) -> None:
         for name, allowed in (
-            ("multiclass", MULTICLASS), ("solver", SOLVERS), ("preprocessing", PREPROCESSINGS), ("storage", STORAGES)
+            ("multiclass", MULTICLASS), ("solver", SOLVERS), ("loss", LOSSES), ("preprocessing", PREPROCESSINGS),
+            ("storage", STORAGES),
         ):  # fmt: skip
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"transfer: {name} is {getattr(self, name)!r}; use {' or '.join(allowed)}")
@@ -68,6 +72,8 @@ class SvmSettings:
             raise ConfigError(f"transfer: normalise is {self.normalise!r}; list {' or '.join(NORMALISATIONS)}, or both")
         if self.folds < 2 or not self.C > 0 or self.batch_size < 1:
             raise ConfigError("transfer: needs folds >= 2, C > 0 and batch_size >= 1")
+        if self.loss == "hinge" and self.solver == "exact" and self.multiclass == "ovr":
+            raise ConfigError("transfer: loss hinge goes with solver liblinear; exact knows the squared hinge alone")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,7 +236,7 @@ def _fit_liblinear(points: np.ndarray, labels: np.ndarray, settings: SvmSettings
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
 
-    classifier = LinearSVC(C=settings.C, dual=True, random_state=settings.seed)
+    classifier = LinearSVC(C=settings.C, loss=settings.loss, dual=True, random_state=settings.seed)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         classifier.fit(points, labels)

@@ -18,7 +18,7 @@ from ltpa.data.readers.folders import SUFFIXES
 from ltpa.data.shards import prepare_split
 from ltpa.data.source import Options, Source
 from ltpa.evaluation.fgsm import FgsmSettings
-from ltpa.evaluation.query import QuerySettings
+from ltpa.evaluation.query import OTHER_CLASS, QuerySettings
 from ltpa.evaluation.svm import SvmSettings
 from ltpa.models.variants import chosen_saliency
 from ltpa.stages import fgsm, maps, query, segmentation, transfer
@@ -34,7 +34,6 @@ PROTOCOLS = {
     "query": (query.measure, QuerySettings),
 }
 _NEED_MASKS = ("segmentation", "maps")
-_NEED_CLASSES = ("transfer", "query")
 _PICTURES = (*SUFFIXES, ".webp", ".tif", ".tiff")
 _NEEDS_LABELS = "adversarial_accuracy_pct"
 
@@ -70,7 +69,7 @@ def evaluate_folder(
     if (protocol in _NEED_MASKS) != (masks is not None):
         raise ConfigError(f"{' and '.join(_NEED_MASKS)} need --masks DIR, and only they take it")
     classes, listing, passed_over = _list(images, masks)
-    if protocol in _NEED_CLASSES and len(classes) < 2:
+    if (protocol == "transfer" or settings.get("query") == OTHER_CLASS) and len(classes) < 2:
         raise DataError(f"{images}: images of one class; {protocol} needs folders of images of at least two")
     known = model.metadata["classes"]
     named = all(name in known for name in classes)

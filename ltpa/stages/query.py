@@ -38,7 +38,7 @@ def measure(
     metrics: list[Metric] = []
     for dataset in datasets:
         test = dataset.split("test")
-        targets, queries = choose_pairs(test.labels, settings.pairs)
+        targets, queries = choose_pairs(test.labels, settings.pairs, settings.query)
         images = test.images[targets]
         own = attention_maps(model, images, settings.batch_size)
         queried = attention_maps(model, images, settings.batch_size, test.images[queries])

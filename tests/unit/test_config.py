@@ -102,8 +102,9 @@ def test_specs_do_not_depend_on_seeds_or_on_other_variants():
         ("segmentation", {"cam_class": "predicted"}),
         ("transfer", {"multiclass": "ovo"}), ("transfer", {"solver": "liblinear"}), ("transfer", {"normalise": ["l2"]}),
         ("transfer", {"preprocessing": "zca"}), ("transfer", {"storage": "float16"}), ("transfer", {"C": 2.0}),
+        ("transfer", {"loss": "hinge", "solver": "liblinear"}),
         ("fgsm", {"loss": "true"}), ("fgsm", {"clip": False}), ("fgsm", {"round": True}), ("fgsm", {"epsilons": [3]}),
-        ("query", {"pairs": 3}),
+        ("query", {"pairs": 3}), ("query", {"query": "first"}),
     ],
 )  # fmt: skip
 def test_every_reading_of_a_protocol_reaches_its_jobs_and_is_named_below_its_table(stage, choice):
@@ -112,9 +113,19 @@ def test_every_reading_of_a_protocol_reaches_its_jobs_and_is_named_below_its_tab
     base, other = plan(), plan(protocols={stage: choice})
     hashes = {each.evaluation_spec(stage, dataset, "vgg-att2-concat-pc").hash() for each in (base, other)}
     assert len(hashes) == 2
-    (key,) = choice
+    key = next(iter(choice))
     notes = [views.table_spec(each, table).declaration["notes"][-1] for each in (base, other)]
     assert (f"protocols.{stage}.{key} " in notes[1]) is (key != "storage") and f"{stage}.{key}" not in notes[0]
+
+
+def test_a_loss_that_the_solver_does_not_know_is_refused_before_anything_runs():
+    with pytest.raises(
+        ConfigError, match=r"test.yaml: key 'protocols.transfer' .*loss hinge goes with solver liblinear"
+    ):
+        plan(protocols={"transfer": {"loss": "hinge"}})
+    assert (
+        plan(protocols={"transfer": {"loss": "hinge", "multiclass": "ovo"}}).config.protocols.transfer.loss == "hinge"
+    )
 
 
 def test_maps_are_held_against_every_set_that_says_where_its_objects_are():

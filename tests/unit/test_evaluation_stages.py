@@ -342,6 +342,16 @@ def test_query(results, variant, moves):
         assert (metrics["relative_change", "toy", level].value > 1e-4) is moves
 
 
+def test_another_query_moves_maps_otherwise_and_stands_in_the_record(results):
+    own, other = (
+        run_stage(results, "query", "vgg-att2-concat-dp", [{"name": "toy"}], protocol)
+        for protocol in ({"pairs": 7}, {"pairs": 7, "query": "first"})
+    )
+    assert other.extra["protocol"] == {"pairs": 7, "query": "first"}
+    key = ("relative_change", "toy", "conv10")
+    assert by_key(own)[key].value != by_key(other)[key].value and by_key(other)[key].n == 7
+
+
 def test_the_same_spec_gives_the_same_bytes(results):
     variant = "vgg-att2-concat-dp"
     protocol = {"saliency": get_variant(variant).saliency}

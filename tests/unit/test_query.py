@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy
 from tiny_networks import random_images
@@ -29,6 +29,7 @@ def test_pairs_follow_the_rule():
     assert queries.tolist() == [3, 5, 1, 0, 2, 3]  # i + 3; of the same class at 1 -> 4 and 5 -> 2, which move on
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 3), min_size=2, max_size=40).filter(lambda labels: len(set(labels)) > 1), st.integers(1, 50)
 )
@@ -40,9 +41,19 @@ def test_pairs_are_of_two_classes_and_targets_differ(labels, pairs):
     assert (labels[targets] != labels[queries]).all()
 
 
+@settings(deadline=None)
+@given(st.integers(2, 40), st.integers(1, 50))
+def test_the_first_image_queries_all_others_whatever_their_class(count, pairs):
+    targets, queries = choose_pairs(np.zeros(count), pairs, "first")
+    assert len(targets) == min(pairs, count - 1) and not queries.any() and queries.shape == targets.shape
+    assert (np.diff(targets) > 0).all() and targets.min() == 1 and targets.max() < count
+
+
 def test_one_class_is_refused():
     with pytest.raises(DataError, match="one class"):
         choose_pairs(np.zeros(5), 3)
+    with pytest.raises(DataError, match="one image cannot query itself"):
+        choose_pairs(np.zeros(1), 3, "first")
 
 
 def test_changes_by_hand():
@@ -158,7 +169,7 @@ def test_vectors_that_are_not_finite_are_refused():
         effective_rank(np.array([[1.0, np.nan], [0, 1]]))
 
 
-@pytest.mark.parametrize("values", [{"pairs": 0}, {"batch_size": 0}])
+@pytest.mark.parametrize("values", [{"pairs": 0}, {"batch_size": 0}, {"query": "last"}])
 def test_bad_settings_are_refused(values):
     with pytest.raises(ConfigError, match="query"):
         QuerySettings(**values)

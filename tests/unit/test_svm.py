@@ -35,6 +35,18 @@ def test_fold_accuracies_are_those_of_scikit_learn(multiclass, classifier):
     assert 34 < found.accuracy_pct < 100  # neither chance nor trivial, so that agreement means something
 
 
+def test_the_plain_hinge_loss_is_that_of_scikit_learn_and_another_problem():
+    features, labels = blobs(spread=2.0, count=300)
+    chosen = SvmSettings(solver="liblinear", loss="hinge", seed=7)
+    found = cross_validate(features, labels, chosen, "raw", "toy")
+    classifier = LinearSVC(loss="hinge", random_state=7)
+    folds = StratifiedKFold(5, shuffle=True, random_state=7)
+    expected = 100 * cross_val_score(classifier, features.astype(np.float64), labels, cv=folds)
+    np.testing.assert_allclose(found.fold_accuracies_pct, expected)
+    squared = cross_validate(features, labels, SvmSettings(solver="liblinear", seed=7), "raw", "toy")
+    assert squared.fold_accuracies_pct != found.fold_accuracies_pct
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(5, 12), min_size=2, max_size=6), st.integers(2, 5), st.integers(0, 99))
 def test_folds_are_those_of_scikit_learn(counts, folds, seed):
@@ -138,6 +150,8 @@ def test_bad_data_names_the_dataset():
     [
         ({"multiclass": "all"}, "multiclass"),
         ({"solver": "sgd"}, "solver"),
+        ({"loss": "log"}, "loss"),
+        ({"loss": "hinge"}, "hinge goes with solver liblinear"),
         ({"preprocessing": "none"}, "preprocessing"),
         ({"storage": "disk"}, "storage"),
         ({"normalise": ["raw", "max"]}, "normalise"),
