@@ -81,6 +81,21 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert any("0.0 GB free" in text for text in bad(examine_workspace(tmp_path, tmp_path, fine)))
 
 
+def test_a_small_and_a_read_only_disk_are_named(tmp_path: Path):
+    results = tmp_path / "results" / "demo"
+    results.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(results)]
+    if os.getuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        (text,) = bad(examine_workspace(tmp_path, results, fine))
+        assert "0.0 GB free" in text and str(results) in text
+        subprocess.run(["mount", "-o", "remount,ro", str(results)], check=True)
+        assert any(f"{results}: cannot write here" in text for text in bad(examine_workspace(tmp_path, results, fine)))
+    finally:
+        subprocess.run(["umount", str(results)], check=True)
+
+
 def test_what_lies_there_already_needs_no_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "results").mkdir()
     with open(tmp_path / "results" / "array", "wb") as stream:

@@ -19,6 +19,7 @@ class Checkout:
     """A copy of the checkout and the means to run Snakemake in it."""
 
     root: Path
+    python: str = sys.executable
 
     @property
     def results(self) -> Path:
@@ -28,7 +29,7 @@ class Checkout:
         self, *arguments: str, cores: int = 2, config: Path = MINI, variables: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run Snakemake, with environment `variables` set; its output and errors come back together as `stdout`."""
-        command = [sys.executable, "-m", "snakemake", "--configfile", str(config), "--cores", str(cores), *arguments]
+        command = [self.python, "-m", "snakemake", "--configfile", str(config), "--cores", str(cores), *arguments]
         environment = {**os.environ, "PYTHONPATH": "", "COLUMNS": "200", **(variables or {})}
         return subprocess.run(
             command,
@@ -72,6 +73,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     done = checkout.snakemake("all_tables")
     assert done.returncode == 0, done.stdout
     return checkout
+
+
+@pytest.fixture
+def spoiled(finished: Checkout, tmp_path: Path) -> Checkout:
+    """A copy of the finished checkout that a test may run in and damage."""
+    shutil.copytree(finished.root, tmp_path / "spoiled")
+    return Checkout(tmp_path / "spoiled")
 
 
 @pytest.fixture

@@ -118,8 +118,8 @@ def test_the_warning_before_the_time_limit_reaches_the_training_and_ends_nothing
 def test_every_rule_asks_for_memory_and_time_and_hands_signals_to_its_job():
     for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
         for rule in re.split(r"\n\s*rule\b", path.read_text())[1:]:
-            if "-m ltpa" in rule:
-                for words in ("mem_mb=grown(", "runtime=grown(", "exec {PYTHON} -m ltpa"):
+            if "shell:" in rule:
+                for words in ("mem_mb=grown(", "runtime=grown(", 'f"{LTPA} '):
                     assert words in rule, f"{path.name}: {words} is missing in\n{rule}"
 
 

@@ -37,12 +37,14 @@ def literal(text):
     return shlex.quote(str(text)).replace("{", "{{").replace("}", "}}")
 
 
+# The interpreter reaches jobs by the environment, so that a clone with a .venv of its own is no change of a rule's code.
 # Under --sdm conda the job's own environment provides python; otherwise the interpreter that runs Snakemake does.
 CONDA = any(
     str(method).endswith("conda")
     for method in workflow.deployment_settings.deployment_method
 )
 PYTHON = "python" if CONDA else literal(sys.executable)
+LTPA = 'exec "$LTPA_PYTHON" -m ltpa'
 
 # A scheduler sends SIGUSR1 to all processes of a job when its time is nearly over. A training saves its state and stops;
 # the Snakemake around it and other jobs must not die of it. Jobs are started by `exec`, so that no shell stands between.
@@ -53,7 +55,7 @@ extend_slurm_plugin()
 # What must not make anything run anew comes to the job by the environment: where archives lie, how GPUs are shared.
 shell.prefix(
     f"set -euo pipefail; export PYTHONPATH={literal(ROOT)} OMP_NUM_THREADS={JOBS.threads} "
-    f"LTPA_GPU_SHARE={JOBS.gpu_share} "
+    f"LTPA_GPU_SHARE={JOBS.gpu_share} LTPA_PYTHON={PYTHON} "
     f"LTPA_ARCHIVES={literal(os.pathsep.join(JOBS.archives))}; "
 )
 

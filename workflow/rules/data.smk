@@ -20,5 +20,5 @@ rule prepare:
     message:
         "Preparing {wildcards.dataset}"
     shell:
-        f"exec {PYTHON} -m ltpa prepare --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+        f"{LTPA} prepare --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
         '--archives "$LTPA_ARCHIVES" > {log:q} 2>&1'

@@ -44,5 +44,5 @@ for stage in EVALUATIONS:
             message:
                 "Evaluating {wildcards.variant} trained on {wildcards.dataset}: {params.stage}, seeds {params.seeds}"
             shell:
-                f"exec {PYTHON} -m ltpa {{params.stage}} --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+                f"{LTPA} {{params.stage}} --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
                 "--seeds {params.seeds} > {log:q} 2>&1"

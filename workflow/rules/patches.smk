@@ -53,5 +53,5 @@ for sources in views.patch_blocks(PLAN):
             message:
                 "Patch boxes of {params.sources} on {wildcards.dataset}, seeds {params.seeds}"
             shell:
-                f"exec {PYTHON} -m ltpa patches --spec {{params.specs:q}} --results {shlex.quote(RESULTS)} "
+                f"{LTPA} patches --spec {{params.specs:q}} --results {shlex.quote(RESULTS)} "
                 "--seeds {params.seeds} > {log:q} 2>&1"

@@ -37,5 +37,5 @@ for block in PLAN.blocks():
         message:
             "Training {wildcards.variant} on {wildcards.dataset}, seeds {params.seeds}"
         shell:
-            f"exec {PYTHON} -m ltpa train --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+            f"{LTPA} train --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
             "--seeds {params.seeds} {params.tolerate} > {log:q} 2>&1"

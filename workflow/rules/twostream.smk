@@ -67,7 +67,7 @@ for dataset, rows in FINE_BLOCKS:
             message:
                 "Training {params.rows} on {params.dataset}, seeds {params.seeds}"
             shell:
-                f"exec {PYTHON} -m ltpa twostream train --spec {{params.specs:q}} --results {shlex.quote(RESULTS)} "
+                f"{LTPA} twostream train --spec {{params.specs:q}} --results {shlex.quote(RESULTS)} "
                 "--seeds {params.seeds} {params.tolerate} > {log:q} 2>&1"
 
 
@@ -110,5 +110,5 @@ for dataset, rows in FINE_BLOCKS:
             message:
                 "Evaluating {params.rows} trained on {params.dataset}, seeds {params.seeds}"
             shell:
-                f"exec {PYTHON} -m ltpa twostream evaluate --spec {{params.specs:q}} --results {shlex.quote(RESULTS)} "
+                f"{LTPA} twostream evaluate --spec {{params.specs:q}} --results {shlex.quote(RESULTS)} "
                 "--seeds {params.seeds} > {log:q} 2>&1"

@@ -32,7 +32,7 @@ rule table:
     message:
         "Building {wildcards.table}"
     shell:
-        f"exec {PYTHON} -m ltpa table --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+        f"{LTPA} table --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
         "--records {input.records:q} {input.manifests:q} > {log:q} 2>&1"
 
 
@@ -56,7 +56,7 @@ rule check:
     message:
         "Checking that networks learned and attention attends"
     shell:
-        f"exec {PYTHON} -m ltpa check --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+        f"{LTPA} check --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
         "--records {input.records:q} > {log:q} 2>&1"
 
 
@@ -84,7 +84,7 @@ rule track:
     message:
         "Writing {PLAN.results}/mlflow.db and holding every table against it"
     shell:
-        f"exec {PYTHON} -m ltpa track --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+        f"{LTPA} track --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
         "--records {input.records:q} --tables {input.tables:q} > {log:q} 2>&1"
 
 
@@ -126,7 +126,7 @@ rule figures:
     message:
         "Drawing attention overlays and learning curves"
     shell:
-        f"exec {PYTHON} -m ltpa figures --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+        f"{LTPA} figures --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
         "--records {input.records:q} > {log:q} 2>&1"
 
 
@@ -156,7 +156,7 @@ rule gallery:
     message:
         "Drawing the figures of images and maps"
     shell:
-        f"exec {PYTHON} -m ltpa gallery --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} > {{log:q}} 2>&1"
+        f"{LTPA} gallery --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} > {{log:q}} 2>&1"
 
 
 rule patch_picture:
@@ -181,7 +181,7 @@ rule patch_picture:
     message:
         "Drawing the patches of {wildcards.source} on {wildcards.dataset}"
     shell:
-        f"exec {PYTHON} -m ltpa patches --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+        f"{LTPA} patches --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
         "--seed {wildcards.seed} --show 6 > {log:q} 2>&1"
 
 
@@ -210,7 +210,7 @@ rule step_picture:
     message:
         "Drawing the steps of {wildcards.row} on {wildcards.dataset}"
     shell:
-        f"exec {PYTHON} -m ltpa twostream show --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
+        f"{LTPA} twostream show --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
         "--seed {wildcards.seed} > {log:q} 2>&1"
 
 
