@@ -22,28 +22,33 @@ import slurm
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-GPU_STAGES = ("train", "transfer", "fgsm", "segmentation", "query", "patches")
+GPU_STAGES = ("train", "transfer", "fgsm", "segmentation", "maps", "query", "patches")
 # Minutes of one network on one GPU, per seed; `factor` for datasets of another size than CIFAR's.
 MINUTES = {
     "train": {"plain": 3, "attention": 19, "resnet": 27},
     "factor": {"svhn": 1.5, "cub200": 0.7},
-    "prepare": 3, "transfer": 10, "fgsm": 1, "segmentation": 1, "query": 1, "patches": 1,
+    "prepare": 3, "transfer": 10, "fgsm": 1, "segmentation": 1, "maps": 2, "query": 1, "patches": 1,
     "table": 0.5, "check": 0.5, "figures": 1, "gallery": 1, "track": 1,
 }  # fmt: skip
+
+
+def prepare(run: Path, seeds: int, seconds_per_minute: float) -> list[str]:
+    """Fill a folder with stand-ins and the paper's configuration of so many seeds; return Snakemake's command there."""
+    shutil.copytree(Path(__file__).with_name("standin"), run, ignore=shutil.ignore_patterns("__pycache__"))
+    (run / "simulation.json").write_text(json.dumps({"minutes": MINUTES, "seconds_per_minute": seconds_per_minute}))
+    values = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump({**values, "seeds": list(range(seeds))}))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(run)]
+    return [*command, "--configfile", str(run / "config.yaml")]
 
 
 def simulate(slots: int, seeds: int, seconds_per_minute: float, target: str) -> dict[str, float]:
     """Run the DAG once on a SLURM with so many GPUs and return what was seen."""
     folder = Path(tempfile.mkdtemp(prefix="ltpa-slurm-"))
     run = folder / "run"
-    shutil.copytree(Path(__file__).with_name("standin"), run, ignore=shutil.ignore_patterns("__pycache__"))
-    (run / "simulation.json").write_text(json.dumps({"minutes": MINUTES, "seconds_per_minute": seconds_per_minute}))
-    values = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())
-    (run / "config.yaml").write_text(yaml.safe_dump({**values, "seeds": list(range(seeds))}))
     nodes = min(2, slots)
     command = [
-        sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(run),
-        "--configfile", str(run / "config.yaml"), "--profile", str(ROOT / "profiles" / "slurm"),
+        *prepare(run, seeds, seconds_per_minute), "--profile", str(ROOT / "profiles" / "slurm"),
         "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "20",
         "--jobs", "500", "--", target,
     ]  # fmt: skip

@@ -12,11 +12,12 @@ from pathlib import Path
 
 parser = argparse.ArgumentParser()
 parser.add_argument("stage")
-parser.add_argument("--spec", type=json.loads, required=True)
+parser.add_argument("--spec", type=json.loads, nargs="+", required=True)
 parser.add_argument("--results", type=Path, required=True)
 parser.add_argument("--seeds", type=int, nargs="*", default=[0])
 options, _ = parser.parse_known_args()
-stage, spec, results = options.stage, options.spec, options.results
+stage, specs, results = options.stage, options.spec, options.results
+spec = specs[0]
 
 settings = json.loads(Path("simulation.json").read_text())
 minutes = settings["minutes"]
@@ -25,12 +26,13 @@ if stage == "train":
     family = "resnet" if variant.startswith("rn") else "plain" if variant in ("vgg", "vgg-gap") else "attention"
     amount = minutes["train"][family] * minutes["factor"].get(dataset, 1)
 else:
-    amount = minutes[stage]
+    amount = minutes[stage] * len(specs)
 started = time.time()
 time.sleep(amount * len(options.seeds) * settings["seconds_per_minute"])
 
-runs = [results / stage / dataset / variant / f"seed-{seed}" for seed in options.seeds]
+runs = [results / stage / dataset / s.get("variant", "") / f"seed-{seed}" for s in specs for seed in options.seeds]
 paths = {
+    "patches": [run / name for run in runs for name in ("result.json", "boxes.parquet", "boxes.json")],
     "prepare": [results / "data" / dataset / "manifest.json"],
     "train": [run / name for run in runs for name in ("model.safetensors", "history.csv", "result.json")],
     "table": [results / "tables" / f"{spec.get('table')}.{end}" for end in ("tidy.csv", "csv", "md", "tex", "html")],
