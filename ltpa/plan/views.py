@@ -1,5 +1,6 @@
 """What the views need: the runs behind tables, checks, figures and the MLflow store, and the spec of each."""
 
+import functools
 import json
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -57,9 +58,14 @@ def _setting(plan: Plan, declaration: Declaration, panel: Panel) -> Any:
 
 def table_runs(plan: Plan, table: str) -> list[Run]:
     """The runs whose records a table reads; none for a table of datasets."""
+    return list(_table_runs(plan, table))
+
+
+@functools.lru_cache(maxsize=64)  # rules and their inputs ask dozens of times, each time Snakemake starts
+def _table_runs(plan: Plan, table: str) -> tuple[Run, ...]:
     declaration, published = _table(plan, table)
     found = needed(declaration, published, plan.roles, _networks(plan))
-    return [Run(*run) for run in found if run[0] != "prepare"]
+    return tuple(Run(*run) for run in found if run[0] != "prepare")
 
 
 def _networks(plan: Plan) -> list[str]:

@@ -71,6 +71,7 @@ def judge(path: Path, capsys: pytest.CaptureFixture[str]) -> int:
         assert code == 2, error
         assert error.count("\n") == 1 and "Traceback" not in error, error
         assert path.name in error or "config/" in error, error
+        assert "key '" in error, error
     return code
 
 
