@@ -4,18 +4,23 @@ import argparse
 import importlib
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ltpa.cli.data import add_archives_option, archive_folders, archive_search
 from ltpa.cli.options import (
     Command,
     add_run_options,
     add_spec_options,
+    add_time_limit,
     add_training_options,
     as_seed,
     load_plan,
     resolve,
     resolve_all,
 )
+
+if TYPE_CHECKING:
+    from ltpa.core.specs import EvaluationSpec
 
 EVALUATIONS = {
     "transfer": "features of every target set and a linear SVM in folds",
@@ -53,6 +58,7 @@ def add_commands(command: Command) -> None:
         "--quality", action="store_true", help="only report the statistics of all sources of the dataset"
     )
     extract.add_argument("--show", type=int, metavar="N", help="only draw the boxes of N test images, by rank")
+    add_time_limit(extract)
     add_spec_options(extract, several=True)
 
 
@@ -90,16 +96,12 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _patches(options: argparse.Namespace) -> None:
-    from ltpa.core.specs import EvaluationSpec
-
-    specs, results = resolve_all(options, EvaluationSpec, lambda plan: plan.patch_spec(options.dataset, options.source))
     if options.show is None and not options.quality:
-        stage = importlib.import_module("ltpa.stages.patches")
-        for spec in specs:
-            stage.run(spec, results, options.seeds)
+        _extract(options)
         return
     from ltpa.stages import patch_pictures
 
+    specs, results = _patch_specs(options)
     if options.quality:
         for dataset in dict.fromkeys(spec.dataset for spec in specs):
             print(patch_pictures.report(results, dataset))
@@ -107,3 +109,21 @@ def _patches(options: argparse.Namespace) -> None:
         for spec in specs:
             for seed in options.seeds:
                 print(patch_pictures.draw(spec, results, seed, options.show))
+
+
+def _patch_specs(options: argparse.Namespace) -> "tuple[list[EvaluationSpec], Path]":
+    from ltpa.core.specs import EvaluationSpec
+
+    return resolve_all(options, EvaluationSpec, lambda plan: plan.patch_spec(options.dataset, options.source))
+
+
+def _extract(options: argparse.Namespace) -> None:
+    from ltpa.core.stopping import stop_requests
+    from ltpa.report.progress import TrainingProgress
+
+    with stop_requests(options.max_seconds) as stop:
+        specs, results = _patch_specs(options)
+        stage = importlib.import_module("ltpa.stages.patches")
+        for spec in specs:
+            with TrainingProgress(f"prototypes of {spec.variant} on {spec.dataset}", stage.epochs(spec)) as shown:
+                stage.run(spec, results, options.seeds, stop, shown.epoch)

@@ -54,6 +54,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
     """Add what trainings share: a time limit, and that divergence is a result, too."""
+    add_time_limit(parser)
+    parser.add_argument("--tolerate-failure", action="store_true", help="record a diverged run instead of failing")
+
+
+def add_time_limit(parser: argparse.ArgumentParser) -> None:
+    """Add `--max-seconds`, for work that can be resumed."""
     parser.add_argument(
         "--max-seconds",
         type=as_seconds,
@@ -61,7 +67,6 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="stop with resumable state after this long",
     )
-    parser.add_argument("--tolerate-failure", action="store_true", help="record a diverged run instead of failing")
 
 
 def as_seed(text: str) -> int:

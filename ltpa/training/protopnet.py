@@ -1,25 +1,39 @@
-"""Training of ProtoPNet's prototypes on whole images (Chen et al. 2019; settings of its released code).
+"""What ProtoPNet's training is made of (Chen et al. 2019; settings of its released code): passes, losses, the push.
 
 First the trunk rests (warm-up), then all learns; from some epoch on prototypes are *pushed* onto the nearest cell of a
 training image of their class, and the last layer is trained alone. Unlike the released code no image is cut out by its
 object's box, and images are turned, sheared and mirrored as they come rather than in thirty copies made before.
+`ltpa.training.prototypes` runs it.
 """
 
 import dataclasses
+import enum
 import math
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ltpa.core.errors import ConfigError, TrainingError
-from ltpa.core.seeds import derive
+from ltpa.core.errors import ConfigError
 from ltpa.models.protopnet import PrototypeNetwork
 
-if TYPE_CHECKING:
-    from ltpa.models.base import AttentionClassifier
+
+class Kind(enum.Enum):
+    """What a pass over the training images does."""
+
+    WARM = "warm"  # added convolutions and prototypes learn
+    JOINT = "joint"  # the trunk, too
+    PUSH = "push"  # prototypes are set to cells of images
+    LAST = "last"  # the last layer learns
+
+
+class Pass(NamedTuple):
+    """One pass over the training images, within an epoch counted from 1."""
+
+    kind: Kind
+    epoch: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +59,7 @@ class PrototypeTraining:
         sparsity: weight of the last layer's absolute weights between prototypes and other classes.
         rotation: most degrees an image is turned either way.
         shear: most degrees it is sheared either way.
+        checkpoint_seconds: seconds between saved states; without effect on the result.
     """
 
     per_class: int = 10
@@ -65,6 +80,7 @@ class PrototypeTraining:
     sparsity: float = 1e-4
     rotation: float = 25.0
     shear: float = 15.0
+    checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         counts = ("per_class", "width", "epochs", "push_every", "batch_size", "decay_every")
@@ -80,6 +96,19 @@ class PrototypeTraining:
         due = epoch >= self.first_push and (epoch - self.first_push) % self.push_every == 0
         return due or epoch == self.epochs
 
+    def passes(self) -> list[Pass]:
+        """All passes of the training, in order."""
+        found = []
+        for epoch in range(1, self.epochs + 1):
+            found.append(Pass(Kind.WARM if epoch <= self.warm_epochs else Kind.JOINT, epoch))
+            if self.pushes_after(epoch):
+                found += [Pass(Kind.PUSH, epoch), *[Pass(Kind.LAST, epoch)] * self.last_epochs]
+        return found
+
+    def decay(self, epoch: int) -> float:
+        """What the rates of trunk, convolutions and prototypes are multiplied with in a joint `epoch`."""
+        return float(0.1 ** ((epoch - self.warm_epochs - 1) // self.decay_every))
+
 
 def losses(
     network: PrototypeNetwork, logits: Tensor, least: Tensor, labels: Tensor, chosen: PrototypeTraining
@@ -93,80 +122,9 @@ def losses(
     return crossed + chosen.cluster * cluster - chosen.separation * separation + chosen.sparsity * sparsity
 
 
-def train(
-    backbone: "AttentionClassifier", images: np.ndarray, labels: np.ndarray, classes: int,
-    chosen: PrototypeTraining, seed: int, grid: int, level: str = "",
-) -> tuple[PrototypeNetwork, list[float]]:  # fmt: skip
-    """Prototypes over a trunk, trained on images (N, H, W, 3) uint8 with labels (N,), and the mean loss of each epoch.
-
-    `backbone` itself is changed. Ends in eval mode, its prototypes pushed.
-
-    Raises:
-        ConfigError: there is only one class, so that no prototype is of another.
-        TrainingError: the loss stopped being finite.
-    """
-    if classes < 2:
-        raise ConfigError("patches: mode protopnet needs two classes or more; choose protolite")
-    torch.manual_seed(derive(seed, "protopnet", "weights"))
-    network = PrototypeNetwork(backbone, classes, chosen.per_class, chosen.width, grid, level)
-    device = network.prototypes.device
-    generator = torch.Generator().manual_seed(derive(seed, "protopnet", "images"))
-    targets = torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)
-    added = {"params": network.add_on.parameters(), "lr": chosen.add_on_lr, "weight_decay": chosen.weight_decay}
-    prototypes = {"params": [network.prototypes], "lr": chosen.add_on_lr}
-    trunk = {"params": backbone.parameters(), "lr": chosen.trunk_lr, "weight_decay": chosen.weight_decay}
-    warm, joint = torch.optim.Adam([dict(added), dict(prototypes)]), torch.optim.Adam([trunk, added, prototypes])
-    schedule = torch.optim.lr_scheduler.StepLR(joint, chosen.decay_every, 0.1)
-    last = torch.optim.Adam([{"params": network.last.parameters(), "lr": chosen.last_lr}])
-    history = []
-    for epoch in range(1, chosen.epochs + 1):
-        warming = epoch <= chosen.warm_epochs
-        network.train()
-        backbone.train(not warming)
-        history.append(_pass(network, images, targets, chosen, warm if warming else joint, generator))
-        if not warming:
-            schedule.step()
-        if chosen.pushes_after(epoch):
-            push(network, images, labels, chosen.batch_size)
-            for _ in range(chosen.last_epochs):
-                network.eval()
-                _pass(network, images, targets, chosen, last, generator)
-    return network.eval(), history
-
-
-def _pass(
-    network: PrototypeNetwork,
-    images: np.ndarray,
-    targets: Tensor,
-    chosen: PrototypeTraining,
-    optimiser: torch.optim.Optimizer,
-    generator: torch.Generator,
-) -> float:
-    """One pass over all images in random order; only what the optimiser holds learns. Gives the mean loss."""
-    held = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
-    for parameter in network.parameters():
-        parameter.requires_grad_(id(parameter) in held)
-    total = 0.0
-    order = torch.randperm(len(images), generator=generator)
-    for rows in order.split(chosen.batch_size):
-        pixels = distorted(_pixels(network, images, rows.numpy()), chosen, generator)
-        labels = targets[rows.to(targets.device)]
-        logits, least = network(network.backbone.preprocessing(pixels))
-        loss = losses(network, logits, least, labels, chosen)
-        if not torch.isfinite(loss):
-            raise TrainingError("patches: the loss of protopnet is not finite; lower protocols.patches.protopnet rates")
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        total += float(loss.detach()) * len(rows)
-    return total / len(images)
-
-
-def _pixels(network: PrototypeNetwork, images: np.ndarray, rows: np.ndarray) -> Tensor:
-    """Images as (B, 3, S, S) float32, 0-255, S the trunk's input size, on its device."""
-    device = network.prototypes.device
-    pixels = torch.from_numpy(np.array(images[rows])).to(device).permute(0, 3, 1, 2).float()
-    size = network.backbone.image_size
+def scaled(images: np.ndarray, size: int, device: torch.device) -> Tensor:
+    """Images (B, H, W, 3) uint8 as (B, 3, size, size) float32, 0-255, on the device."""
+    pixels = torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).float()
     if pixels.shape[-2:] != (size, size):
         pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
     return pixels
@@ -187,29 +145,48 @@ def distorted(pixels: Tensor, chosen: PrototypeTraining, generator: torch.Genera
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-@torch.no_grad()
-def push(network: PrototypeNetwork, images: np.ndarray, labels: np.ndarray, batch_size: int) -> np.ndarray:
-    """Set every prototype to the nearest cell of an image of its own class; gives the rows of these images, (P,).
+class Push:
+    """Looks for the nearest cell of an image of its own class for every prototype, block by block of images.
 
-    Images are taken as they are. A class without images keeps its prototypes, with row -1.
+    Images are taken as they are, by a network in eval mode. A class without images keeps its prototypes.
+
+    Attributes:
+        nearest: squared distance of the nearest cell so far, (P,).
+        vectors: that cell, (P, width).
+        rows: the row of its image, (P,) int64; -1 where there was none.
     """
-    network.eval()
-    count = len(network.prototypes)
-    nearest = torch.full((count,), math.inf, device=network.prototypes.device)
-    vectors, rows = network.prototypes.clone(), torch.full((count,), -1, device=nearest.device)
-    own = network.own
-    for start in range(0, len(images), batch_size):
-        block = np.arange(start, min(start + batch_size, len(images)))
-        latent = network.latent(network.backbone.preprocessing(_pixels(network, images, block)))
-        distances = network.distances(latent).flatten(2)
-        classes = torch.from_numpy(np.array(labels[block], dtype=np.int64)).to(nearest.device)
-        distances = distances.masked_fill(~own[classes][:, :, None], math.inf)
+
+    def __init__(self, network: PrototypeNetwork) -> None:
+        self.network = network
+        count, device = len(network.prototypes), network.prototypes.device
+        self.nearest = torch.full((count,), math.inf, device=device)
+        self.vectors = network.prototypes.detach().clone()
+        self.rows = torch.full((count,), -1, device=device)
+
+    @torch.no_grad()
+    def look(self, pixels: Tensor, labels: Tensor, first: int) -> None:
+        """Look at images (B, 3, S, S), 0-255, of classes `labels` (B,), which are the rows from `first` on."""
+        latent = self.network.latent(self.network.backbone.preprocessing(pixels))
+        distances = self.network.distances(latent).flatten(2)
+        distances = distances.masked_fill(~self.network.own[labels][:, :, None], math.inf)
         cells = distances.shape[2]
         least, place = distances.transpose(0, 1).flatten(1).min(dim=1)
-        closer = least < nearest
+        closer = least < self.nearest
         image, cell = place // cells, place % cells
-        vectors[closer] = latent.flatten(2)[image[closer], :, cell[closer]]
-        rows[closer] = image[closer] + start
-        nearest = torch.where(closer, least, nearest)
-    network.prototypes.copy_(vectors)
-    return rows.cpu().numpy()
+        self.vectors[closer] = latent.flatten(2)[image[closer], :, cell[closer]]
+        self.rows[closer] = image[closer] + first
+        self.nearest = torch.where(closer, least, self.nearest)
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Set the prototypes to what was found."""
+        self.network.prototypes.copy_(self.vectors)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What was found so far."""
+        return {"nearest": self.nearest, "vectors": self.vectors, "rows": self.rows}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from what was found."""
+        device = self.network.prototypes.device
+        self.nearest, self.vectors, self.rows = (state[key].to(device) for key in ("nearest", "vectors", "rows"))

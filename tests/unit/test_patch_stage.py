@@ -1,7 +1,9 @@
 """The patch stage on a small dataset and untrained networks: every source, what is written, what is refused."""
 
 import dataclasses
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,8 @@ from ltpa.core.specs import EvaluationSpec
 from ltpa.data.arrays import PreparedDataset, write_prepared
 from ltpa.data.boxes import read_boxes, read_sidecar
 from ltpa.models import create_model, get_variant, save_model
-from ltpa.stages import patch_pictures, patches
+from ltpa.stages import patch_pictures, patch_sources, patches
+from ltpa.training.prototypes import PrototypeTrainer
 
 SOURCES = load_declaration("patches")
 NETWORKS = {
@@ -129,6 +132,42 @@ def test_mirrored_images_have_mirrored_boxes(results, tmp_path, source):
     mirrored = read_boxes(path, PreparedDataset.open(layout.data_dir(tmp_path, "toy")), "test")
     back = np.stack([mirrored[..., 0], SIZE - mirrored[..., 3], mirrored[..., 2], SIZE - mirrored[..., 1]], axis=-1)
     assert np.abs(found - back).max() <= 1
+
+
+def test_cut_off_prototypes_go_on_and_leave_the_same_bytes(results, tmp_path, monkeypatch, capsys):
+    """By a time limit after every step, and by a signal between the training and the end of the extraction."""
+    whole, record = extract(results, "protopnet")
+    for name in ("data", "train"):
+        (tmp_path / name).symlink_to(results / name)
+    command = ["patches", "--spec", make_spec("protopnet").to_json(), "--results", str(tmp_path)]
+    codes = []
+    for _ in range(8):  # ten images in batches of five: two epochs, a push, a pass of the last layer
+        codes.append(main([*command, "--max-seconds", "1e-9"]))
+    assert codes == [75] * 8 and capsys.readouterr().err.count("the same command resumes it\n") == 8
+    learned = []
+    monkeypatch.setattr(PrototypeTrainer, "_learn", lambda *_: learned.append(1))
+    monkeypatch.setattr(patch_sources.Job, "check_stop", signalled(patch_sources.Job.check_stop))
+    assert main(command) == 75
+    monkeypatch.undo()
+    path = layout.boxes_path(tmp_path, "toy", "protopnet", 0)
+    assert not learned and not path.exists() and list(tmp_path.glob("state/patches/*/step-*.pt"))
+    assert main(command) == 0
+    assert path.read_bytes() == whole.read_bytes() and not list(tmp_path.glob("state/patches/*/step-*.pt"))
+    again = read_record(path.with_name(layout.RECORD))
+    for key in ("prototype_losses", "prototype_network_sha256"):
+        assert again.extra[key] == record.extra[key]
+
+
+def signalled(check):
+    """`Job.check_stop`, the first time after a SIGTERM."""
+    sent = []
+
+    def checked(job):
+        if not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGTERM))
+        check(job)
+
+    return checked
 
 
 def test_random_boxes_follow_the_seed(results):

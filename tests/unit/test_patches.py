@@ -12,20 +12,16 @@ from skimage.measure import label, regionprops
 
 from ltpa.core.errors import ConfigError, DataError
 from ltpa.data.boxes import Flag
+from ltpa.evaluation.patch_maps import WINDOWS, box_of_map, grow, map_candidates, window_candidates
 from ltpa.evaluation.patches import (
-    WINDOWS,
     Candidate,
     PatchSettings,
-    box_of_map,
     center_boxes,
     fill,
     full_boxes,
-    grow,
-    map_candidates,
     overlap,
     random_boxes,
     stack,
-    window_candidates,
 )
 
 CLEAN, PARITY = PatchSettings(), PatchSettings(cleaning="parity")

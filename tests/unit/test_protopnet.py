@@ -1,12 +1,16 @@
-"""ProtoPNet: its layer and losses against plain float64 loops, the push by brute force, and that it learns."""
+"""ProtoPNet: its layer and losses against plain float64 loops, the push by brute force, that it learns and resumes."""
+
+import dataclasses
 
 import numpy as np
 import pytest
 import torch
 
-from ltpa.core.errors import ConfigError, ModelError
+from ltpa.core.errors import ConfigError, ModelError, TrainingError
 from ltpa.models.protopnet import PrototypeNetwork
-from ltpa.training.protopnet import PrototypeTraining, distorted, losses, push, train
+from ltpa.training.engine import Interrupted
+from ltpa.training.protopnet import Kind, PrototypeTraining, Push, distorted, losses, scaled
+from ltpa.training.prototypes import PrototypeTrainer
 
 SIZE, CLASSES, PER_CLASS, WIDTH = 16, 3, 2, 5
 SHORT = PrototypeTraining(
@@ -40,6 +44,21 @@ def make_backbone():
 def make_network(grid=14):
     torch.manual_seed(1)
     return PrototypeNetwork(make_backbone(), CLASSES, PER_CLASS, WIDTH, grid).eval()
+
+
+def trainer(folder, images, labels, chosen=SHORT, seed=0, classes=CLASSES, **more):
+    backbone = more.pop("backbone", None) or make_backbone()
+    return PrototypeTrainer(backbone, images, labels, classes, chosen, seed, 14, "", folder, **more)
+
+
+def push(network, images, labels, size):
+    """All of a push; gives the rows of the images."""
+    found = Push(network)
+    for start in range(0, len(images), size):
+        part = slice(start, start + size)
+        found.look(scaled(images[part], SIZE, torch.device("cpu")), torch.from_numpy(labels[part]), start)
+    found.finish()
+    return found.rows.numpy()
 
 
 def coloured(count, seed=0):
@@ -109,11 +128,13 @@ def test_push_takes_the_nearest_cell_of_an_image_of_the_class():
     torch.testing.assert_close(network.prototypes.detach()[2:], kept)
 
 
-def test_it_learns_and_ends_pushed_the_same_each_time():
+def test_it_learns_and_ends_pushed_the_same_each_time(tmp_path):
     images, labels = coloured(24)
-    runs = [train(make_backbone(), images, labels, CLASSES, SHORT, seed, 14) for seed in (0, 0, 1)]
-    (network, history), (again, _), (other, _) = runs
-    assert len(history) == 16 and history[-1] < history[0] - 0.3
+    runs = [trainer(tmp_path / str(run), images, labels, seed=seed) for run, seed in enumerate((0, 0, 1))]
+    network, again, other = (run.run() for run in runs)
+    history = runs[0].history
+    assert [row.epoch for row in history] == list(range(1, 17))
+    assert history[-1].train_loss < history[0].train_loss - 0.3 and history[-1].train_error_pct < 25
     torch.testing.assert_close(network.prototypes, again.prototypes, rtol=0, atol=0)
     assert (network.prototypes != other.prototypes).any()
     with torch.no_grad():
@@ -125,12 +146,115 @@ def test_it_learns_and_ends_pushed_the_same_each_time():
         assert ((own - prototype) ** 2).sum(dim=1).min() < 1e-6
 
 
-def test_the_trunk_rests_while_warming_up():
+class Cut(Exception):
+    """The process is gone."""
+
+
+SMALL = dataclasses.replace(SHORT, epochs=3, warm_epochs=1, first_push=2, push_every=1, last_epochs=1, decay_every=1)
+
+
+def equal_states(one, other):
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+
+
+def test_stopped_after_every_single_step_it_ends_with_the_same_bits(tmp_path):
+    """Warm-up, joint epochs, pushes and passes of the last layer are each cut between all their steps."""
+    images, labels = coloured(20)
+    whole = trainer(tmp_path / "whole", images, labels, SMALL)
+    whole.run()
+    assert [current.kind.value for current in whole.passes] == [
+        "warm",
+        "joint",
+        "push",
+        "last",
+        "joint",
+        "push",
+        "last",
+    ]
+    stops = 0
+    while True:
+        cut = trainer(tmp_path / "cut", images, labels, SMALL, should_stop=lambda: True)
+        try:
+            cut.run()
+            break
+        except Interrupted as error:
+            assert "the same command resumes it" in str(error)
+            stops += 1
+    assert stops == len(whole.passes) * 3  # 20 images in batches of 8
+    equal_states(whole.network, cut.network)
+    seconds = {"seconds": 0.0, "test_error_pct": 0.0}
+    assert [dataclasses.replace(row, **seconds) for row in cut.history] == [
+        dataclasses.replace(row, **seconds) for row in whole.history
+    ]
+
+
+@pytest.mark.parametrize("steps", [4, 7, 8, 11])
+def test_killed_anywhere_it_ends_with_the_same_bits(tmp_path, steps):
+    """A state is saved after each step; the process dies between a step and the saving of its state."""
+    images, labels = coloured(20)
+    every = dataclasses.replace(SMALL, checkpoint_seconds=0.0)
+    whole = trainer(tmp_path / "whole", images, labels, every)
+    whole.run()
+    asked = iter(range(steps))
+
+    def die():
+        if next(asked) == steps - 1:
+            raise Cut
+        return False
+
+    with pytest.raises(Cut):
+        trainer(tmp_path / "cut", images, labels, every, should_stop=die).run()
+    left = []
+    resumed = trainer(tmp_path / "cut", images, labels, every, should_stop=lambda: bool(left.append(1)))
+    resumed.run()
+    assert len(left) == len(whole.passes) * 3 - (steps - 1)
+    equal_states(whole.network, resumed.network)
+
+
+def test_what_is_trained_is_taken_up_and_states_of_others_are_not(tmp_path):
+    images, labels = coloured(20)
+    trainer(tmp_path, images, labels, SMALL, key="this").run()
+    asked = []
+    trainer(tmp_path, images, labels, SMALL, key="this", should_stop=lambda: bool(asked.append(1))).run()
+    assert not asked
+    trainer(tmp_path, images, labels, SMALL, key="that", should_stop=lambda: bool(asked.append(1))).run()
+    assert asked
+
+
+def test_dropout_in_the_trunk_is_the_same_again(tmp_path):
+    def backbone():
+        found = make_backbone()
+        found.norm = torch.nn.Sequential(found.norm, torch.nn.Dropout(0.5))
+        return found
+
+    images, labels = coloured(16)
+    whole = trainer(tmp_path / "whole", images, labels, SMALL, backbone=backbone())
+    whole.run()
+    asked = iter([False] * 4 + [True])
+    with pytest.raises(Interrupted):
+        trainer(tmp_path / "cut", images, labels, SMALL, backbone=backbone(), should_stop=lambda: next(asked)).run()
+    torch.rand(7)
+    cut = trainer(tmp_path / "cut", images, labels, SMALL, backbone=backbone())
+    cut.run()
+    equal_states(whole.network, cut.network)
+
+
+def test_rates_fall_and_runaway_losses_are_named(tmp_path):
+    chosen = PrototypeTraining(warm_epochs=10, decay_every=10)
+    assert [chosen.decay(epoch) for epoch in (11, 20, 21, 31)] == pytest.approx([1, 1, 0.1, 0.01])
+    images, labels = coloured(8)
+    wild = dataclasses.replace(SMALL, warm_epochs=0, trunk_lr=1e30)
+    with pytest.raises(TrainingError, match=r"not finite; lower the rates of protocols\.patches\.protopnet"):
+        trainer(tmp_path, images, labels, wild).run()
+
+
+def test_the_trunk_rests_while_warming_up(tmp_path):
     backbone = make_backbone()
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     images, labels = coloured(12)
-    train(backbone, images, labels, CLASSES, PrototypeTraining(
-        per_class=1, width=4, epochs=1, warm_epochs=1, last_epochs=1, batch_size=6), 0, 14)  # fmt: skip
+    warm = PrototypeTraining(per_class=1, width=4, epochs=1, warm_epochs=1, last_epochs=1, batch_size=6)
+    trainer(tmp_path, images, labels, warm, backbone=backbone).run()
     for name, value in backbone.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
@@ -156,6 +280,10 @@ def test_a_turned_image_has_its_centre_kept_and_its_edge_moved():
 def test_pushes_come_when_they_are_due():
     chosen = PrototypeTraining(epochs=25, first_push=10, push_every=10)
     assert [epoch for epoch in range(1, 26) if chosen.pushes_after(epoch)] == [10, 20, 25]
+    found = chosen.passes()
+    assert [current.epoch for current in found if current.kind is Kind.PUSH] == [10, 20, 25]
+    assert [current.kind for current in found[:11]] == [Kind.WARM] * 10 + [Kind.PUSH]
+    assert sum(current.kind is Kind.LAST for current in found) == 3 * chosen.last_epochs
 
 
 def test_large_maps_are_averaged_down():
@@ -168,8 +296,8 @@ def test_bad_settings_are_refused(values):
         PrototypeTraining(**values)
 
 
-def test_one_class_and_unknown_layers_are_refused():
+def test_one_class_and_unknown_layers_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="two classes or more"):
-        train(make_backbone(), *coloured(4), 1, SHORT, 0, 14)
+        trainer(tmp_path, *coloured(4), classes=1)
     with pytest.raises(ModelError, match="no layer 'conv99'; use one of conv7"):
         PrototypeNetwork(make_backbone(), 3, 1, 4, 14, "conv99")

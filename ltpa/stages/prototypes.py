@@ -1,0 +1,98 @@
+"""Train the prototypes of one patch extraction under the lock of its state folder, or take up what is trained."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ltpa.core import layout
+from ltpa.core.files import write_text
+from ltpa.core.stopping import Stopped, StopRequest
+from ltpa.data.arrays import PreparedDataset
+from ltpa.evaluation.patches import PatchSettings
+from ltpa.models.protopnet import PrototypeNetwork
+from ltpa.stages.state import Identity
+from ltpa.training import checkpoint
+from ltpa.training.engine import EpochRow, Interrupted
+from ltpa.training.journal import ABOUT, Journal
+from ltpa.training.protopnet import PrototypeTraining
+from ltpa.training.prototypes import PrototypeTrainer
+
+if TYPE_CHECKING:
+    from ltpa.models.base import AttentionClassifier
+
+_STAGE = "patches"
+
+
+def state_folder(results: Path, identity: Identity) -> Path:
+    """Where the resumable state of a training of prototypes lies."""
+    return layout.state_dir(results, _STAGE, identity.key)
+
+
+def trained_prototypes(
+    backbone: "AttentionClassifier",
+    dataset: PreparedDataset,
+    chosen: PrototypeTraining,
+    settings: PatchSettings,
+    identity: Identity,
+    results: Path,
+    stop: StopRequest,
+    on_epoch: Callable[[int, EpochRow], None],
+) -> tuple[PrototypeNetwork, list[EpochRow]]:
+    """Prototypes over the trunk of `backbone`, trained on the training images, and the history of their training.
+
+    What is saved is left in `state_folder`, that after the last pass, too: whatever follows may be cut off and done
+    again without training anew. While another process trains the same prototypes, this one waits and takes them up.
+
+    Raises:
+        ConfigError: the dataset has one class only.
+        TrainingError: the loss stopped being finite.
+        MemoryFullError: a batch does not fit into memory.
+        Stopped: `stop` said so; the same call goes on.
+    """
+    name = f"prototypes of {identity.variant} on {identity.dataset}, seed {identity.seed}"
+    state = state_folder(results, identity)
+    train = dataset.split("train")
+    told: list[int] = []
+
+    def waiting(holder: int) -> None:
+        stop.check(name)
+        if not told:
+            told.append(holder)
+            print(f"waiting: another process (process {holder}) trains {name}", file=sys.stderr, flush=True)
+
+    with checkpoint.exclusive(state, waiting):
+        write_text(state / ABOUT, identity.to_json())
+        with Journal(state, len(train)) as journal:
+
+            def note(row: EpochRow) -> None:
+                journal.epoch(row)
+                on_epoch(identity.seed, row)
+
+            trainer = PrototypeTrainer(
+                backbone,
+                train.images,
+                train.labels,
+                len(dataset.classes),
+                chosen,
+                identity.seed,
+                settings.grid,
+                settings.level,
+                state,
+                identity.key,
+                stop,
+                journal.start,
+                note,
+                name,
+            )
+            try:
+                return trainer.run(), trainer.history
+            except Interrupted as error:
+                raise Stopped(str(error), stop.exit_code) from error
+
+
+def forget(state: Path) -> None:
+    """Remove what was saved in a state folder, once nothing needs it any more."""
+    if state.is_dir():
+        with checkpoint.exclusive(state):
+            checkpoint.clear(state)
