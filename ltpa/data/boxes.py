@@ -58,14 +58,25 @@ def sidecar_path(path: Path) -> Path:
 
 
 def write_boxes(path: Path, dataset: PreparedDataset, found: Mapping[str, Boxes], facts: dict[str, Any]) -> None:
-    """Write the boxes of the splits of `dataset` to `path`, and the sidecar, last.
+    """Write the boxes of the splits of `dataset` to `path`, and the sidecar, last. What is wrong is not written.
 
     One row per image and rank. Columns: split and id (text), index (row in the split, int32), rank (int16, 0 is best),
     y0, x0, y1, x1 (int32), score (float32), map_id (int32), flags (int16). `facts` is plain JSON on their origin.
+
+    Raises:
+        DataError: a split has boxes of another number of images, or a box is empty or not within the image.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    for name, boxes in found.items():
+        images = len(dataset.split(name))
+        if len(boxes.boxes) != images:
+            raise DataError(
+                f"{path}: boxes of {len(boxes.boxes)} images for {images} of split {name} of {dataset.name}; "
+                "give every image its boxes, in the order of the split"
+            )
+        check_boxes(path, boxes.boxes, dataset.image_size, "correct the boxes of this patch source")
     tables = [pa.table(_columns(name, dataset.split(name).ids, boxes)) for name, boxes in found.items()]
     sidecar_path(path).unlink(missing_ok=True)
     with atomic_path(path) as temporary:
@@ -164,6 +175,7 @@ def read_boxes(path: Path, dataset: PreparedDataset, split: str, count: int | No
         raise DataError(f"{path}: does not match its SHA-256 in {sidecar_path(path).name}; {_remedy(path)}")
     if table.num_rows != len(images) * available:
         raise DataError(f"{path}: {table.num_rows} rows for {len(images)} images of {split}; {_remedy(path)}")
+    _check_columns(path, table)
     ids = np.array(table["id"].to_pylist()).reshape(len(images), available)
     ranks = table["rank"].to_numpy().reshape(len(images), available)
     if (ids != images.ids[:, None]).any() or (ranks != np.arange(available)).any():
@@ -174,12 +186,12 @@ def read_boxes(path: Path, dataset: PreparedDataset, split: str, count: int | No
         )
     found = np.stack([table[name].to_numpy() for name in _CORNERS], axis=-1).astype(np.int64)
     found = found.reshape(len(images), available, 4)
-    check_boxes(path, found, dataset.image_size)
+    check_boxes(path, found, dataset.image_size, _remedy(path))
     return found[:, :wanted]
 
 
-def check_boxes(where: Path, boxes: np.ndarray, size: int) -> None:
-    """Raise `DataError` naming `where` unless all boxes (N, n, 4) have an area and lie in images of `size` pixels."""
+def check_boxes(where: Path, boxes: np.ndarray, size: int, remedy: str) -> None:
+    """Raise `DataError` naming `where` and `remedy` unless all boxes (N, n, 4) have an area within `size` pixels."""
     low, high = boxes[..., :2], boxes[..., 2:]
     for problem, bad in (
         ("has no area", (high <= low).any(axis=-1)),
@@ -188,7 +200,19 @@ def check_boxes(where: Path, boxes: np.ndarray, size: int) -> None:
         if bad.any():
             image, rank = np.argwhere(bad)[0]
             corners = boxes[image, rank].tolist()
-            raise DataError(f"{where}: box {rank} of image {image}, {corners}, {problem}; {_remedy(where)}")
+            raise DataError(f"{where}: box {rank} of image {image}, {corners}, {problem}; {remedy}")
+
+
+def _check_columns(path: Path, table: Any) -> None:
+    """Raise `DataError` unless the table has what is read of it, whole numbers for corners and ranks."""
+    import pyarrow as pa
+
+    for name in ("id", "rank", *_CORNERS):
+        if name not in table.column_names:
+            raise DataError(f"{path}: no column {name!r}; {_remedy(path)}")
+        column = table[name]
+        if column.null_count or (name != "id" and not pa.types.is_integer(column.type)):
+            raise DataError(f"{path}: column {name!r} is not of whole numbers, or misses some; {_remedy(path)}")
 
 
 def _check_belongs(path: Path, facts: dict[str, Any], dataset: PreparedDataset, split: str) -> None:

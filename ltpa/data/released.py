@@ -48,7 +48,7 @@ def read_released(path: Path, split: Split, count: int) -> np.ndarray:
     size = split.images.shape[1]
     scaled = rows[:, :count, :4][..., [0, 2, 1, 3]] * (size / FRAME)
     boxes = np.concatenate([np.floor(scaled[..., :2]), np.ceil(scaled[..., 2:])], axis=-1).astype(np.int64)
-    check_boxes(path, boxes, size)
+    check_boxes(path, boxes, size, "copy the arrays anew")
     placed = np.empty_like(boxes)
     placed[order] = boxes
     return placed

@@ -41,7 +41,7 @@ def prepare_split(
         The split, and facts: median stored `width` and `height`, and the images `skipped` with the reason.
 
     Raises:
-        DataError: a file is missing, or cannot be decoded and the option `skip_corrupt` is off.
+        DataError: a file is missing, or cannot be decoded and the option `skip_corrupt` is off; a box has no area.
     """
     size = source.image_size
     kept: list[int] = []
@@ -73,6 +73,9 @@ def prepare_split(
         boxes=None if listing.boxes is None or cut else _scaled(np.asarray(listing.boxes), np.asarray(sizes), size),
         parts=None if listing.parts is None or cut else _scaled(np.asarray(listing.parts), np.asarray(sizes), size),
     )
+    for kind, boxes in (("object", found.boxes), ("part", found.parts)):
+        if boxes is not None:
+            _check_area(f"dataset {source.name}, split {split}", kind, boxes, found.ids)
     width, height = np.median(np.asarray(sizes), axis=0).tolist()
     return found, {"stored_width": width, "stored_height": height, "skipped": skipped}
 
@@ -93,6 +96,16 @@ def _scaled(boxes: np.ndarray, sizes: np.ndarray, size: int) -> np.ndarray:
     """Boxes (N, 4), clipped to images of the given widths and heights (N, 2), after squashing to `size` pixels."""
     limits = np.concatenate([sizes, sizes], axis=1)
     return (np.clip(boxes, 0, limits) * (size / limits)).astype(np.float32)
+
+
+def _check_area(where: str, kind: str, boxes: np.ndarray, ids: np.ndarray) -> None:
+    """Raise `DataError` where a box has no area within its image. Those that are not numbers, the hidden, have none."""
+    empty = (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
+    if empty.any():
+        raise DataError(
+            f"{where}: the {kind} box of image {ids[empty.argmax()]} has no area within the image; extract the "
+            "archives anew"
+        )
 
 
 def _blocks(listing: Listing, source: Source, threads: int) -> Iterator[_Block]:

@@ -50,6 +50,8 @@ def _box(path: Path, image: str, text: str) -> list[float]:
         values = []
     if len(values) != 4 or not all(map(math.isfinite, values)):
         raise DataError(f"{path}: image {image} has {text!r}, not four numbers; extract it anew")
+    if min(values[2:]) <= 0:
+        raise DataError(f"{path}: image {image} has a box without area, {text!r}; extract it anew")
     return values
 
 
