@@ -16,7 +16,7 @@ from ltpa.core.hashing import sha256_file
 from ltpa.core.records import Metric, read_record, write_record
 from ltpa.core.specs import EvaluationSpec, TwoStreamSpec
 from ltpa.data.arrays import PreparedDataset
-from ltpa.evaluation.twostream import GLOBAL, JOINT, LOCAL, MEAN_N, RANDOM1, Scores, holds_part, score
+from ltpa.evaluation.twostream import JOINT, MEAN_N, RANDOM1, TOP1, Scores, holds_part, score
 from ltpa.models.twostream.files import load_twostream
 from ltpa.stages.common import Measurement, make_record
 from ltpa.stages.device import compute_device, describe_device
@@ -80,15 +80,16 @@ def _measure(
 ) -> Measurement:
     """Accuracies in percent by policy (metric name) and readout (condition); per-image hits for paired tests."""
     target = spec.dataset if training.split == "test" else f"{spec.dataset}/{training.split}"
-    metrics, hits = [], {}
+    metrics: list[Metric] = []
+    hits: dict[str, dict[str, str]] = {}
     for (policy, readout), correct in scores.correct.items():
         images = correct.shape[-1]
         metrics.append(Metric(f"{policy}_accuracy_pct", 100 * float(correct.mean()), images, target, readout))
         if policy == RANDOM1 and readout == JOINT and correct.ndim == 2:
             spread = float(correct.mean(axis=1).std(ddof=1))
             metrics.append(Metric("random1_draws_sd_pct", 100 * spread, len(correct), target, readout))
-        if policy == MEAN_N and readout in (JOINT, GLOBAL, LOCAL):
-            hits[readout] = np.packbits(correct).tobytes().hex()
+        if policy in (MEAN_N, TOP1) and readout == JOINT:
+            hits[f"{policy}_accuracy_pct"] = {readout: np.packbits(correct).tobytes().hex()}
     chance = 100 / training.num_classes
     metrics.append(Metric("chance_accuracy_pct", chance, len(scores.correct[MEAN_N, JOINT]), target))
     if training.split != VALIDATION:

@@ -27,6 +27,8 @@ def build_table(spec: TableSpec, declaration: Declaration, published: Sequence[P
     blocks = range(len(declaration.blocks()))
     panels = tuple(_panel(spec, declaration, number, collected, comparisons) for number in blocks)
     compared = [(collected[position], comparison) for position, comparison in comparisons.items()]
+    titles = [block.title for block in declaration.blocks()]
+    named = [(item, comparison, baselines[item.slot.entry.variant]) for item, comparison in compared]
     judged = any(entry.value is not None for entry in published)
     statistics = (
         "Ours: mean over seeds (standard deviation, ddof 1), n = seeds with a result / seeds asked for. The CSV adds "
@@ -46,8 +48,8 @@ def build_table(spec: TableSpec, declaration: Declaration, published: Sequence[P
         notes=(
             statistics,
             *([rule(declaration.direction, declaration.tolerance, declaration.unit)] if judged else []),
-            *notes(compared, [block.title for block in declaration.blocks()]),
-            *mcnemar_notes([item for item, _ in compared], baselines, index),
+            *notes(compared, titles),
+            *mcnemar_notes(named, titles, index),
             *declaration.notes,
             *_incomplete(collected),
         ),

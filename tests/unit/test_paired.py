@@ -108,6 +108,30 @@ def test_other_readings_are_tested_in_families_of_their_own(tmp_path):
     assert "(Headline)" in lines[0] and "(Again)" in lines[1]
 
 
+def test_image_by_image_each_panel_is_tested_by_its_own_predictions(tmp_path):
+    """Records know the images of the headline's metric and of another one; a mean over draws has no prediction."""
+    names = ("test_error_pct", "train_error_pct", "chance_error_pct")
+    paths = []
+    for variant, right in (("vgg", [0b11100000, 0b10000000]), ("vgg-att", [0b11111000, 0b10000001])):
+        found = trained("digits10", variant, 0, 5.0)
+        metrics = [dataclasses.replace(found.metrics[0], name=name) for name in names]
+        packed = {name: {"": bytes([bits]).hex()} for name, bits in zip(names, right, strict=False)}
+        paths.append(
+            put(tmp_path, dataclasses.replace(found, metrics=metrics, extra={"hits": packed, "hits_images": 8}))
+        )
+    panels = [{"title": name, **({"metric": name, "secondary": True} if number else {})}
+              for number, name in enumerate(names)]  # fmt: skip
+    declared = support.declaration(layout="long", panels=panels)
+    made = spec(seeds=[0])
+    table = build_table(made, declared, support.PUBLISHED, index_records(paths, tmp_path, made))
+    lines = [note for note in table.notes if "only one gets right" in note]
+    assert lines == [
+        "VGG-att against VGG (test_error_pct), images that only one gets right: seed 0: 2 against 0, p = 0.5",
+        "VGG-att against VGG (train_error_pct), images that only one gets right: seed 0: 1 against 0, p = 1",
+    ]
+    assert any("McNemar's exact test" in note for note in table.notes)
+
+
 def test_a_table_may_name_another_baseline(tmp_path):
     made = spec(baselines={"vgg-att": "rn164"})
     index = index_records(records(tmp_path), tmp_path, made)

@@ -24,7 +24,7 @@ from ltpa.models.twostream.inputs import Views, crop, draw_views, follow, look, 
 from ltpa.models.twostream.network import build_twostream
 from ltpa.models.twostream.options import parse_twostream
 from ltpa.stages import finegrained, step_pictures, twostream
-from ltpa.tables.mcnemar import mcnemar
+from ltpa.tables.mcnemar import hits, mcnemar
 from ltpa.training.schedule import epoch_rate
 from ltpa.training.twostream import FineData, TwoStreamRecipe, TwoStreamTrainer, held_out
 
@@ -419,8 +419,9 @@ def test_the_whole_road_learns_a_part_and_repeats_itself(results):
     first = model.read_bytes()
     again, _ = evaluated(results, spec)
     assert model.read_bytes() == first and again.metrics == record.metrics
-    hits = np.unpackbits(np.frombuffer(bytes.fromhex(record.extra["hits"]["joint"]), np.uint8))[:12]
-    assert 100 * hits.mean() == pytest.approx(metrics["mean_n_accuracy_pct", "joint"].value)
+    for metric in ("mean_n_accuracy_pct", "top1_accuracy_pct"):
+        assert 100 * hits(record, metric, "joint").mean() == pytest.approx(metrics[metric, "joint"].value)
+    assert hits(record, "random1_accuracy_pct", "joint") is None
 
 
 def test_every_readout_is_in_the_record(results):
@@ -431,11 +432,22 @@ def test_every_readout_is_in_the_record(results):
     assert metrics["mean_n_accuracy_pct", "sum_1_1"].value == metrics["mean_n_accuracy_pct", "step_1"].value
 
 
-def test_steps_are_drawn(results):
-    spec = training_spec()
+@pytest.mark.parametrize("local", ["attention", "spatial"])
+def test_steps_are_drawn_and_where_there_are_looks_these_too(results, local, monkeypatch):
+    drawn = []
+    write = step_pictures.draw_steps
+    monkeypatch.setattr(step_pictures, "draw_steps", lambda *given: drawn.append(given) or write(*given))
+    spec = training_spec(network={"local": local}, recipe={**RECIPE, "epochs": 1})
     twostream.run(spec, results, [0])
     first = step_pictures.draw(spec, results, 0, 2).read_bytes()
     assert first[:4] == b"\x89PNG" and step_pictures.draw(spec, results, 0, 2).read_bytes() == first
+    rows, caption = drawn[0][4:]
+    names = ["Grad-CAM"] if local == "attention" else ["Grad-CAM", "attention"]
+    assert [name for name, _, _ in rows] == 2 * names and all(len(maps) == 3 for _, maps, _ in rows)
+    assert ("the attention maps themselves" in caption) == (local == "spatial")
+    if local == "spatial":  # true maps: scaled by their own peak, not alike from look to look
+        looks = rows[1][1]
+        assert looks.max() == 1 and np.abs(looks[0] - looks[1]).max() > 0
 
 
 def test_validation_images_come_from_training_and_have_a_name_of_their_own(results):
