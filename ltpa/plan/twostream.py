@@ -104,7 +104,7 @@ class TwoStreamPlan:
             variant=row,
             architecture=self._architecture(row),
             num_classes=len(self.datasets[dataset]["classes"]),
-            recipe=self.recipes[chosen.recipe],
+            recipe={**self.recipes[chosen.recipe], **self.rows[row].get("recipe", {})},
             weights=chosen.weights,
             patches=self.patches(row),
             boxes=chosen.boxes,

@@ -1,5 +1,6 @@
 """The run configuration and the plan made of it."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError
 from ltpa.plan import Plan, summary, views
 from ltpa.plan.twostream import EVALUATION, TRAINING
+from ltpa.training.twostream import TwoStreamRecipe
 
 ROOT = Path(__file__).parents[2]
 SCALES = ("config", "reduced", "paper", "extensions", "trial", "finegrained")  # those that ship; users may add files
@@ -164,6 +166,24 @@ def test_one_job_handles_several_rows_and_all_controls(size, jobs):
         rows = [row for block in views.fine_blocks(chosen, dataset) for row in block]
         assert sorted(rows) == sorted(chosen.config.twostream.rows)
     assert views.patch_blocks(chosen) == [["center", "random", "full"], ["protolite"]]
+
+
+def test_a_row_may_lay_settings_over_the_recipe():
+    whole = Plan(load_config(ROOT / "config" / "finegrained.yaml"), "finegrained.yaml")
+    specs = {row: whole.twostream.training_spec("cub200-448", row) for row in whole.config.twostream.rows}
+    changed = {row for row, spec in specs.items() if spec.recipe != specs["vgg19"].recipe}
+    assert changed == {"twostream-attention-flip-crop"}
+    recipe = TwoStreamRecipe.from_dict(specs["twostream-attention-flip-crop"].recipe)
+    assert recipe == dataclasses.replace(TwoStreamRecipe.from_dict(specs["vgg19"].recipe), augment="flip_crop")
+    assert whole.twostream.baselines()["twostream-attention-flip-crop"] == "twostream-attention"
+
+
+def test_a_configuration_may_ask_for_the_validation_split():
+    chosen = plan(twostream={**DEMO["twostream"], "split": "validation"})
+    assert chosen.twostream.training_spec("digits-parts", "twostream-cnn").split == "validation"
+    assert plan().twostream.training_spec("digits-parts", "twostream-cnn").split == "test"
+    with pytest.raises(ConfigError, match=r"'twostream\.split' is 'dev'"):
+        plan(twostream={**DEMO["twostream"], "split": "dev"})
 
 
 def test_two_datasets_for_one_role_are_refused():

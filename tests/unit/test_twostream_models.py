@@ -60,6 +60,25 @@ def test_the_local_stream_of_chapter_7_alone():
     assert sum(p.numel() for p in streams["global"]) == 20_126_984
 
 
+def test_published_sizes_of_the_parts():
+    """Trunks with and without batch normalisation, the LSTM, the local stream of chapter 7, ten patches per image."""
+    with torch.device("meta"):
+        sizes = [sum(p.numel() for p in build_trunk(name).parameters()) for name in ("vgg19", "vgg19_bn")]
+        lstm = build_twostream({}, 200).local_head.lstm
+        local_of_dogs = build_twostream(SPATIAL, 120).streams()["local"]
+    assert sizes == [20_024_384, 20_035_392] and sum(p.numel() for p in lstm.parameters()) == 4_202_496
+    assert sum(p.numel() for p in local_of_dogs) == 26_670_104
+    alone, resnet, cnn, attention, spatial = (
+        count_twostream(options, 200)["macs"] / 1e9
+        for options in ({"local": "none"}, {"local": "none", "trunk": "resnet34"}, {"local": "cnn"}, {}, SPATIAL)
+    )
+    assert round(cnn - alone - 512 * 200 / 1e9, 3) == 19.508  # VGG19 at 224 pixels, without its classifier
+    assert round(attention - cnn, 4) == 0.0419  # the ten steps of the LSTM
+    assert spatial - alone + 10 * 49 * (96 + 544) / 1e9 == pytest.approx(3.717, abs=5e-4)  # and its sums over positions
+    assert round(resnet, 2) == 14.65
+    assert round(alone + 10 * (attention - alone), 1) == 273.5
+
+
 def test_the_control_has_as_many_parameters_as_what_it_replaces():
     attention = count_twostream({}, 200)["parameters"]
     assert abs(count_twostream({"local": "mlp"}, 200)["parameters"] - attention) <= 1025 / 2
