@@ -104,7 +104,9 @@ def read_sealed(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such model file; run its training first") from error
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: not a complete safetensors file ({error}); {_RETRAIN}") from error
+        raise ModelError(
+            f"{path}: not a complete safetensors file ({error}); name one that `ltpa train` wrote, or {_RETRAIN}"
+        ) from error
     try:
         description = json.loads(header or "")
         expected = description.pop("sha256")

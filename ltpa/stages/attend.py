@@ -13,7 +13,7 @@ from ltpa.evaluation.saliency import CAM, Saliency, upsample
 from ltpa.evaluation.segmentation import otsu_masks
 from ltpa.models.variants import declared_variants
 from ltpa.report.gallery import Cell, draw_gallery
-from ltpa.stages.common import naming
+from ltpa.stages.common import naming, without_maps
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
@@ -48,7 +48,7 @@ def attend(
     for path in pictures:
         image = load_picture(path)
         with naming(model_path):
-            maps = _maps(model, image, asking)
+            maps = _maps(model, model_path, image, asking)
             probabilities = class_probabilities(model, image[None], 1)[0]
         best = int(probabilities.argmax())
         seen = f"{model.metadata['classes'][best]} ({100 * probabilities[best]:.1f} %)"
@@ -60,11 +60,15 @@ def attend(
         yield f"{', '.join(map(str, targets))}: {path.name} is seen as {seen}"
 
 
-def _maps(model: "AttentionClassifier", image: np.ndarray, query: np.ndarray | None) -> dict[str, np.ndarray]:
+def _maps(
+    model: "AttentionClassifier", model_path: Path, image: np.ndarray, query: np.ndarray | None
+) -> dict[str, np.ndarray]:
     """Maps (H, W) by level at the picture's size, and `combined` where the variant declares how."""
     variant = declared_variants().get(model.metadata["variant"])
     declared = None if variant is None else variant.saliency
     saliency = None if declared is None else Saliency.from_declaration(declared, "attend")
+    if saliency is None and not model.attention_levels:
+        raise without_maps(model_path, model.metadata["variant"])
     if query is not None and (saliency is None or saliency.source == CAM):
         raise ModelError(f"a {model.metadata['variant']} has no global vector to take from a query; leave --query out")
     if saliency is not None and query is None:

@@ -67,6 +67,11 @@ def naming(model_path: Path) -> Iterator[None]:
         raise NotFiniteError(f"{model_path}: {error}") from error
 
 
+def without_maps(model_path: Path, variant: str) -> ModelError:
+    """What to say of a network of a user's own that has none of the maps asked for."""
+    return ModelError(f"{model_path}: a {variant} has no attention map; name a network with attention")
+
+
 def make_record(
     module: str,
     spec: TrainSpec | TwoStreamSpec | EvaluationSpec,

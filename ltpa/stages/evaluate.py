@@ -22,7 +22,7 @@ from ltpa.evaluation.query import OTHER_CLASS, QuerySettings
 from ltpa.evaluation.svm import SvmSettings
 from ltpa.models.variants import chosen_saliency
 from ltpa.stages import fgsm, maps, query, segmentation, transfer
-from ltpa.stages.common import naming
+from ltpa.stages.common import naming, without_maps
 from ltpa.stages.maps import MapSettings
 from ltpa.stages.segmentation import SegmentationSettings
 
@@ -35,7 +35,7 @@ PROTOCOLS = {
 }
 _NEED_MASKS = ("segmentation", "maps")
 _PICTURES = (*SUFFIXES, ".webp", ".tif", ".tiff")
-_NEEDS_LABELS = "adversarial_accuracy_pct"
+_NEED_LABELS = ("adversarial_accuracy_pct", "pgd_accuracy_pct")
 
 
 def evaluate_folder(
@@ -61,7 +61,7 @@ def evaluate_folder(
         DataError: no images, too few for the protocol, one that cannot be decoded, or a mask that is missing or belongs
             to no image.
         NotFiniteError: the network gives numbers that are not finite; the message names its file.
-        ModelError: not a network of this project, or one without what the protocol looks at.
+        ModelError: not a network of this project, or one without the maps that the protocol looks at.
     """
     from ltpa.models import load
 
@@ -78,8 +78,15 @@ def evaluate_folder(
     measure, kind = PROTOCOLS[protocol]
     fields = {field.name for field in dataclasses.fields(kind)}
     chosen = {key: value for key, value in settings.items() if key in fields}
+    variant = model.metadata["variant"]
     if protocol in _NEED_MASKS:
-        chosen["saliency"] = chosen_saliency(model.metadata["variant"], settings["levels"], settings["root"])
+        chosen["saliency"] = chosen_saliency(variant, settings["levels"], settings["root"])
+    if (protocol == "segmentation" and chosen["saliency"] is None) or (
+        protocol == "query" and not model.attention_levels
+    ):
+        raise without_maps(model_path, variant)
+    if protocol == "fgsm":
+        chosen["pgd"] = settings.get("pgd")
     with tempfile.TemporaryDirectory(prefix="ltpa-evaluate-") as scratch:
         options = Options(upright=True, skip_corrupt=skip_corrupt)
         source = Source(images.resolve().name, known if named else classes, model.image_size, {}, {}, options)
@@ -88,20 +95,20 @@ def evaluate_folder(
             scale="by-hand",
             dataset=dataset.name,
             threads=1,
-            variant=model.metadata["variant"],
+            variant=variant,
             training="",
             targets=[_target(protocol, dataset, known if named else None)],
             protocol=chosen,
         )
         with naming(model_path):
             found = measure(spec, model, [dataset], Path(scratch))
-    metrics = [dataclasses.asdict(m) for m in found.metrics if named or m.name != _NEEDS_LABELS]
+    metrics = [dataclasses.asdict(m) for m in found.metrics if named or m.name not in _NEED_LABELS]
     return {
         "protocol": protocol,
         "settings": chosen,
         "model": str(model_path),
         "model_sha256": sha256_file(model_path),
-        "variant": model.metadata["variant"],
+        "variant": variant,
         "images": str(images),
         "count": len(dataset.split("test")),
         "skipped": dataset.facts["skipped"],

@@ -375,3 +375,33 @@ def test_a_network_without_finite_numbers_is_named_by_its_file(
     picture = str(pictures / "images" / "ant" / "0.png")
     assert main(["attend", picture, "--model", str(broken), "--output", str(tmp_path / "out")]) == 3
     assert f"{broken}: its " in capsys.readouterr().err
+
+
+def test_a_network_without_maps_is_named_by_its_file(results: Path, pictures: Path, tmp_path: Path, capsys):
+    plain = tmp_path / "plain.safetensors"
+    model = create_model("vgg", 3, image_size=SIZE, width=1 / 16)
+    model.preprocessing = fit_normaliser("meanstd", pixels(8, SIZE))
+    save_model(
+        plain, model, variant="vgg", architecture=model.architecture, num_classes=3, image_size=SIZE, classes=CLASSES
+    )
+    images, masks = str(pictures / "images"), str(pictures / "masks")
+    for command in (
+        ["attend", str(pictures / "images" / "ant" / "0.png")],
+        ["evaluate", "segmentation", "--images", images, "--masks", masks],
+        ["evaluate", "query", "--images", images],
+    ):
+        assert main([*command, "--model", str(plain)]) == 5
+        error = capsys.readouterr().err
+        assert f"{plain}: a vgg has no attention map" in error and error.count("\n") == 1
+
+
+def test_the_iterated_attack_of_a_configuration_is_run_on_a_folder(
+    results: Path, pictures: Path, tmp_path: Path, capsys
+):
+    values = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    values["protocols"]["fgsm"] = {"epsilons": [2], "pgd": {"epsilons": [4], "steps": 2}}
+    config = tmp_path / "pgd.yaml"
+    config.write_text(yaml.safe_dump(values))
+    assert evaluate(results, "fgsm", pictures / "images", "--config", str(config)) == 0
+    found = {(m["name"], m["condition"]) for m in json.loads(capsys.readouterr().out)["metrics"]}
+    assert {("fooling_rate_pct", "eps=2"), ("pgd_fooling_rate_pct", "eps=4"), ("pgd_accuracy_pct", "eps=4")} <= found
