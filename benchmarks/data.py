@@ -180,7 +180,7 @@ def whiten_ours(count: int, threads: int) -> tuple[Cost, float, np.ndarray]:
 
     from ltpa.core.provenance import peak_memory_mb
     from ltpa.data.normalise import fit_normaliser
-    from ltpa.training.engine import Arrays
+    from ltpa.training.arrays import Arrays
 
     def run() -> None:
         module = fit_normaliser("gcn-zca", images)

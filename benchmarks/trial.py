@@ -20,8 +20,10 @@ from ltpa.core.seeds import derive
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.normalise import fit_normaliser
 from ltpa.models import create_model
-from ltpa.stages.common import set_up_torch
-from ltpa.training.engine import Arrays, Trainer
+from ltpa.stages.device import compute_device
+from ltpa.training.arrays import Arrays
+from ltpa.training.engine import Trainer
+from ltpa.training.loop import Watch
 from ltpa.training.recipe import Recipe
 
 
@@ -36,17 +38,17 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    set_up_torch(options.threads)
     dataset = PreparedDataset.open(options.data)
     train, test = dataset.split("train"), dataset.split("test")
     recipe = Recipe.from_dict(load_declaration("recipes")[options.recipe], options.recipe)
     preprocessing = fit_normaliser(recipe.normalise, train.images[: options.images])
-    arrays = [
-        Arrays.prepare(split.images[:count], split.labels[:count], preprocessing, "cpu")
-        for split, count in ((train, options.images), (test, options.test_images))
-    ]
-    for variant in options.variants:
-        run(variant, *arrays, recipe, dataset, options)
+    with compute_device("cpu", options.threads) as device:
+        arrays = [
+            Arrays.prepare(split.images[:count], split.labels[:count], preprocessing, device)
+            for split, count in ((train, options.images), (test, options.test_images))
+        ]
+        for variant in options.variants:
+            run(variant, *arrays, recipe, dataset, options)
 
 
 def run(variant, train, test, recipe, dataset, options):
@@ -65,7 +67,7 @@ def run(variant, train, test, recipe, dataset, options):
         )
 
     with tempfile.TemporaryDirectory() as folder:
-        Trainer(model, train, test, recipe, options.seed, Path(folder), on_epoch=report, name=variant).run()
+        Trainer(model, train, test, recipe, options.seed, Path(folder), Watch(on_epoch=report), variant).run()
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from ltpa.evaluation.twostream import _collect, blocks, readouts, score
 from ltpa.models.twostream.inputs import DEVIATION, MEAN
 from ltpa.models.twostream.losses import two_stream_loss
 from ltpa.models.twostream.network import build_twostream
+from ltpa.training.loop import Watch
 from ltpa.training.twostream import FineData, TwoStreamRecipe, TwoStreamTrainer
 
 SIDES = (0.5, 0.65, 0.8)  # of the central patches
@@ -111,25 +112,26 @@ def built(declared, row, classes):
     return build_twostream({**declared["profiles"]["trial"], **declared["rows"][row]["architecture"]}, classes)
 
 
-def made_trainer(declared, row, images, boxes, labels, classes, epochs, folder, evaluate, on_epoch=lambda row: None):
+def made_trainer(declared, row, images, boxes, labels, classes, epochs, folder, on_epoch=lambda row: None):
     recipe = TwoStreamRecipe.from_dict({**declared["recipes"]["trial"], "epochs": epochs})
     data = FineData(images["train"], labels["train"], boxes["train"])
     model = built(declared, row, classes)
-    return TwoStreamTrainer(model, data, evaluate, recipe, 0, folder, torch.device("cpu"), on_epoch=on_epoch)
+    watch = Watch(on_epoch=on_epoch)
+    return TwoStreamTrainer(model, data, 1, lambda net, part: 0, recipe, 0, folder, torch.device("cpu"), watch)
 
 
 def speed(arguments, declared, files, images, boxes, labels, classes):
-    batch = np.arange(32)
     ours, theirs = [], []
     row = "twostream-attention"
     model = built(declared, row, classes).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = made_trainer(declared, row, images, boxes, labels, classes, 1, Path(folder), lambda net: 0.0)
-        trainer.model.train()
+        trainer = made_trainer(declared, row, images, boxes, labels, classes, 1, Path(folder))
+        trainer.stepper.enter_epoch(1, 0)
+        batch = np.sort(trainer.stepper.batches[0])
         for turn in range(arguments.repeats + 1):
             started = time.perf_counter()
-            trainer.take(batch)
+            trainer.stepper.take(1, 0)
             middle = time.perf_counter()
             plain_step(
                 model, optimizer, [files["train"][i] for i in batch], boxes["train"][batch, 0],
@@ -187,7 +189,6 @@ def trial(arguments, declared, images, boxes, labels, classes):
             classes,
             arguments.epochs,
             Path(folder),
-            lambda net: 0.0,
             tell,
         )
         trainer.run()

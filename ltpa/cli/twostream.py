@@ -59,7 +59,8 @@ def _train(options: argparse.Namespace) -> None:
         stage = importlib.import_module("ltpa.stages.twostream")
         for spec in specs:
             with TrainingProgress(f"{spec.variant} on {spec.dataset}", spec.recipe["epochs"]) as shown:
-                stage.run(spec, results, options.seeds, stop, options.tolerate_failure, shown.epoch)
+                watcher = stage.Watcher(shown.epoch, shown.progress, shown.say)
+                stage.run(spec, results, options.seeds, stop, options.tolerate_failure, watcher)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -80,6 +80,11 @@ def readouts(block: Block, bias: np.ndarray | None) -> dict[str, np.ndarray]:
     return found
 
 
+def random_ranks(seed: int, boxes: np.ndarray) -> np.ndarray:
+    """The patches that `random1` takes of boxes (N, n, 4): ranks (10, N), a row for each draw."""
+    return np.random.default_rng(derive(seed, "test-patch")).integers(boxes.shape[1], size=(DRAWS, len(boxes)))
+
+
 class Scores:
     """Which images are classified correctly, by policy and readout.
 
@@ -112,7 +117,7 @@ def score(
         bias = model.local_head.classifier.bias.detach().double().cpu().numpy()
     ranks = None
     if boxes is not None:
-        ranks = np.random.default_rng(derive(seed, "test-patch")).integers(boxes.shape[1], size=(DRAWS, len(images)))
+        ranks = random_ranks(seed, boxes)
     collected: dict[tuple[str, str], list[np.ndarray]] = {}
     singles: dict[str, list[np.ndarray]] = {}
     start = 0

@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from ltpa.training.engine import EpochRow
+    from ltpa.training.loop import EpochRow
     from ltpa.training.progress import Progress
 
 

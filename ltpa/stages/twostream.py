@@ -1,39 +1,30 @@
 """Train one row of the two-stream network, one network per seed: model.safetensors, history.csv, result.json each."""
 
-import csv
 import dataclasses
-import io
 import math
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
-from ltpa.core import layout
 from ltpa.core.errors import ModelError
-from ltpa.core.files import write_text
 from ltpa.core.hashing import digest, sha256_file
-from ltpa.core.provenance import code_hash
-from ltpa.core.records import Metric, write_record
+from ltpa.core.records import Metric
 from ltpa.core.seeds import derive
 from ltpa.core.specs import TwoStreamSpec
-from ltpa.core.stopping import Stopped, StopRequest
-from ltpa.data.arrays import PreparedDataset
-from ltpa.evaluation.twostream import JOINT, RANDOM1, score
+from ltpa.core.stopping import StopRequest
+from ltpa.evaluation.twostream import JOINT, TOP1, random_ranks, score
 from ltpa.models.twostream.files import save_twostream
 from ltpa.models.twostream.network import TwoStream, build_twostream
 from ltpa.models.twostream.trunks import Trunk
 from ltpa.models.twostream.weights import pretrained, start_trunk
-from ltpa.stages.common import make_record
-from ltpa.stages.device import compute_device, describe_device
 from ltpa.stages.finedata import boxes_path, fine_splits
-from ltpa.training import checkpoint
-from ltpa.training.engine import Diverged, Interrupted
-from ltpa.training.twostream import FineData, TwoStreamRecipe, TwoStreamRow, TwoStreamTrainer
-
-_MODULE = "ltpa.stages.twostream"
-_STAGE = "twostream"
+from ltpa.stages.state import Identity
+from ltpa.stages.training import Ready, TrainingJob, Watcher
+from ltpa.training.loop import EpochRow
+from ltpa.training.twostream import FineData, TwoStreamRecipe, TwoStreamTrainer
 
 
 def run(
@@ -42,99 +33,67 @@ def run(
     seeds: Sequence[int],
     stop: StopRequest | None = None,
     tolerate_failure: bool = False,
-    on_epoch: Callable[[int, TwoStreamRow], None] = lambda seed, row: None,
+    watcher: Watcher | None = None,
 ) -> None:
-    """Train the spec's network for each seed and write its artefacts, the record last.
-
-    Args:
-        stop: asked after each step; when it says so, state is saved and `Stopped` raised.
-        tolerate_failure: write a `failed` record for a diverged run instead of raising.
-        on_epoch: told the seed and row of each finished epoch.
+    """Train the spec's network for each seed and write its artefacts; see `TrainingJob` and `TrainingJob.run`.
 
     Raises:
         DataError: boxes are missing or do not belong to these images.
         ModelError: the weights to start from are missing or of another trunk.
-        Diverged: the loss stopped being finite.
-        Stopped: `stop` said so; the same call goes on.
     """
-    stop = stop or StopRequest()
-    with compute_device(spec.device, spec.threads) as device:
-        for seed in seeds:
-            _train_one(
-                spec,
-                results,
+    _Job(spec, results, stop, tolerate_failure, watcher).run(seeds)
+
+
+class _Job(TrainingJob):
+    module = "ltpa.stages.twostream"
+
+    def __init__(self, spec: TwoStreamSpec, results: Path, *more: Any) -> None:
+        super().__init__(spec, results, *more)
+        self.spec = spec
+
+    def start(self, seed: int) -> tuple[dict[str, str], Any]:
+        """Hashes of the weights' facts and of the boxes; the untrained network, those facts, and the data."""
+        spec = self.spec
+        train, test = fine_splits(spec, self.results, self.dataset, seed)
+        boxes = sha256_file(boxes_path(self.results, spec.dataset, spec.patches, seed)) if spec.patches else ""
+        torch.manual_seed(derive(seed, "init"))
+        model = build_twostream(spec.architecture, spec.num_classes)
+        weights = _start(model, spec.weights)
+        return {"weights": digest(weights), "boxes": boxes}, (model, weights, train, test)
+
+    def make_ready(
+        self, seed: int, name: str, device: torch.device, state: Path, identity: Identity, given: Any
+    ) -> Ready:
+        """The training of one seed."""
+        spec = self.spec
+        model, weights, train, test = given
+        recipe = TwoStreamRecipe.from_dict(spec.recipe, f"recipe of {name}")
+        assert identity.start is not None
+        return Ready(
+            TwoStreamTrainer(
+                model,
+                train,
+                len(test.labels),
+                _count_wrong(test, seed),
+                recipe,
                 seed,
+                state,
                 device,
-                stop,
-                tolerate_failure,
-                on_epoch,
-            )
-
-
-def _train_one(
-    spec: TwoStreamSpec,
-    results: Path,
-    seed: int,
-    device: torch.device,
-    stop: StopRequest,
-    tolerate_failure: bool,
-    on_epoch: Callable[[int, TwoStreamRow], None],
-) -> None:
-    started = time.perf_counter()
-    name = f"{spec.variant} on {spec.dataset}, seed {seed}"
-    recipe = TwoStreamRecipe.from_dict(spec.recipe, f"recipe of {name}")
-    dataset = PreparedDataset.open(layout.data_dir(results, spec.dataset))
-    train, test = fine_splits(spec, results, dataset, seed)
-    boxes = sha256_file(boxes_path(results, spec.dataset, spec.patches, seed)) if spec.patches else ""
-    torch.manual_seed(derive(seed, "init"))
-    model = build_twostream(spec.architecture, spec.num_classes)
-    weights = _start(model, spec.weights)
-    key = digest([spec.hash(), seed, dataset.data_hash, boxes, weights, code_hash(_MODULE)])
-    state = layout.state_dir(results, _STAGE, key)
-    folder = layout.run_dir(results, _STAGE, spec.dataset, spec.variant, seed)
-    trainer = TwoStreamTrainer(
-        model,
-        train,
-        lambda network: _error_pct(network, test, seed),
-        recipe,
-        seed,
-        state,
-        device,
-        stop,
-        lambda row: on_epoch(seed, row),
-        name,
-    )
-    reason = ""
-    try:
-        trainer.run()
-    except Interrupted as error:
-        raise Stopped(str(error), stop.exit_code) from error
-    except Diverged as error:
-        if not tolerate_failure:
-            raise
-        reason = str(error)
-    save_twostream(folder / layout.MODEL, model, spec.variant, dataset.classes, {"seed": seed, "spec": spec.hash()})
-    write_text(folder / layout.HISTORY, _history_csv(trainer.history))
-    record = make_record(
-        _MODULE,
-        spec,
-        seed,
-        metrics=[] if reason else _metrics(spec, trainer.history, len(test.labels), len(train.labels)),
-        data_hash=dataset.data_hash,
-        device=describe_device(device),
-        seconds=time.perf_counter() - started,
-        reason=reason,
-        extra={
-            "recipe": dataclasses.asdict(recipe),
-            "architecture": model.architecture,
-            "weights": weights,
-            "patches": {"source": spec.patches, "boxes": spec.boxes, "sha256": boxes},
-            "split": spec.split,
-            "model_sha256": sha256_file(folder / layout.MODEL),
-        },
-    )
-    write_record(folder / layout.RECORD, record)
-    checkpoint.clear(state)
+                name=name,
+                key=identity.key,
+            ),
+            lambda path: save_twostream(
+                path, model, spec.variant, self.dataset.classes, {"seed": seed, "spec": spec.hash()}
+            ),
+            lambda history: _metrics(spec, history, len(test.labels), len(train.labels)),
+            {
+                "recipe": dataclasses.asdict(recipe),
+                "architecture": model.architecture,
+                "weights": weights,
+                "patches": {"source": spec.patches, "boxes": spec.boxes, "sha256": identity.start["boxes"]},
+                "split": spec.split,
+            },
+        )
 
 
 def _start(model: TwoStream, source: str) -> dict[str, dict[str, str]]:
@@ -152,14 +111,24 @@ def _start(model: TwoStream, source: str) -> dict[str, dict[str, str]]:
     return facts
 
 
-def _error_pct(model: TwoStream, data: FineData, seed: int) -> float:
-    """Joint error with one random patch per image, the released code's way of testing."""
-    scores = score(model, data.images, data.labels, data.boxes, seed)
-    hits = scores.correct[RANDOM1, JOINT]
-    return 100 * (1 - float((hits[0] if hits.ndim == 2 else hits).mean()))
+def _count_wrong(data: FineData, seed: int) -> Callable[[TwoStream, slice], int]:
+    """How many images of a slice a network gets wrong by its joint prediction, the released code's way of testing.
+
+    Each image is seen with one random patch, the first draw of the policy `random1`.
+    """
+    boxes = data.boxes
+    if boxes is not None:
+        boxes = boxes[np.arange(len(boxes)), random_ranks(seed, boxes)[0]][:, None]
+
+    def count(model: TwoStream, part: slice) -> int:
+        seen = None if boxes is None else boxes[part]
+        hits = score(model, data.images[part], data.labels[part], seen, seed).correct[TOP1, JOINT]
+        return int((~hits).sum())
+
+    return count
 
 
-def _metrics(spec: TwoStreamSpec, history: list[TwoStreamRow], test_images: int, train_images: int) -> list[Metric]:
+def _metrics(spec: TwoStreamSpec, history: list[EpochRow], test_images: int, train_images: int) -> list[Metric]:
     last = history[-1]
     best = min(row.test_error_pct for row in history if not math.isnan(row.test_error_pct))
     target = spec.dataset if spec.split == "test" else f"{spec.dataset}/{spec.split}"
@@ -170,13 +139,3 @@ def _metrics(spec: TwoStreamSpec, history: list[TwoStreamRow], test_images: int,
         Metric("train_error_pct", last.train_error_pct, train_images, spec.dataset),
         Metric("train_loss", last.train_loss, train_images, spec.dataset),
     ]
-
-
-def _history_csv(history: list[TwoStreamRow]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([field.name for field in dataclasses.fields(TwoStreamRow)])
-    for row in history:
-        values = dataclasses.astuple(row)
-        writer.writerow(["" if isinstance(v, float) and math.isnan(v) else v for v in values])
-    return stream.getvalue()

@@ -24,7 +24,7 @@ from ltpa.core.files import write_text
 from ltpa.training.progress import Progress
 
 if TYPE_CHECKING:
-    from ltpa.training.engine import EpochRow
+    from ltpa.training.loop import EpochRow
 
 ABOUT = "run.json"  # written by the stage: which run the folder belongs to
 METRICS = "metrics.jsonl"

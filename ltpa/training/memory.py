@@ -5,8 +5,7 @@ import gc
 import torch
 
 from ltpa.core.errors import MemoryFullError
-from ltpa.models.base import AttentionClassifier
-from ltpa.training.recipe import Recipe
+from ltpa.training.stepping import Stepping
 
 _ON_CPU = ("can't allocate memory", "not enough memory")
 
@@ -18,15 +17,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _ON_CPU)
 
 
-def memory_full(
-    name: str, model: AttentionClassifier, recipe: Recipe, device: torch.device, cause: str
-) -> MemoryFullError:
+def memory_full(name: str, stepper: Stepping, cause: str) -> MemoryFullError:
     """One line about the run `name`, whose step ran out of memory, with the batch size that would fit.
 
-    Call it when the failed step's error is gone: its traceback holds the step's tensors.
+    Call it when the failed step's error is gone: its traceback holds the step's tensors. The run cannot go on
+    afterwards.
     """
-    fitting = fitting_batch(model, recipe.batch_size, device)
-    if fitting == recipe.batch_size:
+    size = stepper.recipe.batch_size
+    fitting = fitting_batch(stepper)
+    if fitting == size:
         advice = (
             f"a batch of {fitting} alone fits, so something else takes memory: give the training the device alone "
             "(jobs.gpu_share: 1)"
@@ -34,33 +33,31 @@ def memory_full(
     elif fitting:
         advice = f"a batch of {fitting} would fit: set batch_size of the recipe, and the rate with it"
     else:
-        advice = "not even two images fit: take a smaller width or image size, or another device"
-    return MemoryFullError(f"{name}: batches of {recipe.batch_size} do not fit into memory ({cause}); {advice}")
+        least = "one image fits" if stepper.smallest_batch == 1 else "two images fit"
+        advice = f"not even {least}: take a smaller width or image size, or another device"
+    return MemoryFullError(f"{name}: batches of {size} do not fit into memory ({cause}); {advice}")
 
 
-def fitting_batch(model: AttentionClassifier, batch_size: int, device: torch.device) -> int:
-    """The largest of `batch_size`, half of it, a quarter, ... whose forward and backward pass fit; 0 where none does.
+def fitting_batch(stepper: Stepping) -> int:
+    """The largest of the recipe's batch size, half of it, a quarter, ... with which a step fits; 0 where none does.
 
-    Never 1, which batch normalisation does not take in training. Tried out, on black images of the network's
-    size; its running statistics and gradients are of no use afterwards.
+    Tried out beside all that a run holds: its data, gradients and velocities, in the recipe's number format. Never
+    below what the step takes.
     """
-    while batch_size > 1:
-        model.zero_grad(set_to_none=True)
+    size: int = stepper.recipe.batch_size
+    while size >= stepper.smallest_batch:
         gc.collect()
-        if device.type == "cuda":
+        if stepper.device.type == "cuda":
             torch.cuda.empty_cache()
-        if _fits(model, batch_size, device):
-            return batch_size
-        batch_size //= 2
+        if _fits(stepper, size):
+            return size
+        size //= 2
     return 0
 
 
-def _fits(model: AttentionClassifier, batch_size: int, device: torch.device) -> bool:
-    size = model.image_size
+def _fits(stepper: Stepping, images: int) -> bool:
     try:
-        inputs = torch.zeros(batch_size, 3, size, size, device=device)
-        loss, _ = model.loss_and_logits(inputs, torch.zeros(batch_size, dtype=torch.int64, device=device))
-        loss.backward()
+        stepper.rehearse(images)
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             return False

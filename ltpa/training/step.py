@@ -1,13 +1,9 @@
 """One training step on the device: gather, augment, forward, backward, update, and the epoch's running sums.
 
-Everything random is drawn from streams named by (seed, purpose, epoch); what a step depends on besides them is in
-`Stepper.state_dict`. No step waits for the device to finish; `totals` and `finite` do.
-
 A step reads what changes from step to step (images chosen, draws, rate) from tensors that stay where they are, and
 writes its sums into such tensors. The same code is therefore run directly, compiled, or recorded as a CUDA graph.
 """
 
-import collections
 import functools
 import importlib.util
 import os
@@ -20,7 +16,6 @@ import torch
 from torch import Tensor
 
 from ltpa.core.errors import TrainingError
-from ltpa.core.seeds import derive
 from ltpa.models.base import AttentionClassifier
 from ltpa.training.arrays import Arrays
 from ltpa.training.augment import Draws, augment
@@ -29,34 +24,27 @@ from ltpa.training.precision import autocast, tensor_cores
 from ltpa.training.recipe import Recipe
 from ltpa.training.schedule import epoch_rate, step_rate
 from ltpa.training.sgd import SGD
-
-# Steps handed to a GPU ahead of the one it works on; a request to stop is honoured within so many.
-IN_FLIGHT = 8
+from ltpa.training.stepping import Stepping
 
 
-class Stepper:
-    """Takes the steps of one run, in order, on the network `model` and the training images `train`.
+class Stepper(Stepping):
+    """Takes the steps of a network of `ltpa.models` on the training images `train`.
 
     Attributes:
         optimizer: holds the momentum.
-        steps_per_epoch: whole batches in one pass; the images of a last short batch are left out.
     """
 
+    model: AttentionClassifier
+    smallest_batch = 2  # batch normalisation of one vector is not defined
+
     def __init__(self, model: AttentionClassifier, train: Arrays, recipe: Recipe, seed: int) -> None:
-        self.model, self.train, self.recipe, self.seed = model, train, recipe, seed
-        self.device = train.labels.device
-        self.steps_per_epoch = len(train.labels) // recipe.batch_size
-        if recipe.channels_last:
-            for parameter in model.parameters():
-                if parameter.ndim == 4:
-                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        super().__init__(model, len(train.labels), recipe, seed, train.labels.device)
+        self.train = train
         self._chosen = torch.zeros(recipe.batch_size, dtype=torch.int64, device=self.device)
         self._mirrored = torch.zeros(recipe.batch_size, dtype=torch.bool, device=self.device)
         self._offset = torch.zeros(2, dtype=torch.int64, device=self.device)
         self._rate = torch.zeros((), device=self.device)  # read by an update that is fused
         self._told_rate = 0.0
-        self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        self._wrong = torch.zeros((), dtype=torch.int64, device=self.device)
         self.optimizer = SGD(
             model.parameters(),
             momentum=recipe.momentum,
@@ -65,31 +53,26 @@ class Stepper:
             weight_decay=recipe.weight_decay,
             fused=recipe.fused,
         )
+        self.optimizers = [self.optimizer]
         if recipe.compile:
             require_compiler(self.device)
         self._losses = _compiled_losses() if recipe.compile else _losses
         graphed = recipe.cuda_graph and self.device.type == "cuda"
         self._graph = StepGraph(self.device) if graphed else None
-        self._flying: collections.deque[torch.cuda.Event] = collections.deque()
 
     def enter_epoch(self, epoch: int, step: int) -> None:
         """Make ready for `epoch` from its step number `step` on; step 0 starts the epoch's sums and streams anew."""
-        order = self._stream("order", epoch).permutation(len(self.train.labels))
-        whole = order[: self.steps_per_epoch * self.recipe.batch_size].reshape(self.steps_per_epoch, -1)
-        self._order = torch.from_numpy(whole).to(self.device)
+        super().enter_epoch(epoch, step)
+        self._order = torch.from_numpy(self.batches).to(self.device)
         self._draws = Draws.of_epoch(self.recipe, self.steps_per_epoch, self._stream("augment", epoch), self.device)
-        self.model.train()
         if step == 0:
-            self._loss_sum.zero_()
-            self._wrong.zero_()
-            torch.manual_seed(derive(self.seed, "dropout", epoch))
             changed = epoch > 1 and epoch_rate(self.recipe, epoch) != epoch_rate(self.recipe, epoch - 1)
             if self.recipe.reset_momentum and changed:
                 self.optimizer.reset()
                 self._forget_graph()
 
     def take(self, epoch: int, step: int) -> None:
-        """Take step number `step`, counted from 0, of `epoch`."""
+        """Take step number `step`, counted from 0, of `epoch`. Does not wait for the device to finish it."""
         self._chosen.copy_(self._order[step])
         self._mirrored.copy_(self._draws.mirrored[step])
         self._offset.copy_(self._draws.offset[step])
@@ -103,42 +86,20 @@ class Stepper:
             self._compute()
         else:
             self._graph.run(self._compute)
-        if self.device.type == "cuda":
-            self._limit_lead()
+        self._limit_lead()
 
-    def totals(self) -> tuple[float, int]:
-        """Sum of the losses and number of wrongly classified images of the epoch so far. Waits for the device."""
-        return float(self._loss_sum), int(self._wrong)
-
-    def finite(self) -> bool:
-        """Whether the losses of the epoch so far and all of the network's state are finite. Waits for the device."""
-        values = [value for value in self.model.state_dict().values() if value.is_floating_point()]
-        flags = [self._loss_sum.isfinite(), *(value.isfinite().all() for value in values)]
-        return bool(torch.stack(flags).all())
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that the remaining steps depend on, apart from the network's own state: tensors and plain values."""
-        loss_sum, wrong = self.totals()
-        return {
-            "velocities": self.optimizer.velocities,
-            "rng": torch.get_rng_state(),
-            "gpu_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
-            "loss_sum": loss_sum,
-            "wrong": wrong,
-        }
+    def rehearse(self, images: int) -> None:
+        """Take a step on the first image so many times, directly: generated code of another size would take minutes."""
+        self._forget_graph()
+        self._chosen = torch.zeros(images, dtype=torch.int64, device=self.device)
+        self._mirrored = torch.zeros(images, dtype=torch.bool, device=self.device)
+        self._losses = _losses
+        self._compute()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave; the network's own state must have been put back before."""
-        self.optimizer.load(state["velocities"])
+        super().load_state_dict(state)
         self._forget_graph()
-        torch.set_rng_state(state["rng"])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["gpu_rng"], self.device)
-        self._loss_sum.fill_(state["loss_sum"])
-        self._wrong.fill_(state["wrong"])
-
-    def _stream(self, purpose: str, epoch: int) -> np.random.Generator:
-        return np.random.default_rng(derive(self.seed, purpose, epoch))
 
     def _compute(self) -> None:
         """The step itself. All it reads and writes stays in place, and nothing in it waits for the device."""
@@ -157,13 +118,6 @@ class Stepper:
         """Velocities are new tensors from here on; the first update after a reset takes the gradient undampened."""
         if self._graph is not None:
             self._graph.forget()
-
-    def _limit_lead(self) -> None:
-        event = torch.cuda.Event()
-        event.record(torch.cuda.current_stream(self.device))
-        self._flying.append(event)
-        if len(self._flying) > IN_FLIGHT:
-            self._flying.popleft().synchronize()
 
 
 def _losses(

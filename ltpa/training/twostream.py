@@ -1,13 +1,10 @@
-"""Training of two-stream networks: two learning rates, a random patch per image and step, resumable to the bit.
+"""Training of two-stream networks: two learning rates, a random patch per image and step.
 
-Images stay decoded, as uint8; everything random is drawn from streams named by (seed, purpose, epoch, step), and the
-state saved mid-way holds all that the remaining steps depend on.
+Images stay decoded, as uint8; everything random is drawn from streams named by (seed, purpose, epoch, step).
 """
 
-import contextlib
 import dataclasses
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -16,18 +13,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltpa.core.errors import ConfigError, TrainingError
+from ltpa.core.errors import ConfigError
 from ltpa.core.seeds import derive
 from ltpa.models.twostream.inputs import draw_views, follow, look, patches_of, pixels, shown
 from ltpa.models.twostream.losses import two_stream_loss
 from ltpa.models.twostream.network import TwoStream
-from ltpa.training import checkpoint
-from ltpa.training.engine import Diverged, Interrupted
+from ltpa.training.loop import EpochRow, Loop, Watch
+from ltpa.training.precision import autocast
 from ltpa.training.recipe import Recipe
 from ltpa.training.schedule import epoch_rate
+from ltpa.training.sgd import SGD
+from ltpa.training.stepping import Stepping
 
 AUGMENTATIONS = ("none", "flip_crop", "resized_crop")
-_SHARED = ("epochs", "batch_size", "lr", "momentum", "weight_decay", "schedule", "precision", "evaluate_every")
+_SHARED = (
+    "epochs",
+    "batch_size",
+    "lr",
+    "momentum",
+    "weight_decay",
+    "schedule",
+    "precision",
+    "evaluate_every",
+    "evaluation_batch",
+    "checkpoint_seconds",
+    "checkpoint_epochs",
+)
+_EVALUATION_BATCH = 16  # images of 448 px are large
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +70,9 @@ class TwoStreamRecipe:
             if key not in own + _SHARED:
                 raise ConfigError(f"{where}: unknown key {key!r}; allowed: {', '.join(_SHARED + own)}")
         shared = {key: value for key, value in values.items() if key in _SHARED}
-        routine = Recipe.from_dict(shared | {"flip": "none"}, where, smallest_batch=1)
+        routine = Recipe.from_dict(
+            {"evaluation_batch": _EVALUATION_BATCH, "flip": "none", **shared}, where, smallest_batch=1
+        )
         if routine.precision == "tf32":
             raise ConfigError(f"{where}: precision is 'tf32'; allowed: fp32, bf16")
         rate, smoothing = values.get("lr_local"), values.get("label_smoothing", 0.0)
@@ -83,124 +97,59 @@ class FineData:
 
 
 @dataclasses.dataclass(frozen=True)
-class TwoStreamRow:
-    """One line of the history. Errors (joint prediction) in percent, NaN where the epoch was not evaluated."""
+class TwoStreamRow(EpochRow):
+    """One line of the history; `lr` is that of the global stream, errors are those of the joint prediction."""
 
-    epoch: int
-    lr: float
     lr_local: float
-    train_loss: float
-    train_error_pct: float
-    test_error_pct: float
-    seconds: float
 
 
-class TwoStreamTrainer:
-    """Trains `model` on `train`; `evaluate` gives the test error in percent of the network as it is.
+class TwoStreamStepper(Stepping):
+    """Takes the steps of a two-stream network on the images and boxes of `train`."""
 
-    Args:
-        should_stop: asked after each step; true saves the state and raises `Interrupted`.
-        on_epoch: told each finished epoch's row.
-        name: how errors call this run.
-    """
+    model: TwoStream
 
     def __init__(
-        self,
-        model: TwoStream,
-        train: FineData,
-        evaluate: Callable[[TwoStream], float],
-        recipe: TwoStreamRecipe,
-        seed: int,
-        folder: Path,
-        device: torch.device,
-        should_stop: Callable[[], bool] = lambda: False,
-        on_epoch: Callable[[TwoStreamRow], None] = lambda row: None,
-        name: str = "training",
+        self, model: TwoStream, train: FineData, recipe: TwoStreamRecipe, seed: int, device: torch.device
     ) -> None:
-        self.routine = recipe.routine
-        if len(train.labels) < self.routine.batch_size:
-            raise TrainingError(
-                f"{name}: {len(train.labels)} training images do not fill one batch of {self.routine.batch_size}; "
-                "lower the recipe's batch_size"
-            )
-        self.model = model.to(device)
-        for parameter in model.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        self.train, self.evaluate, self.recipe, self.seed = train, evaluate, recipe, seed
-        self.folder, self.device, self.name = folder, device, name
-        self.should_stop, self.on_epoch = should_stop, on_epoch
-        groups = [{"params": group} for group in model.streams().values() if group]
-        self.optimizer = torch.optim.SGD(
-            groups, lr=0.0, momentum=self.routine.momentum, weight_decay=self.routine.weight_decay
-        )
-        self.steps_per_epoch = len(train.labels) // self.routine.batch_size
-        self.history: list[TwoStreamRow] = []
-        self.epoch, self.step = 1, 0
-        self.loss_sum, self.wrong, self.seconds = 0.0, 0, 0.0
-        self._saved_at = time.monotonic()
+        super().__init__(model.to(device), len(train.labels), recipe.routine, seed, device)
+        self.train, self.two_stream_recipe = train, recipe
+        routine = recipe.routine
+        self.optimizers = [
+            SGD(parameters, momentum=routine.momentum, weight_decay=routine.weight_decay)
+            for parameters in model.streams().values()
+        ]
 
-    def run(self) -> list[TwoStreamRow]:
-        """Train to the last epoch, from the newest saved state where there is one, and return the history.
+    def take(self, epoch: int, step: int) -> None:
+        """Take step number `step`, counted from 0, of `epoch`."""
+        rates = stream_rates(self.two_stream_recipe, epoch)
+        self._compute(np.sort(self.batches[step]), self._stream("augment", epoch, step), rates)
+        self._limit_lead()
 
-        Raises:
-            Diverged: loss or weights are not finite; the last good state is kept.
-            Interrupted: `should_stop` said so; call again to go on.
-        """
-        with checkpoint.exclusive(self.folder):
-            self._restore()
-            while self.epoch <= self.routine.epochs:
-                self._run_epoch()
-            return self.history
+    def rehearse(self, images: int) -> None:
+        """Take a step on the first image so many times."""
+        self._compute(np.zeros(images, dtype=np.int64), self._stream("augment"), (0.0, 0.0))
 
-    def rates(self) -> tuple[float, float]:
-        """Learning rates of the global and the local stream in this epoch."""
-        rate = epoch_rate(self.routine, self.epoch)
-        return rate, rate * self.recipe.lr_local / self.routine.lr if self.routine.lr else 0.0
-
-    def _run_epoch(self) -> None:
-        started = time.monotonic()
-        order = np.random.default_rng(derive(self.seed, "order", self.epoch)).permutation(len(self.train.labels))
-        self.model.train()
-        for group, rate in zip(self.optimizer.param_groups, self.rates(), strict=False):
-            group["lr"] = rate
-        while self.step < self.steps_per_epoch:
-            first = self.step * self.routine.batch_size
-            self.take(np.sort(order[first : first + self.routine.batch_size]))
-            self.step += 1
-            if self.should_stop():
-                self._check_finite()
-                self.seconds += time.monotonic() - started
-                self._save()
-                raise Interrupted(f"{self.name}: stopped in epoch {self.epoch}; the same command resumes it")
-            if time.monotonic() - self._saved_at >= self.routine.checkpoint_seconds:
-                self._check_finite()
-                now = time.monotonic()
-                self.seconds, started = self.seconds + now - started, now
-                self._save()
-        self._finish_epoch(started)
-
-    def take(self, chosen: np.ndarray) -> None:
+    def _compute(self, chosen: np.ndarray, rng: np.random.Generator, rates: tuple[float, float]) -> None:
         """One step on the images numbered `chosen`."""
-        rng = np.random.default_rng(derive(self.seed, "augment", self.epoch, self.step))
         images, patches = self._inputs(chosen, rng)
         targets = torch.from_numpy(self.train.labels[chosen]).to(self.device)
-        self.optimizer.zero_grad(set_to_none=True)
-        reduced = torch.autocast(self.device.type, torch.bfloat16) if self.routine.precision == "bf16" else None
-        with reduced or contextlib.nullcontext():
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        with autocast(self.recipe.precision, self.device):
             outputs = self.model(images, patches)
-            loss = two_stream_loss(outputs, targets, self.model.options, self.recipe.label_smoothing)
+            loss = two_stream_loss(outputs, targets, self.model.options, self.two_stream_recipe.label_smoothing)
         loss.backward()
-        self.optimizer.step()
+        for optimizer, rate in zip(self.optimizers, rates, strict=True):
+            optimizer.step(rate)
         local = None if outputs.local is None else outputs.local.logits
         joint = self.model.joint(outputs.global_logits, local)
-        self.loss_sum += float(loss.detach())
-        self.wrong += int((joint.detach().argmax(1) != targets).sum())
+        self._loss_sum.add_(loss.detach())
+        self._wrong.add_((joint.detach().argmax(1) != targets).sum())
 
     def _inputs(self, chosen: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
         """What both streams see of images `chosen`: a view each, and in it one of their patches, drawn at random."""
         options, size = self.model.options, self.train.images.shape[1]
-        views = draw_views(self.recipe.augment, len(chosen), size, rng)
+        views = draw_views(self.two_stream_recipe.augment, len(chosen), size, rng)
         batch = look(pixels(self.train.images[chosen], self.device), views)
         patches = None
         if self.train.boxes is not None:
@@ -210,60 +159,49 @@ class TwoStreamTrainer:
             patches = patches_of(batch, boxes, options)
         return shown(batch, options.image_size), patches
 
-    def _finish_epoch(self, started: float) -> None:
-        self._check_finite()
-        last = self.epoch == self.routine.epochs
-        due = last or self.epoch % self.routine.evaluate_every == 0
-        test_error = self.evaluate(self.model) if due else math.nan
-        self.seconds += time.monotonic() - started
-        images = self.steps_per_epoch * self.routine.batch_size
-        row = TwoStreamRow(
-            self.epoch,
-            *self.rates(),
-            self.loss_sum / self.steps_per_epoch,
-            100 * self.wrong / images,
-            test_error,
-            round(self.seconds, 3),
-        )
-        self.history.append(row)
-        self.on_epoch(row)
-        self.epoch, self.step, self.loss_sum, self.wrong, self.seconds = self.epoch + 1, 0, 0.0, 0, 0.0
-        if not last and time.monotonic() - self._saved_at >= self.routine.checkpoint_seconds:
-            self._save()
 
-    def _check_finite(self) -> None:
-        values = [value for value in self.model.state_dict().values() if value.is_floating_point()]
-        if not math.isfinite(self.loss_sum) or not all(bool(value.isfinite().all()) for value in values):
-            rate, rate_local = self.rates()
-            raise Diverged(
-                f"{self.name}: the loss is not finite in epoch {self.epoch} at learning rates {rate:g} (global) and "
-                f"{rate_local:g} (local); lower the recipe's lr or lr_local (the last good state is kept)"
-            )
+def stream_rates(recipe: TwoStreamRecipe, epoch: int) -> tuple[float, float]:
+    """Learning rates of the global and the local stream in `epoch`."""
+    rate = epoch_rate(recipe.routine, epoch)
+    return rate, rate * recipe.lr_local / recipe.routine.lr if recipe.routine.lr else 0.0
 
-    def _save(self) -> None:
-        payload: dict[str, Any] = {
-            "model": self.model.state_dict(),
-            "momentum": self.optimizer.state_dict()["state"],
-            "epoch": self.epoch,
-            "step": self.step,
-            "loss_sum": self.loss_sum,
-            "wrong": self.wrong,
-            "seconds": self.seconds,
-            "history": [dataclasses.asdict(row) for row in self.history],
-        }
-        checkpoint.save(self.folder, (self.epoch - 1) * self.steps_per_epoch + self.step, payload)
-        self._saved_at = time.monotonic()
 
-    def _restore(self) -> None:
-        payload = checkpoint.load_newest(self.folder)
-        if payload is None:
-            return
-        self.model.load_state_dict(payload["model"])
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": payload["momentum"], "param_groups": groups})
-        self.history = [TwoStreamRow(**row) for row in payload["history"]]
-        for key in ("epoch", "step", "loss_sum", "wrong", "seconds"):
-            setattr(self, key, payload[key])
+class TwoStreamTrainer(Loop):
+    """Trains `model` on `train`, and tests it on `test_images` images.
+
+    Args:
+        wrong: how many of the test images of a slice the network as it is gets wrong, by its joint prediction.
+        folder, watch, name, key: as in `Loop`.
+    """
+
+    row_type = TwoStreamRow
+    model: TwoStream
+
+    def __init__(
+        self,
+        model: TwoStream,
+        train: FineData,
+        test_images: int,
+        wrong: Callable[[TwoStream, slice], int],
+        recipe: TwoStreamRecipe,
+        seed: int,
+        folder: Path,
+        device: torch.device,
+        watch: Watch | None = None,
+        name: str = "training",
+        key: str = "",
+    ) -> None:
+        stepper = TwoStreamStepper(model, train, recipe, seed, device)
+        super().__init__(model, stepper, recipe.routine, test_images, folder, watch or Watch(), name, key)
+        self.two_stream_recipe, self._count_wrong = recipe, wrong
+
+    def rates(self) -> dict[str, float]:
+        """The learning rates of this epoch: of the global stream, and of the local one."""
+        return dict(zip(("lr", "lr_local"), stream_rates(self.two_stream_recipe, self.epoch), strict=True))
+
+    def wrong(self, part: slice) -> Tensor:
+        """How many of these test images the network gets wrong."""
+        return torch.tensor(self._count_wrong(self.model, part))
 
 
 def held_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from trainings import Server, copy_data, make_data, model_hash, small_spec
+from trainings import Server, copy_data, make_data, model_hash, small_spec, small_two_stream
+
+from ltpa.core.specs import Spec
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +26,24 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def unbroken(server: Server, data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """SHA-256 of the network that a training leaves which nothing disturbs."""
-    results = copy_data(data, tmp_path_factory.mktemp("unbroken") / "results")
-    child = server.train(small_spec(), results)
+    return _whole(small_spec(), server, data, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def unbroken_two_stream(server: Server, data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Likewise of a two-stream network."""
+    return _whole(small_two_stream(), server, data, tmp_path_factory)
+
+
+@pytest.fixture(params=[small_spec, small_two_stream], ids=["train", "twostream"])
+def trained(request: pytest.FixtureRequest) -> tuple[Spec, str]:
+    """A spec, and the SHA-256 of the network that comes of it undisturbed; of either kind of training."""
+    name = "unbroken" if request.param is small_spec else "unbroken_two_stream"
+    return request.param(), request.getfixturevalue(name)
+
+
+def _whole(spec: Spec, server: Server, data: Path, folders: pytest.TempPathFactory) -> str:
+    results = copy_data(data, folders.mktemp("unbroken") / "results")
+    child = server.train(spec, results)
     assert child.wait() == 0, child.output.read_text()
-    return model_hash(results, small_spec())
+    return model_hash(results, spec)

@@ -3,12 +3,13 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
+import time
 
 import pytest
 from trainings import copy_data, model_hash, small_spec
 
-from ltpa.core import layout
 from ltpa.training import checkpoint
 
 KIB = 1024
@@ -33,14 +34,28 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(folder)], capture_output=True)
 
 
+@pytest.fixture(scope="module")
+def state_bytes(server, data, tmp_path_factory) -> int:
+    """How large a saved state of the small training is."""
+    results = copy_data(data, tmp_path_factory.mktemp("measured") / "results")
+    child, sizes = server.train(small_spec(), results), []
+    while not sizes:
+        time.sleep(0.01)
+        sizes = [path.stat().st_size for path in results.glob("state/train/*/step-*.pt")]
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    return sizes[0]
+
+
 # What is left beside the dataset: nothing to speak of; half a state; one state; two states and no network; and so on.
 @pytest.mark.parametrize("states", [0.1, 0.5, 1.3, 2.2, 3.1, 4.5])
-def test_a_full_disk_costs_no_state_and_more_space_finishes_the_training(server, data, unbroken, small_disk, states):
-    size = state_bytes(server, data, small_disk)
+def test_a_full_disk_costs_no_state_and_more_space_finishes_the_training(
+    server, data, unbroken, small_disk, state_bytes, states
+):
     spec, disk = small_spec(), small_disk(64 * KIB)
     results = copy_data(data, disk / "results")
     used = subprocess.run(["du", "-sk", str(disk)], capture_output=True, text=True, check=True)
-    small_disk(int(used.stdout.split()[0]) + round(states * size / KIB), "remount")
+    small_disk(int(used.stdout.split()[0]) + round(states * state_bytes / KIB), "remount")
     output = disk.parent / "output"
     command = ["train", "--spec", spec.to_json(), "--results", str(results), "--seed", "0"]
     code = server.start(command, output).wait()
@@ -58,20 +73,3 @@ def test_a_full_disk_costs_no_state_and_more_space_finishes_the_training(server,
     small_disk(64 * KIB, "remount")
     assert server.start(command, output).wait() == 0, output.read_text()
     assert model_hash(results, spec) == unbroken
-
-
-def state_bytes(server, data, small_disk) -> int:
-    """How large a saved state of the small training is."""
-    disk = small_disk(64 * KIB)
-    results = copy_data(data, disk / "results")
-    command = ["train", "--spec", small_spec().to_json(), "--results", str(results), "--max-seconds", "1e-9"]
-    code = server.start(command, disk.parent / "measured").wait()
-    assert code == 75, (disk.parent / "measured").read_text()
-    sizes = [path.stat().st_size for path in results.glob("state/train/*/step-*.pt")]
-    if not sizes:  # stopped before the first step: take the network and its momentum
-        folder = layout.run_dir(results, "train", "noise", small_spec().variant, 0)
-        command = command[:-2]
-        assert server.start(command, disk.parent / "measured").wait() == 0
-        sizes = [2 * (folder / layout.MODEL).stat().st_size]
-    subprocess.run(["umount", str(disk)], check=True)
-    return sizes[0]

@@ -1,5 +1,6 @@
 """Trainings that are killed, stopped and doubled end with the bits of an unbroken one."""
 
+import json
 import os
 import random
 import re
@@ -9,20 +10,23 @@ import time
 from pathlib import Path
 
 import pytest
-from trainings import copy_data, model_hash, small_spec
+from trainings import command, copy_data, model_hash, run_folder, small_spec, small_two_stream, stage_of
 
 from ltpa.core import layout
 
-KILLS = 20
+KILLS = {"train": 20, "twostream": 8}  # both run by one loop
 
 
 @pytest.fixture(scope="module")
-def duration(server, data, unbroken, tmp_path_factory) -> float:
-    """Seconds an unbroken training takes now."""
-    results = copy_data(data, tmp_path_factory.mktemp("timed") / "results")
-    started = time.monotonic()
-    assert server.train(small_spec(), results).wait() == 0
-    return time.monotonic() - started
+def durations(server, data, tmp_path_factory) -> dict[str, float]:
+    """Seconds an unbroken training of each kind takes now."""
+    found = {}
+    for spec in (small_spec(), small_two_stream()):
+        results = copy_data(data, tmp_path_factory.mktemp("timed") / "results")
+        started = time.monotonic()
+        assert server.train(spec, results).wait() == 0
+        found[stage_of(spec)] = time.monotonic() - started
+    return found
 
 
 def wait_for_handlers(pid: int) -> None:
@@ -35,56 +39,61 @@ def wait_for_handlers(pid: int) -> None:
 @pytest.mark.parametrize(
     "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT], ids=lambda n: n.name
 )
-def test_training_goes_on_from_wherever_it_was_cut_off(server, data, unbroken, duration, tmp_path, number):
-    """SIGKILL twenty times; the signals that ask, three times each, must be obeyed in time and with the right code."""
-    chooser = random.Random(number)
-    for kill in range(KILLS if number == signal.SIGKILL else 3):
+def test_training_goes_on_from_wherever_it_was_cut_off(server, data, trained, durations, tmp_path, number):
+    """SIGKILL many times; the signals that ask must be obeyed in time and with the right code."""
+    (spec, unbroken), chooser = trained, random.Random(number)
+    stage = stage_of(spec)
+    for kill in range(KILLS[stage] if number == signal.SIGKILL else {"train": 3, "twostream": 1}[stage]):
         results, code, latest = tmp_path / str(kill), 0, 0.95
         while code == 0:  # it had ended already: choose an earlier moment
             shutil.rmtree(results, ignore_errors=True)
-            child = server.train(small_spec(), copy_data(data, results))
+            child = server.train(spec, copy_data(data, results))
             if number != signal.SIGKILL:
                 wait_for_handlers(child.pid)
-            time.sleep(chooser.uniform(0, latest) * duration)
+            time.sleep(chooser.uniform(0, latest) * durations[stage])
             os.kill(child.pid, number)
             asked = time.monotonic()
             code, latest = child.wait(), latest * 0.8
         assert time.monotonic() - asked < 10
         expected = {signal.SIGKILL: -9, signal.SIGINT: 130}.get(number, 75)
         assert code == expected, child.output.read_text()
-        resumed = server.train(small_spec(), results)
+        resumed = server.train(spec, results)
         assert resumed.wait() == 0, resumed.output.read_text()
-        assert model_hash(results, small_spec()) == unbroken
+        assert model_hash(results, spec) == unbroken
         assert not list(results.rglob("*.tmp*")), "a half-written file was left behind"
+        (state,) = (results / "state" / stage).iterdir()
+        epochs = [json.loads(line)["epoch"] for line in (state / "metrics.jsonl").read_text().splitlines()]
+        assert epochs == [1, 2, 3, 4], "a line an epoch, cut back to where it went on"
 
 
-def test_a_second_training_of_the_same_network_waits_and_finds_it_done(server, data, unbroken, tmp_path):
+def test_a_second_training_of_the_same_network_waits_and_finds_it_done(server, data, trained, tmp_path):
+    spec, unbroken = trained
     results = copy_data(data, tmp_path / "results")
-    children = [server.train(small_spec(), results) for _ in range(3)]
+    children = [server.train(spec, results) for _ in range(3)]
     assert [child.wait() for child in children] == [0, 0, 0], children[0].output.read_text()
     text = children[0].output.read_text()
     assert text.count("waiting: another process trains") == 2 and text.count("trained already") == 2
     assert text.count("epoch 1/4") == 1
-    assert model_hash(results, small_spec()) == unbroken
-    (log,) = results.glob("state/train/*/train.log")
+    assert model_hash(results, spec) == unbroken
+    (log,) = results.glob("state/*/*/train.log")
     assert len({line.split()[2] for line in log.read_text().splitlines()}) == 1, "two processes wrote"
 
 
-def test_seeds_that_were_done_are_kept_when_a_block_is_cut_off(server, data, tmp_path):
+@pytest.mark.parametrize("made", [small_spec, small_two_stream], ids=["train", "twostream"])
+def test_seeds_that_were_done_are_kept_when_a_block_is_cut_off(server, data, tmp_path, made):
     """Snakemake removes all outputs of a failed job, also those of seeds that were done."""
-    results = copy_data(data, tmp_path / "results")
-    spec = small_spec()
-    command = ["train", "--spec", spec.to_json(), "--results", str(results), "--seeds", "0", "1"]
-    child = server.start(command, tmp_path / "output")
-    first = layout.run_dir(results, "train", spec.dataset, spec.variant, 0)
+    results, spec = copy_data(data, tmp_path / "results"), made()
+    words = command(spec, results, 0, 1)
+    child = server.start(words, tmp_path / "output")
+    first = run_folder(results, spec)
     while not (first / layout.RECORD).is_file():
         time.sleep(0.01)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     done = (first / layout.MODEL).read_bytes()
     shutil.rmtree(first)
-    child = server.start(command, tmp_path / "output")
+    child = server.start(words, tmp_path / "output")
     assert child.wait() == 0
     assert (first / layout.MODEL).read_bytes() == done
     assert (tmp_path / "output").read_text().count("seed 0: epoch 1/4") == 1
-    assert not list(results.glob("state/train/*/finished"))
+    assert not list(results.glob("state/*/*/finished"))

@@ -16,9 +16,11 @@ import numpy as np
 
 from ltpa.core import layout
 from ltpa.core.hashing import sha256_file
-from ltpa.core.specs import TrainSpec
-from ltpa.data.arrays import Split, write_prepared
+from ltpa.core.specs import Spec, TrainSpec, TwoStreamSpec
+from ltpa.data.arrays import PreparedDataset, Split, write_prepared
+from ltpa.data.boxes import Boxes, write_boxes
 from ltpa.models import resolve_architecture
+from ltpa.models.twostream.options import parse_twostream
 
 
 def make_data(results: Path) -> None:
@@ -30,7 +32,16 @@ def make_data(results: Path) -> None:
         images = random.integers(0, 200, (count, 20, 20, 3), dtype=np.uint8)
         images[..., 0] += (40 * labels).astype(np.uint8)[:, None, None]
         splits[name] = Split(images=images, labels=labels, ids=np.array([f"{name}/{i}" for i in range(count)]))
-    write_prepared(layout.data_dir(results, "noise"), "noise", ["dull", "red"], splits, {})
+    folder = layout.data_dir(results, "noise")
+    write_prepared(folder, "noise", ["dull", "red"], splits, {})
+    found = {}
+    for name, split in splits.items():
+        count = len(split.labels)
+        boxes = np.tile(np.array([[2, 2, 12, 12], [0, 4, 10, 14]]), (count, 1, 1))
+        found[name] = Boxes(boxes, *(np.zeros(boxes.shape[:2], kind) for kind in (np.float32, np.int32, np.int16)))
+    write_boxes(layout.boxes_path(results, "noise", "fixed", 0), PreparedDataset.open(folder), found, {})
+    first, second = (layout.boxes_path(results, "noise", "fixed", seed).parent for seed in (0, 1))
+    shutil.copytree(first, second)
 
 
 def copy_data(data: Path, results: Path) -> Path:
@@ -54,9 +65,44 @@ def small_spec(**recipe: object) -> TrainSpec:
     )
 
 
-def model_hash(results: Path, spec: TrainSpec, seed: int = 0) -> str:
+def small_two_stream(**recipe: object) -> TwoStreamSpec:
+    """A narrow two-stream network that saves its state all the time."""
+    settings = {"epochs": 4, "batch_size": 16, "lr": 0.02, "lr_local": 0.05, "augment": "flip_crop"}
+    saving = {"evaluation_batch": 16, "checkpoint_seconds": 0.1, "checkpoint_epochs": 1}
+    network = {"trunk": "vgg6_bn", "width": 0.125, "image_size": 16, "patch_size": 16, "steps": 3, "hidden": 8}
+    return TwoStreamSpec(
+        scale="small",
+        dataset="noise",
+        threads=1,
+        variant="two-stream",
+        architecture=parse_twostream(network).plain(),
+        num_classes=2,
+        recipe={**settings, **saving, **recipe},
+        weights="scratch",
+        patches="fixed",
+        boxes=2,
+    )
+
+
+def stage_of(spec: Spec) -> str:
+    """The stage, and folder of results, that trains what a spec describes."""
+    return "twostream" if isinstance(spec, TwoStreamSpec) else "train"
+
+
+def command(spec: Spec, results: Path, *seeds: int) -> list[str]:
+    """What `ltpa` is told to train it for some seeds."""
+    name = ["twostream", "train"] if stage_of(spec) == "twostream" else ["train"]
+    return [*name, "--spec", spec.to_json(), "--results", str(results), "--seeds", *map(str, seeds or (0,))]
+
+
+def run_folder(results: Path, spec: Spec, seed: int = 0) -> Path:
+    """Where its artefacts lie."""
+    return layout.run_dir(results, stage_of(spec), spec.dataset, spec.variant, seed)
+
+
+def model_hash(results: Path, spec: Spec, seed: int = 0) -> str:
     """SHA-256 of the trained network's file."""
-    return sha256_file(layout.run_dir(results, "train", spec.dataset, spec.variant, seed) / layout.MODEL)
+    return sha256_file(run_folder(results, spec, seed) / layout.MODEL)
 
 
 @dataclasses.dataclass
@@ -97,22 +143,21 @@ class Server:
         self._requests.flush()
         return self._answers.readline()
 
-    def train(self, spec: TrainSpec, results: Path, *options: str, seed: int = 0) -> Child:
-        """Start `ltpa train` in a child; what it prints goes to a file."""
+    def train(self, spec: Spec, results: Path, *options: str) -> Child:
+        """Start the training of seed 0 in a child; what it prints goes to a file."""
         results.mkdir(parents=True, exist_ok=True)
-        output = results.parent / f"{results.name}.output"
-        command = ["train", "--spec", spec.to_json(), "--results", str(results), "--seed", str(seed), *options]
-        return self.start(command, output)
+        return self.start([*command(spec, results), *options], results.parent / f"{results.name}.output")
 
-    def start(self, command: list[str], output: Path) -> Child:
+    def start(self, words: list[str], output: Path) -> Child:
         """Start `ltpa` with a command line."""
-        return Child(int(self.ask({"run": command, "output": str(output)})), output, self)
+        return Child(int(self.ask({"run": words, "output": str(output)})), output, self)
 
 
 def serve() -> None:
     """Answer requests until there are no more: `run` gives a process id, `wait` an exit code."""
     import ltpa.cli
-    import ltpa.stages.train  # noqa: F401
+    import ltpa.stages.train
+    import ltpa.stages.twostream  # noqa: F401
     from ltpa.__main__ import run
 
     print("ready", flush=True)

@@ -14,6 +14,7 @@ from ltpa.core.declared import load_declaration
 from ltpa.training.arrays import Arrays
 from ltpa.training.augment import Draws, augment
 from ltpa.training.engine import Trainer
+from ltpa.training.loop import Watch
 from ltpa.training.recipe import Recipe
 from ltpa.training.schedule import epoch_rate, step_rate
 
@@ -136,6 +137,6 @@ def test_momentum_is_forgotten_where_the_rate_drops(tmp_path, reset):
         return False
 
     recipe = Recipe.from_dict({**values, "schedule": schedule})
-    trainer = Trainer(model, arrays, arrays, recipe, 0, tmp_path, should_stop=look)
+    trainer = Trainer(model, arrays, arrays, recipe, 0, tmp_path, Watch(look))
     trainer.run()
     assert fresh[:6] == [True, False, False, False, reset, False]

@@ -18,8 +18,9 @@ from ltpa.core.errors import MemoryFullError
 from ltpa.core.slots import hold_slot
 from ltpa.core.stopping import Stopped, StopRequest, stop_requests
 from ltpa.training import checkpoint
-from ltpa.training.engine import Diverged, EpochRow, Interrupted, Trainer
+from ltpa.training.engine import Trainer
 from ltpa.training.journal import LOG, METRICS, PROGRESS, Journal
+from ltpa.training.loop import Diverged, EpochRow, Interrupted, Watch
 from ltpa.training.progress import Progress
 
 STUCK = """
@@ -107,7 +108,7 @@ def test_a_request_during_evaluation_saves_and_resumes_to_the_same_bits(tmp_path
     whole.run()
     asked = []
     cut = trainer(tmp_path / "cut")
-    cut.should_stop = lambda: bool(asked.append(cut.step) or (cut.step == 4 and cut.epoch == 2 and asked[-2] == 4))
+    cut.watch = Watch(lambda: bool(asked.append(cut.step) or (cut.step == 4 and cut.epoch == 2 and asked[-2] == 4)))
     with pytest.raises(Interrupted):
         cut.run()
     assert checkpoint.load_newest(tmp_path / "cut", "")["step"] == 4 == cut.steps_per_epoch
@@ -154,6 +155,37 @@ def test_out_of_memory_is_one_line_with_a_batch_that_fits(tmp_path, limit, advic
     assert "\n" not in str(caught.value)
 
 
+class Halved(Hungry):
+    """What fits depends on the number format: twice as much in bfloat16."""
+
+    def loss_and_logits(self, x, targets):
+        self.limit = 8 if torch.is_autocast_enabled("cpu") else 4
+        return super().loss_and_logits(x, targets)
+
+
+@pytest.mark.parametrize(("precision", "fits"), [("fp32", 4), ("bf16", 8)])
+def test_what_fits_is_tried_as_the_recipe_has_it(tmp_path, precision, fits):
+    model = Halved(0, torch.OutOfMemoryError("CUDA out of memory."))
+    t = Trainer(model, arrays(), arrays(30, 1), recipe(precision=precision), 0, tmp_path)
+    with pytest.raises(MemoryFullError, match=f"a batch of {fits} would fit"):
+        t.run()
+    assert all(velocity is not None for velocity in t.stepper.optimizer.velocities), "they take memory, too"
+
+
+def test_velocities_that_do_not_fit_beside_a_batch_count(tmp_path, monkeypatch):
+    t = trainer(tmp_path)
+    update = t.stepper.optimizer.step
+
+    def step(rate):
+        if len(t.stepper._chosen) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        update(rate)
+
+    monkeypatch.setattr(t.stepper.optimizer, "step", step)
+    with pytest.raises(MemoryFullError, match="a batch of 4 would fit"):
+        t.run()
+
+
 def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path):
     with pytest.raises(RuntimeError, match="something else"):
         Trainer(Hungry(0, RuntimeError("something else")), arrays(), arrays(), recipe(), 0, tmp_path).run()
@@ -166,7 +198,7 @@ def test_a_diverged_run_keeps_its_last_good_state(tmp_path):
         if row.epoch == 2:
             t.stepper.train.images.fill_(math.nan)
 
-    t.on_epoch = spoil
+    t.watch = Watch(on_epoch=spoil)
     with pytest.raises(Diverged, match=r"not finite in epoch 3 at learning rate 0\.025"):
         t.run()
     assert checkpoint.load_newest(tmp_path, "")["epoch"] == 3

@@ -13,9 +13,11 @@ from torch import nn
 from ltpa.core.errors import ConfigError, TrainingError
 from ltpa.data.normalise import fit_normaliser
 from ltpa.data.schemes import SCHEMES
-from ltpa.training.arrays import Arrays, error_pct
+from ltpa.training import loop
+from ltpa.training.arrays import Arrays, count_wrong
 from ltpa.training.augment import Draws, crop, flip
-from ltpa.training.engine import Diverged, Interrupted, Trainer
+from ltpa.training.engine import Trainer
+from ltpa.training.loop import Diverged, Interrupted, Watch
 from ltpa.training.recipe import Recipe
 from ltpa.training.schedule import epoch_rate, step_rate
 from ltpa.training.sgd import SGD
@@ -81,7 +83,7 @@ def trainer(folder, stop_after=None, seed=0, **changes):
         steps[0] += 1
         return steps[0] == stop_after
 
-    return Trainer(SmallNet(), arrays(), arrays(30, 1), recipe(**changes), seed, folder, should_stop)
+    return Trainer(SmallNet(), arrays(), arrays(30, 1), recipe(**changes), seed, folder, Watch(should_stop))
 
 
 def weights(model):
@@ -117,9 +119,26 @@ def test_interrupted_training_resumes_to_the_same_bits(tmp_path, stop_after):
     ]
 
 
+def test_every_start_gets_further_however_short(tmp_path):
+    """Asked to stop all the time a training takes one step, or one piece of an evaluation, and keeps it."""
+    whole = trainer(tmp_path / "whole", evaluation_batch=8, epochs=2)
+    history, starts = whole.run(), 0
+    while True:
+        torch.manual_seed(99 if starts else 0)
+        t = Trainer(SmallNet(), arrays(), arrays(30, 1), whole.recipe, 0, tmp_path / "cut", Watch(lambda: True))
+        try:
+            rows = t.run()
+            break
+        except Interrupted:
+            starts += 1
+    assert starts == 2 * (4 + 4), "steps and pieces of two epochs"
+    assert equal(weights(whole.model), weights(t.model))
+    assert [(r.train_loss, r.test_error_pct) for r in rows] == [(r.train_loss, r.test_error_pct) for r in history]
+
+
 def test_training_learns(tmp_path):
     t = trainer(tmp_path, epochs=8)
-    before = error_pct(t.model, t.test_arrays)
+    before = 100 * int(count_wrong(t.model, t.test_arrays, slice(None))) / len(t.test_arrays.labels)
     assert t.run()[-1].test_error_pct < before / 2
 
 
@@ -147,7 +166,7 @@ def test_what_is_not_finite_is_never_saved(tmp_path, spoil):
             t.train_arrays.images.fill_(math.nan)
         return t.step > 1
 
-    t.train_arrays, t.should_stop = t.stepper.train, should_stop
+    t.train_arrays, t.watch = t.stepper.train, Watch(should_stop)
     with pytest.raises(Interrupted, match="not finite"):
         t.run()
     assert not list(tmp_path.glob("step-*"))
@@ -157,6 +176,25 @@ def test_a_loss_beyond_all_sense_counts_as_diverged(tmp_path, monkeypatch):
     monkeypatch.setattr(SmallNet, "loss_and_logits", lambda self, x, targets: (self(x).sum() * 0 + 2e4, self(x)))
     with pytest.raises(Diverged, match=r"rose to 20000 in epoch 1 at learning rate 0\.05"):
         trainer(tmp_path).run()
+
+
+@pytest.mark.parametrize(
+    ("loss", "step", "what"),
+    [
+        (math.nan, 2, "is not finite"),
+        (-math.inf, 2, "is not finite"),
+        (1e9, 2, "rose to 1e\\+09"),
+        (1.5e4, 4, "rose to"),
+    ],
+)
+def test_a_lost_epoch_is_not_trained_to_its_end(tmp_path, monkeypatch, loss, step, what):
+    """Looked at every so many steps; what the rest of an epoch could still make good waits for its end."""
+    monkeypatch.setattr(SmallNet, "loss_and_logits", lambda self, x, targets: (self(x).sum() * 0 + loss, self(x)))
+    monkeypatch.setattr(loop, "JUDGED_EVERY", 2)
+    t = trainer(tmp_path)
+    with pytest.raises(Diverged, match=f"{what}.* in epoch 1"):
+        t.run()
+    assert t.step == step
 
 
 def test_too_few_images_for_a_batch(tmp_path):

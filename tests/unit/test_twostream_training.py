@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from scipy.stats import binom
 from torch.nn import functional
 
 from ltpa.core import layout
-from ltpa.core.errors import ConfigError, DataError, ModelError, TrainingError
+from ltpa.core.errors import ConfigError, DataError, MemoryFullError, ModelError, TrainingError
 from ltpa.core.records import read_record
 from ltpa.core.specs import EvaluationSpec, TwoStreamSpec
 from ltpa.core.stopping import Stopped, StopRequest
@@ -20,11 +22,15 @@ from ltpa.data.arrays import PreparedDataset, Split, write_prepared
 from ltpa.data.boxes import Boxes, write_boxes
 from ltpa.evaluation.step_maps import step_maps
 from ltpa.evaluation.twostream import Block, blocks, holds_part, readouts, score
+from ltpa.models.twostream.files import load_twostream
 from ltpa.models.twostream.inputs import Views, crop, draw_views, follow, look, patches_of, shown
 from ltpa.models.twostream.network import build_twostream
 from ltpa.models.twostream.options import parse_twostream
 from ltpa.stages import finegrained, step_pictures, twostream
+from ltpa.stages.training import Watcher
 from ltpa.tables.mcnemar import hits, mcnemar
+from ltpa.training.journal import LOG, PROGRESS, read_about, read_metrics
+from ltpa.training.loop import Interrupted, Watch
 from ltpa.training.schedule import epoch_rate
 from ltpa.training.twostream import FineData, TwoStreamRecipe, TwoStreamTrainer, held_out
 
@@ -64,7 +70,8 @@ def trainer(folder, seed=0, model=None, **arguments):
     return TwoStreamTrainer(
         model or network(),
         FineData(images, labels, boxes),
-        lambda net: 50.0,
+        30,
+        lambda net, part: (part.stop - part.start) // 2,
         recipe,
         seed,
         folder,
@@ -209,20 +216,18 @@ def test_streams_learn_at_their_own_rates(tmp_path):
 
 @pytest.mark.parametrize("augmentation", ["none", "flip_crop"])
 def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, augmentation):
-    from ltpa.training.engine import Interrupted
-
     whole = trainer(tmp_path / "whole", recipe={"augment": augmentation})
     whole.run()
     model, stops = None, 0
     for _ in range(20):
         model = network()
-        run = trainer(tmp_path / "cut", model=model, should_stop=lambda: True, recipe={"augment": augmentation})
+        run = trainer(tmp_path / "cut", model=model, watch=Watch(lambda: True), recipe={"augment": augmentation})
         try:
             run.run()
             break
         except Interrupted:
             stops += 1
-    assert stops == 6
+    assert stops == 2 * (3 + 2), "three steps and two pieces of an evaluation an epoch, one with each start"
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
     assert [dataclasses.replace(row, seconds=0) for row in run.history] == [
@@ -232,17 +237,15 @@ def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, augmentation)
 
 def test_a_killed_training_goes_on_from_within_its_epoch(tmp_path):
     def run_on(folder, should_stop=lambda: False):
-        run = trainer(folder, model=network(), should_stop=should_stop)
-        run.routine = dataclasses.replace(run.routine, checkpoint_seconds=0.0)
-        return run
+        return trainer(folder, model=network(), watch=Watch(should_stop), recipe={"checkpoint_seconds": 0.0})
 
     class Killed(Exception):
         pass
 
-    steps = iter(range(5))
+    asked = iter(range(7))
 
     def kill():
-        if next(steps) == 4:
+        if next(asked) == 6:
             raise Killed
         return False
 
@@ -252,11 +255,32 @@ def test_a_killed_training_goes_on_from_within_its_epoch(tmp_path):
         run_on(tmp_path / "cut", kill).run()
     resumed = run_on(tmp_path / "cut")
     seen = []
-    resumed.should_stop = lambda: bool(seen.append(resumed.step))
+    resumed.watch = Watch(lambda: bool(seen.append((resumed.step, resumed.tested))))
     resumed.run()
-    assert seen == [2, 3]  # of three steps an epoch four were saved, the first of the second epoch the last of them
+    # Of three steps and two pieces of evaluation an epoch six were saved, the first step of the second epoch the last.
+    assert seen == [(2, 0), (3, 0), (3, 16), (3, 30)]
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+def test_the_update_has_the_bits_of_the_usual_class(tmp_path):
+    """`torch.optim.SGD` with a group of parameters for each stream, told the rates of each epoch."""
+    recipe = {
+        "epochs": 3,
+        "schedule": {"kind": "milestones", "milestones": [2], "factors": [0.1]},
+        "weight_decay": 0.01,
+    }
+    ours, told = (trainer(tmp_path / name, model=network(), recipe=recipe) for name in ("ours", "told"))
+    start = {name: value.clone() for name, value in ours.model.state_dict().items()}
+    groups = [{"params": group} for group in told.model.streams().values()]
+    usual = torch.optim.SGD(groups, lr=0.0, momentum=0.9, weight_decay=0.01)
+    first, second = told.stepper.optimizers
+    first.step = lambda rate: usual.param_groups[0].update(lr=rate)
+    second.step = lambda rate: (usual.param_groups[1].update(lr=rate), usual.step())
+    ours.run(), told.run()
+    for name, value in ours.model.state_dict().items():
+        assert torch.equal(value, told.model.state_dict()[name]), name
+        assert "tracked" in name or "running" in name or not torch.equal(value, start[name]), name
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
@@ -417,6 +441,7 @@ def test_the_whole_road_learns_a_part_and_repeats_itself(results):
     assert {name for name, _ in metrics} >= {"mean_n_accuracy_pct", "random1_accuracy_pct", "top1_accuracy_pct"}
     model = layout.run_dir(results, "twostream", "squares", "row", 0) / layout.MODEL
     first = model.read_bytes()
+    shutil.rmtree(model.parent)  # else it would be found trained
     again, _ = evaluated(results, spec)
     assert model.read_bytes() == first and again.metrics == record.metrics
     for metric in ("mean_n_accuracy_pct", "top1_accuracy_pct"):
@@ -468,10 +493,62 @@ def test_images_that_the_pretraining_has_seen_are_left_out_of_a_second_number(re
 
 
 def test_stopping_asks_to_be_requeued_and_goes_on(results):
-    with pytest.raises(Stopped) as stopped:
-        twostream.run(training_spec(), results, [0], StopRequest(0))
+    stop, told = StopRequest(), []
+
+    def tell(seed, row):
+        told.append((seed, row.epoch))
+        stop.received = signal.SIGUSR1
+
+    watcher = Watcher(epoch=tell, say=told.append)
+    with pytest.raises(Stopped, match="stopped in epoch 2; the same command resumes it") as stopped:
+        twostream.run(training_spec(), results, [0], stop, watcher=watcher)
     assert stopped.value.exit_code == 75
+    stop.received = None
+    twostream.run(training_spec(), results, [0], stop, watcher=watcher)
+    assert told == [(0, 1), (0, 2)], "the first epoch is not trained again"
+    twostream.run(training_spec(), results, [0], watcher=watcher)
+    assert "trained already" in told[-1]
+
+
+def test_a_time_limit_that_allows_no_step_is_refused(results):
+    with pytest.raises(ConfigError, match=r"time limit is over before the first step.*larger number"):
+        twostream.run(training_spec(), results, [0], StopRequest(0))
+
+
+def test_one_image_may_be_all_that_fits(tmp_path, monkeypatch):
+    run = trainer(tmp_path)
+    compute = run.stepper._compute
+
+    def short(chosen, rng, rates):
+        if len(chosen) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        compute(chosen, rng, rates)
+
+    monkeypatch.setattr(run.stepper, "_compute", short)
+    with pytest.raises(MemoryFullError, match=r"batches of 8 do not fit.*a batch of 1 would fit"):
+        run.run()
+
+
+def test_a_test_error_is_that_of_the_first_draw_of_random_patches(results):
+    spec = training_spec()
+    twostream.run(spec, results, [0])
+    folder = layout.run_dir(results, "twostream", "squares", "row", 0)
+    metrics = {metric.name: metric.value for metric in read_record(folder / layout.RECORD).metrics}
+    images, labels, boxes, _ = made(12, 1)
+    hits = score(load_twostream(folder / layout.MODEL), images, labels, boxes, 0).correct["random1", "joint"][0]
+    assert metrics["test_error_pct"] == pytest.approx(100 * (1 - hits.mean()))
+
+
+def test_what_a_training_leaves_to_follow(results):
+    """In its state folder, as every training: one line an epoch, progress, a log; and which run it is."""
     twostream.run(training_spec(), results, [0])
+    (state,) = (results / "state" / "twostream").iterdir()
+    assert [row["epoch"] for row in read_metrics(state)] == [1, 2] and "lr_local" in read_metrics(state)[0]
+    about = read_about(state)
+    assert (about["variant"], about["seed"], about["torch"]) == ("row", 0, torch.__version__)
+    assert json.loads((state / PROGRESS).read_text())["epoch"] == 2
+    assert "epoch 2: lr 0.02" in (state / LOG).read_text()
+    assert not list(state.glob("step-*")) and not (state / "finished").exists()
 
 
 def test_a_diverged_run_can_be_recorded(results):

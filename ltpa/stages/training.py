@@ -1,0 +1,266 @@
+"""What all training stages share: one network per seed, its state folder, its lock, its artefacts, the record last."""
+
+import abc
+import contextlib
+import csv
+import dataclasses
+import io
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from ltpa.core import layout
+from ltpa.core.errors import ConfigError, MemoryFullError, TrainingError
+from ltpa.core.files import atomic_path, remove_drafts, write_text
+from ltpa.core.hashing import sha256_file
+from ltpa.core.provenance import code_hash, library_versions
+from ltpa.core.records import Metric, read_record, write_record
+from ltpa.core.specs import TrainSpec, TwoStreamSpec
+from ltpa.core.stopping import Stopped, StopRequest
+from ltpa.data.arrays import PreparedDataset
+from ltpa.stages.common import make_record
+from ltpa.stages.device import compute_device, describe_device
+from ltpa.stages.state import Identity, is_finished
+from ltpa.training import checkpoint
+from ltpa.training.journal import ABOUT, Journal
+from ltpa.training.loop import Diverged, EpochRow, Interrupted, Loop, Watch
+from ltpa.training.memory import is_out_of_memory
+from ltpa.training.progress import Progress
+
+_FINISHED = "finished"
+_ARTEFACTS = (layout.MODEL, layout.HISTORY, layout.RECORD)  # in the order they are written
+
+
+class CannotStart(TrainingError):
+    """The network to start from diverged, and so this one cannot be had either."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Watcher:
+    """Who is told how a training goes: of each finished epoch, and about once a second; both with the seed."""
+
+    epoch: Callable[[int, EpochRow], None] = lambda seed, row: None
+    progress: Callable[[int, Progress], None] = lambda seed, progress: None
+    say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """A training that may begin.
+
+    Attributes:
+        trainer: the loop, whose `watch` is still to be set.
+        begin: called before the first step, and before a saved state is taken up.
+        save: writes the network to a path.
+        metrics: what the record says of a run that went well, from its history.
+        extra: what else the record says.
+    """
+
+    trainer: Loop
+    save: Callable[[Path], None]
+    metrics: Callable[[list[EpochRow]], list[Metric]]
+    extra: dict[str, Any]
+    begin: Callable[[], None] = lambda: None
+
+
+class TrainingJob(abc.ABC):
+    """The trainings of one call of a stage: the same network for several seeds.
+
+    Args:
+        spec: what is trained.
+        results: folder of the scale.
+        stop: asked after each step; when it says so, state is saved and `Stopped` raised.
+        tolerate_failure: write a `failed` record (and the network as it ended) for a diverged run instead of raising,
+            so that tables can name it.
+        watcher: is told of epochs, progress, and of what is waited for.
+    """
+
+    module: ClassVar[str]
+
+    def __init__(
+        self,
+        spec: TrainSpec | TwoStreamSpec,
+        results: Path,
+        stop: StopRequest | None = None,
+        tolerate_failure: bool = False,
+        watcher: Watcher | None = None,
+    ) -> None:
+        self._spec, self.results, self.stop = spec, Path(results), stop or StopRequest()
+        self.tolerate_failure, self.watcher = tolerate_failure, watcher or Watcher()
+        self.stage = self.module.rpartition(".")[2]
+        self.dataset = PreparedDataset.open(layout.data_dir(self.results, spec.dataset))
+        self._got_further = False
+
+    @abc.abstractmethod
+    def start(self, seed: int) -> tuple[dict[str, str] | None, Any]:
+        """What the network of a seed starts from besides the spec: facts for identity and record, and it itself."""
+
+    @abc.abstractmethod
+    def make_ready(
+        self, seed: int, name: str, device: torch.device, state: Path, identity: Identity, given: Any
+    ) -> Ready:
+        """The training of one seed; `given` is what `start` gave. Asks `check` between its pieces."""
+
+    def run(self, seeds: Sequence[int]) -> None:
+        """Train the network of each seed and write its artefacts, the record last.
+
+        A seed whose artefacts are there already, from the same everything, is left as it is. While another process
+        trains the same network, this one waits, and then finds it finished.
+
+        Raises:
+            LtpaError: a GPU is asked for and there is none.
+            Diverged: the loss stopped being finite.
+            TrainingError: the training of the network to start from failed.
+            MemoryFullError, DiskFullError: not enough memory or disk; what was saved is intact.
+            ConfigError: the time limit does not even suffice to get ready.
+            Stopped: `stop` said so; the same call goes on.
+        """
+        spec = self._spec
+        with compute_device(spec.device, spec.threads, self.waiting("all GPUs are taken")) as device:
+            states = [self._train(seed, device) for seed in seeds]
+        for state in states:
+            with checkpoint.exclusive(state):
+                shutil.rmtree(state / _FINISHED, ignore_errors=True)
+
+    def waiting(self, reason: str) -> Callable[..., None]:
+        """What to call while waiting: says so once, and ends the wait when the job should stop."""
+        said: list[str] = []
+
+        def wait(holder: int = 0) -> None:
+            self.stop.check(f"{self._spec.variant} on {self._spec.dataset}")
+            if not said:
+                said.append(reason)
+                self.watcher.say(f"waiting: {reason}" + (f" (process {holder})" if holder else ""))
+
+        return wait
+
+    def check(self, name: str) -> None:
+        """Stop getting ready if the job should stop."""
+        if self.stop() and self.stop.received is None and not self._got_further:
+            raise ConfigError(
+                f"{name}: the time limit is over before the first step, and would be each time; "
+                "give --max-seconds a larger number"
+            )
+        self.stop.check(name)
+
+    def _train(self, seed: int, device: torch.device) -> Path:
+        """Train the network of one seed, or find it trained; gives its state folder."""
+        spec = self._spec
+        name = f"{spec.variant} on {spec.dataset}, seed {seed}"
+        facts, given = self.start(seed)
+        identity = Identity(
+            spec.dataset,
+            spec.variant,
+            seed,
+            spec.hash(),
+            self.dataset.data_hash,
+            code_hash(self.module),
+            facts,
+            library_versions().get("torch", ""),
+            library_versions().get("numpy", ""),
+            describe_device(device),
+        )
+        state = layout.state_dir(self.results, self.stage, identity.key)
+        folder = layout.run_dir(self.results, self.stage, spec.dataset, spec.variant, seed)
+        with checkpoint.exclusive(state, self.waiting(f"another process trains {name}")):
+            remove_drafts(folder)
+            if is_finished(folder, identity, self.tolerate_failure):
+                self.watcher.say(f"{name}: trained already ({folder / layout.RECORD})")
+            else:
+                # Snakemake deletes the outputs of a job that was cut off, those of the seeds that were done included.
+                kept = state / _FINISHED
+                if not is_finished(kept, identity, self.tolerate_failure):
+                    write_text(state / ABOUT, identity.to_json(scale=spec.scale, recipe=spec.recipe))
+                    self._run(seed, name, device, identity, state, given, kept)
+                    self._got_further = True
+                _publish(kept, folder)
+            if read_record(folder / layout.RECORD).status == "ok":  # else the last good state is worth a look
+                checkpoint.clear(state)
+        return state
+
+    def _run(
+        self, seed: int, name: str, device: torch.device, identity: Identity, state: Path, given: Any, target: Path
+    ) -> None:
+        started = time.perf_counter()
+        self.check(name)
+        training = self.make_ready(seed, name, device, state, identity, given)
+        trainer, reason = training.trainer, ""
+        with Journal(state, trainer.steps_per_epoch * trainer.recipe.batch_size) as journal:
+
+            def on_epoch(row: EpochRow) -> None:
+                journal.epoch(row)
+                self.watcher.epoch(seed, row)
+
+            def on_progress(progress: Progress) -> None:
+                journal.progress(progress)
+                self.watcher.progress(seed, progress)
+
+            trainer.watch = Watch(self.stop, on_epoch, journal.start, on_progress)
+            ready = time.perf_counter()
+            try:
+                training.begin()
+                trainer.run()
+            except Interrupted as error:
+                raise Stopped(str(error), self.stop.exit_code) from error
+            except (Diverged, CannotStart) as error:
+                if not self.tolerate_failure:
+                    raise
+                reason = str(error)
+            trained = time.perf_counter()
+            training.save(target / layout.MODEL)
+            write_text(target / layout.HISTORY, _history_csv(trainer))
+            around = ready - started + time.perf_counter() - trained
+            record = make_record(
+                self.module,
+                self._spec,
+                seed,
+                metrics=[] if reason else training.metrics(trainer.history),
+                data_hash=self.dataset.data_hash,
+                device=identity.device,
+                seconds=around + sum(row.seconds for row in trainer.history),
+                reason=reason,
+                extra={
+                    **training.extra,
+                    "start": identity.start,
+                    "model_sha256": sha256_file(target / layout.MODEL),
+                },
+            )
+            write_record(target / layout.RECORD, record)
+
+
+@contextlib.contextmanager
+def memory_for_data(name: str, images: int, size: int, device: torch.device) -> Iterator[None]:
+    """Turn a lack of memory within the block into one line about `images` images of `size` bytes in all."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MemoryFullError(
+            f"{name}: {images} images do not fit into the memory of {describe_device(device)} ({size} bytes); "
+            "give the training the device alone (jobs.gpu_share: 1), or a larger device"
+        ) from error
+
+
+def _publish(source: Path, folder: Path) -> None:
+    """Copy finished artefacts to where everyone looks for them, the record last."""
+    for name in _ARTEFACTS:
+        with atomic_path(folder / name, (source / name).stat().st_size) as temporary:
+            shutil.copyfile(source / name, temporary)
+
+
+def _history_csv(trainer: Loop) -> str:
+    """The history as CSV text; cells that were not measured are empty."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([field.name for field in dataclasses.fields(trainer.row_type)])
+    for row in trainer.history:
+        values = dataclasses.astuple(row)
+        writer.writerow(["" if isinstance(v, float) and math.isnan(v) else v for v in values])
+    return stream.getvalue()
