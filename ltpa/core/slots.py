@@ -3,10 +3,14 @@
 What is shared out is cut into `UNITS` equal units, each a file that its holder keeps locked; a process that takes the
 whole locks all of them, one that takes a quarter locks a quarter. So processes of different shares never take more than
 there is. The kernel frees the locks when the process ends, however it ends.
+
+Processes queue, with a locked ticket for each thing that they would take; only who is first in a queue may take units
+of it. So a process that needs all of a thing is not passed by ever new ones that need a part.
 """
 
 import contextlib
 import fcntl
+import glob
 import os
 import tempfile
 import time
@@ -56,21 +60,65 @@ def hold_slot(
 def _wait(folder: Path, names: Sequence[str], share: int, waiting: Callable[[], None]) -> tuple[list[int], str]:
     """Descriptors of the first slot's units that could all be locked, and the slot's name; all are tried in turn."""
     size = UNITS // share
-    while True:
-        for first in range(0, UNITS, size):
-            for name in names:
-                held = _take(folder, name, range(first, first + size))
-                if held:
-                    return held, name
-        waiting()
-        time.sleep(POLL_SECONDS)
+    with contextlib.ExitStack() as queues:
+        tickets = {name: queues.enter_context(_ticket(folder, name)) for name in names}
+        while True:
+            first_in = [name for name in names if _is_first(folder, name, tickets[name])]
+            for first in range(0, UNITS, size):
+                for name in first_in:
+                    held = _take(folder, name, range(first, first + size))
+                    if held:
+                        return held, name
+            waiting()
+            time.sleep(POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def _ticket(folder: Path, name: str) -> Iterator[Path]:
+    """A place at the end of the queue for `name`: a file, locked as long as its owner stands there.
+
+    It is locked before it gets its name, so that nobody takes it for one whose owner is gone. Names sort by time since
+    the machine started, which is the same clock for all its processes.
+    """
+    handle, draft = tempfile.mkstemp(prefix=".ticket-", dir=folder)
+    path = Path(draft)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        stamp = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        path = path.rename(folder / f"{_plain(name)}.ticket-{stamp:020d}-{os.getpid()}")
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _is_first(folder: Path, name: str, ticket: Path) -> bool:
+    """Whether no living process stands before the owner of `ticket`; tickets that the dead left are removed."""
+    earlier = sorted(path for path in folder.glob(f"{glob.escape(_plain(name))}.ticket-*") if path.name < ticket.name)
+    for path in earlier:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(handle)
+    return True
+
+
+def _plain(name: str) -> str:
+    return name.replace("/", "_")
 
 
 def _take(folder: Path, name: str, units: range) -> list[int]:
     """Descriptors of the units' locked files; none where another process holds one of them."""
     held: list[int] = []
     for unit in units:
-        path = folder / f"{name.replace('/', '_')}-{unit}.lock"
+        path = folder / f"{_plain(name)}-{unit}.lock"
         held.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         try:
             fcntl.flock(held[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)

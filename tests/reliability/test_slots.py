@@ -6,12 +6,13 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from ltpa.core.errors import LtpaError
-from ltpa.core.slots import hold_slot
+from ltpa.core.slots import POLL_SECONDS, hold_slot
 
 WORKER = """
 import os, sys, time
@@ -38,22 +39,61 @@ def test_sixty_processes_over_two_slots_with_ten_kills_never_overlap(tmp_path):
         if not running:
             break
         victim = chooser.choice(running)
+        with open(log, "a") as stream:  # from here on its slot may be another's, and not before
+            stream.write(f"kill - {victim.pid}\n")
         os.kill(victim.pid, signal.SIGKILL)
         killed.add(victim.pid)
     for process in processes:
         process.wait(timeout=120)
     holder: dict[str, str | None] = {"0": None, "1": None}
-    finished = 0
+    finished, dying = 0, set()
     for line in log.read_text().splitlines():
         event, name, pid = line.split()
-        if event == "start":
-            assert holder[name] is None or int(holder[name]) in killed, "two processes held one slot"
+        if event == "kill":
+            dying.add(pid)
+        elif event == "start":
+            assert holder[name] is None or holder[name] in dying, "two processes held one slot"
             holder[name] = pid
         else:
             assert holder[name] == pid
             holder[name] = None
             finished += 1
     assert len(killed) == 10 and finished >= 50
+
+
+def test_who_needs_all_is_not_passed_by_those_who_need_a_part(tmp_path):
+    order = []
+
+    def work(label, share):
+        with hold_slot(tmp_path, ["0"], share):
+            order.append(label)
+
+    def queue(label, share):
+        """Start it, and wait until it stands in the queue."""
+        before = len(list(tmp_path.glob("0.ticket-*")))
+        thread = threading.Thread(target=work, args=(label, share))
+        thread.start()
+        while len(list(tmp_path.glob("0.ticket-*"))) == before:
+            time.sleep(0.01)
+        return thread
+
+    with hold_slot(tmp_path, ["0"], 2):
+        threads = [queue("whole", 1), queue("part", 4), queue("part", 8)]
+        time.sleep(3 * POLL_SECONDS)
+        assert order == [], "half of it is free, but not to those who came later"
+        with hold_slot(tmp_path, ["0", "1"], 1, at_once) as other:
+            assert other == "1", "who waits for one thing holds nobody from another"
+    for thread in threads:
+        thread.join(timeout=60)
+    assert order[0] == "whole" and sorted(order[1:]) == ["part", "part"]
+    assert not list(tmp_path.glob("*ticket*"))
+
+
+def test_a_place_in_the_queue_ends_with_its_owner(tmp_path):
+    left = tmp_path / f"0.ticket-{1:020d}-1"
+    left.touch()
+    with hold_slot(tmp_path, ["0"], 1, at_once) as name:
+        assert name == "0" and not left.exists()
 
 
 def test_shares_allow_as_many_holders_as_declared(tmp_path):
