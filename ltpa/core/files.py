@@ -11,6 +11,7 @@ from pathlib import Path
 from ltpa.core.errors import DiskFullError, LtpaError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_LITTLE = 1 << 16  # bytes; no disk that is not full has so little
 
 
 def is_there(path: Path) -> bool:
@@ -32,17 +33,17 @@ def atomic_path(path: Path, needed: int | None = None) -> Iterator[Path]:
         needed: the file's size in bytes where it is known beforehand, for the message when the disk is full.
 
     Raises:
-        DiskFullError: the file does not fit; the message names the path, and how many bytes it takes.
+        DiskFullError: the file does not fit; the message names the path, and how many bytes it takes, at least.
         LtpaError: the folder cannot be written; the message names the path.
     """
     path = Path(path)
-    with _write_errors(path, "cannot write here", needed):
+    with write_errors(path, "cannot write here", needed):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{path.suffix}", dir=path.parent)
         os.close(handle)
     temporary = Path(name)
     try:
-        with _write_errors(path, "cannot write", needed):
+        with write_errors(path, "cannot write", needed, temporary):
             yield temporary
             umask = os.umask(0)
             os.umask(umask)
@@ -56,17 +57,34 @@ def atomic_path(path: Path, needed: int | None = None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _write_errors(path: Path, what: str, needed: int | None) -> Iterator[None]:
+def write_errors(
+    path: Path, what: str = "cannot write", needed: int | None = None, draft: Path | None = None
+) -> Iterator[None]:
+    """Turn what goes wrong with a disk within the block into one line that begins with `path`.
+
+    Args:
+        needed: bytes that the file takes, where that is known beforehand.
+        draft: the file being written; where `needed` is not known its size says what is needed at least.
+
+    Raises:
+        DiskFullError: the disk is full; the message says how many bytes are needed, and how many are free.
+        LtpaError: anything else of `OSError`.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
-            raise LtpaError(f"{path}: {what} ({error.strerror}); free space or choose another folder") from error
+        free = shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.is_dir())).free
+        # NumPy says only that fewer bytes were written than it wished to.
+        if error.errno not in _FULL and (error.errno is not None or free >= max(needed or 0, _LITTLE)):
+            reason = error.strerror or error
+            raise LtpaError(f"{path}: {what} ({reason}); free space or choose another folder") from error
         size = "" if needed is None else f"{needed} bytes are needed and "
-        free = shutil.disk_usage(next(folder for folder in path.parents if folder.is_dir())).free
+        if needed is None and draft is not None:
+            least = draft.stat().st_size if draft.is_file() else free  # a library may have removed it
+            size = f"more than {least} bytes are needed and "
         raise DiskFullError(
-            f"{path}: {what} ({error.strerror}); free space and run the same command again: {size}{free} are free, "
-            "and nothing that was there is lost"
+            f"{path}: {what} ({os.strerror(error.errno or errno.ENOSPC)}); free space and run the same command "
+            f"again: {size}{free} are free, and nothing that was there is lost"
         ) from error
 
 

@@ -186,7 +186,7 @@ def _write_array(folder: Path, split: str, field: str, array: np.ndarray) -> dic
     if isinstance(array, np.memmap) and array.filename == draft.resolve():
         draft.replace(path)
     else:
-        with atomic_path(path) as temporary:
+        with atomic_path(path, array.nbytes) as temporary:
             np.save(temporary, np.ascontiguousarray(array), allow_pickle=False)
     return {
         "file": path.name,

@@ -10,6 +10,7 @@ from typing import Self
 import numpy as np
 
 from ltpa.core.errors import LtpaError
+from ltpa.core.files import write_errors
 
 
 def draft_path(folder: Path, split: str, field: str) -> Path:
@@ -55,12 +56,11 @@ class RowWriter:
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:
-            yield
-        except OSError as error:
+            with write_errors(self.path, draft=self.path):
+                yield
+        except LtpaError:
             self.path.unlink(missing_ok=True)
-            raise LtpaError(
-                f"{self.path}: cannot write ({error.strerror}); free space or choose another folder"
-            ) from error
+            raise
 
     def __enter__(self) -> Self:
         with self._explained():

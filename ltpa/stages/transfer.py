@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ltpa.core.errors import ConfigError, DataError, NotFiniteError
+from ltpa.core.files import write_errors
 from ltpa.core.records import Metric
 from ltpa.core.specs import EvaluationSpec
 from ltpa.data.arrays import PreparedDataset
@@ -100,7 +101,9 @@ class _HalfFiles:
             half = features.astype(np.float16)
         if np.isinf(half).any() and not np.isinf(features).any():
             raise DataError(f"dataset {name}: features beyond 65,504 do not fit float16; set storage to memory")
-        np.save(self.folder / f"{name}.npy", half)
+        path = self.folder / f"{name}.npy"
+        with write_errors(path, needed=half.nbytes):
+            np.save(path, half)
 
     def take(self, name: str) -> np.ndarray:
         path = self.folder / f"{name}.npy"

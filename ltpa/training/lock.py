@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ltpa.core.errors import LtpaError
-from ltpa.core.files import remove_drafts
+from ltpa.core.files import remove_drafts, write_errors
 
 _LOCK = "lock"
 POLL_SECONDS = 0.2
@@ -44,11 +44,9 @@ def exclusive(folder: Path, waiting: Callable[[int], None] = lambda holder: None
 
 
 def _open_lock(folder: Path) -> int:
-    try:
+    with write_errors(folder / _LOCK, "cannot write here"):
         folder.mkdir(parents=True, exist_ok=True)
         return os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise LtpaError(f"{folder}: cannot write here ({error.strerror}); choose another folder") from error
 
 
 def _is_the_lock(folder: Path, descriptor: int) -> bool:

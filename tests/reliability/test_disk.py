@@ -7,9 +7,18 @@ import signal
 import subprocess
 import time
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from matplotlib.figure import Figure
 from trainings import copy_data, model_hash, small_spec
 
+from ltpa.core.errors import DiskFullError
+from ltpa.core.files import atomic_path
+from ltpa.data.rows import RowWriter
+from ltpa.report.overlays import save_figure
+from ltpa.stages.transfer import _HalfFiles
 from ltpa.training import checkpoint
 
 KIB = 1024
@@ -73,3 +82,39 @@ def test_a_full_disk_costs_no_state_and_more_space_finishes_the_training(
     small_disk(64 * KIB, "remount")
     assert server.start(command, output).wait() == 0, output.read_text()
     assert model_hash(results, spec) == unbroken
+
+
+def save_array(folder):
+    with atomic_path(folder / "file", 400_000) as temporary, open(temporary, "wb") as stream:
+        np.save(stream, np.zeros(50_000))
+
+
+def append_rows(folder):
+    with RowWriter(folder / "file", (50_000,), np.float64) as rows:
+        rows.append(np.zeros((1, 50_000)))
+
+
+def write_table(folder):
+    with atomic_path(folder / "file") as temporary:
+        pq.write_table(pa.table({"a": np.random.default_rng(0).random(50_000)}), temporary)
+
+
+def draw(folder):
+    figure = Figure(figsize=(8, 8))
+    figure.subplots().imshow(np.random.default_rng(0).random((400, 400)), interpolation="none")
+    save_figure(figure, folder / "file.png")
+
+
+def keep_features(folder):
+    _HalfFiles(folder).put("file", np.zeros((1000, 200), dtype=np.float32))
+
+
+@pytest.mark.parametrize("write", [save_array, append_rows, write_table, draw, keep_features])
+def test_whoever_writes_the_message_has_path_and_bytes(small_disk, write):
+    """Libraries say it in ways of their own: NumPy without an error number, others after a part was written."""
+    disk = small_disk(64)
+    with pytest.raises(
+        DiskFullError, match=r"disk/file.*: cannot write \(No space.*: (more than )?\d+ bytes are needed"
+    ):
+        write(disk)
+    assert not [path for path in disk.iterdir() if write is not keep_features]
