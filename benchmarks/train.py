@@ -6,10 +6,11 @@ Every line is one way to take the same steps, on random images, with the variant
 
 * `usual`: eager float32 in NCHW, networks written plainly (naive_networks.py), `torch.optim.SGD`, a `DataLoader` whose
   workers crop, mirror and normalise image by image, the loss read after every step: how public re-implementations
-  train. The transforms are torchvision's written again with Pillow and NumPy, as torchvision does not load beside every
-  build of PyTorch.
-* `floor`: what no way can beat that multiplies as often: the slower of all multiplications at the measured matrix peak,
-  and of reading and writing each convolution's input and output three times at the measured bandwidth.
+  train. On a GPU its convolutions use TF32, as PyTorch's do unless told otherwise. The transforms are torchvision's
+  written again with Pillow and NumPy, as torchvision does not load beside every build of PyTorch.
+* `floor`: what no way can beat that multiplies as often: the slower of all multiplications at the matrix peak measured
+  for its number format (on a GPU TF32 is one of its own), and of reading and writing each convolution's input and
+  output three times at the measured bandwidth.
 * the others: `ltpa.training.step` with the recipe keys named in `WAYS`.
 
 Ways take turns, at least one each and as many as fit into `--seconds`, so that a busy machine disturbs all alike;
@@ -41,6 +42,7 @@ from ltpa.core.files import write_text
 from ltpa.models import create_model, get_variant
 from ltpa.models.describe import network_size
 from ltpa.training.arrays import Arrays
+from ltpa.training.precision import tensor_cores
 from ltpa.training.recipe import Recipe
 from ltpa.training.step import Stepper
 
@@ -57,6 +59,7 @@ WAYS = {
     "bf16+graph": {"precision": "bf16", "cuda_graph": True},
     "bf16+compile+graph": {"precision": "bf16", "compile": True, "cuda_graph": True},
 }
+FORMATS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "tf32", "bf16")}
 DEFAULT_WAYS = {
     "cpu": ["fp32", "bf16"],
     "cuda": ["fp32", "tf32", "bf16", "fp32+graph", "bf16+graph", "bf16+compile", "bf16+compile+graph"],
@@ -83,12 +86,13 @@ def main():
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
     torch.backends.cudnn.deterministic = True
-    peaks = {"fp32": matrix_peak(device, torch.float32), "bf16": matrix_peak(device, torch.bfloat16)}
+    peaks = {name: matrix_peak(device, name) for name in FORMATS[device.type]}
     bandwidth = memory_bandwidth(device)
     cpu = f"{processor_name()}, {options.threads} threads"
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu
     print(f"{name}, PyTorch {torch.__version__}")
-    print(f"measured peaks: fp32 {peaks['fp32'] / 2e9:.0f}, bf16 {peaks['bf16'] / 2e9:.0f} GMAC/s,", end=" ")
+    named = ", ".join(f"{name} {peak / 2e9:.0f}" for name, peak in peaks.items())
+    print(f"measured peaks: {named} GMAC/s,", end=" ")
     print(f"memory {bandwidth / 1e9:.0f} GB/s")
     speeds = {}
     for variant in options.variants:
@@ -138,14 +142,22 @@ def measure(variant, recipe, images, peaks, bandwidth, device, options):
     seen = images // recipe.batch_size * recipe.batch_size * recipe.epochs
     usual = per_step / statistics.median(times["usual"])
     for way, values in times.items():
-        peak, worked = peaks["bf16" if "bf16" in way else "fp32"], statistics.median(processor[way])
+        peak, worked = peaks[number_format(way, device)], statistics.median(processor[way])
         line(way, per_step / statistics.median(values), flops, peak, usual, seen, f"{1e3 * worked / per_step:13.1f}")
-    for name, size in (("fp32", 4), ("bf16", 2)):
-        rate = 1 / max(flops / peaks[name], traffic * size / 4 / bandwidth)
+    for name in peaks:
+        rate = 1 / max(flops / peaks[name], traffic * (2 if name == "bf16" else 4) / 4 / bandwidth)
         line(f"floor, {name}", rate, flops, peaks[name], usual, seen)
     first = next(way for way in ways if way != "usual")
     macs, _ = network_size(json.dumps(create_model(variant, CLASSES, SIZE, options.width).architecture), CLASSES, SIZE)
     return {"way": first, "images_per_second": per_step / statistics.median(times[first]), "macs": macs}
+
+
+def number_format(way, device):
+    """What a way multiplies in."""
+    if way == "usual":
+        return "tf32" if device.type == "cuda" else "fp32"
+    precision = WAYS[way].get("precision", "fp32")
+    return precision if precision in FORMATS[device.type] else "fp32"
 
 
 def line(name, rate, flops, peak, usual, seen, processor=""):
@@ -267,16 +279,18 @@ def best_seconds(function, device, repeats):
     return best
 
 
-def matrix_peak(device, dtype):
+@torch.no_grad()
+def matrix_peak(device, name):
     """Operations per second of the faster of a matrix product and a convolution, which use different libraries."""
+    dtype = torch.bfloat16 if name == "bf16" else torch.float32
     size = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    product = 2 * size**3 / best_seconds(lambda: a @ b, device, 5)
     count = 256 if device.type == "cuda" else 8
     x = torch.randn(count, 256, SIZE, SIZE, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
     w = torch.randn(256, 256, 3, 3, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
     operations = 2 * 9 * 256 * 256 * count * SIZE * SIZE
-    with torch.no_grad():
+    with tensor_cores(name == "tf32"):
+        product = 2 * size**3 / best_seconds(lambda: a @ b, device, 5)
         return max(product, operations / best_seconds(lambda: F.conv2d(x, w, padding=1), device, 5))
 
 

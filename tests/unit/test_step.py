@@ -4,12 +4,14 @@ import contextlib
 import itertools
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ltpa.core.errors import TrainingError
+from ltpa.data.normalise import fit_normaliser
 from ltpa.models import create_model
 from ltpa.training import graph
 from ltpa.training.arrays import Arrays
@@ -37,10 +39,19 @@ class Shallow(nn.Module):
         return nn.functional.cross_entropy(logits, targets), logits
 
 
-def stepper(seed=0, dropout=0.0, variant="vgg-att2-concat-pc", **changes):
+def bytes_and_inputs():
+    """The same images twice: as bytes with what normalises them, and normalised before."""
+    raw = np.random.default_rng(1).integers(0, 256, (40, 20, 20, 3), dtype=np.uint8)
+    normalise = fit_normaliser("meanstd", raw)
+    images = torch.from_numpy(raw).permute(0, 3, 1, 2).contiguous()
+    labels = torch.arange(40) % 3
+    return Arrays(images, labels, normalise), Arrays(normalise(images.float()), labels)
+
+
+def stepper(seed=0, dropout=0.0, variant="vgg-att2-concat-pc", train=None, **changes):
     generator = torch.Generator().manual_seed(1)
     size = 16 if variant == "shallow" else 20
-    train = Arrays(torch.randn(40, 3, size, size, generator=generator), torch.arange(40) % 3)
+    train = train or Arrays(torch.randn(40, 3, size, size, generator=generator), torch.arange(40) % 3)
     torch.manual_seed(seed)
     if variant == "shallow":
         model = Shallow()
@@ -208,6 +219,15 @@ def test_steps_are_recorded_after_every_reset_and_never_a_first_one(without_cuda
     assert Stand.played == 20 - WARM_UP * (1 + resets)
 
 
+@pytest.mark.parametrize("made", ["stepper", "recorded_stepper"])
+def test_steps_on_bytes_have_the_bits_of_steps_on_inputs(without_cuda, made):
+    """Directly, and recorded: what normalises a batch stays in place, too."""
+    kept, once = ({"stepper": stepper, "recorded_stepper": recorded_stepper}[made](train=t) for t in bytes_and_inputs())
+    assert kept.train.images.dtype == torch.uint8
+    assert_same_bits(weights_after(kept), weights_after(once))
+    assert (Stand.played > 0) == (made == "recorded_stepper")
+
+
 def test_state_taken_up_asks_for_a_new_recording(without_cuda):
     recorded = recorded_stepper()
     weights_after(recorded)
@@ -231,9 +251,12 @@ class Waits(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("changes", [DAMPENED, NESTEROV], ids=["dampened", "nesterov"])
-@pytest.mark.parametrize("variant", ["vgg-att3-concat-pc", "vgg-att2-indep-dp", "vgg-pan", "rn164-att2"])
+@pytest.mark.parametrize("variant", ["vgg-att3-concat-pc", "vgg-att2-indep-dp", "vgg-pan", "rn164-att2", "bytes"])
 def test_no_step_waits_for_the_device(variant, changes):
-    taken = stepper(variant=variant, dropout=1.0, **changes)
+    if variant == "bytes":
+        taken = stepper(train=bytes_and_inputs()[0], **changes)
+    else:
+        taken = stepper(variant=variant, dropout=1.0, **changes)
     taken.enter_epoch(1, 0)
     with Waits() as waits:
         taken.take(1, 0)
