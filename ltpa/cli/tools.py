@@ -40,7 +40,7 @@ def add_commands(command: Command) -> None:
         metavar="FILE",
         help="speeds from benchmarks/train.py --save (default: config/throughput.json)",
     )
-    clean = command("clean-state", _clean_state, "remove saved states of trainings that no configuration refers to")
+    clean = command("clean-state", _clean_state, "remove saved states that no configuration refers to")
     clean.add_argument(
         "--config", "--configfile", type=Path, nargs="+", metavar="FILE", help="configurations whose states stay"
     )
@@ -90,15 +90,14 @@ def _clean_state(options: argparse.Namespace) -> None:
     from ltpa.plan import views
     from ltpa.stages import clean_state
 
-    wanted: dict[Path, list[tuple[Any, int]]] = {}
+    wanted: dict[Path, dict[str, list[tuple[Any, int]]]] = {}
     for path in options.config or [None]:
         plan = load_plan(argparse.Namespace(config=path))
-        training = [run for run in views.all_runs(plan) if run.stage == "train"]
-        wanted.setdefault(plan.results, []).extend(
-            (plan.train_spec(run.dataset, run.variant), seed) for run in training for seed in plan.config.seeds
-        )
-    for results, specs in wanted.items():
-        freed = clean_state.run(results, specs, options.dry_run)
+        stages = wanted.setdefault(plan.results, {})
+        for stage, spec in views.resumable(plan):
+            stages.setdefault(stage, []).extend((spec, seed) for seed in plan.config.seeds)
+    for results, jobs in wanted.items():
+        freed = clean_state.run(results, jobs, options.dry_run)
         print(f"{results / 'state'}: {freed / 1e6:.1f} MB {'could be freed' if options.dry_run else 'freed'}")
 
 

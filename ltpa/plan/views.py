@@ -8,6 +8,7 @@ from typing import Any
 from ltpa.core import layout
 from ltpa.core.declared import config_dir, near_matches
 from ltpa.core.errors import ConfigError
+from ltpa.core.specs import Spec
 from ltpa.plan.plan import EVALUATIONS, FINE_ROLES, RELEASED, SOURCE_ROLES, Plan, Run
 from ltpa.plan.twostream import EVALUATION, TRAINING
 from ltpa.report.spec import FiguresSpec
@@ -166,6 +167,17 @@ def all_runs(plan: Plan) -> list[Run]:
     """Every run of the road, each once: tables, first source set, patches, and what is behind them."""
     runs = [run for table in plan.config.tables for run in table_runs(plan, table)]
     return with_ancestors(plan, runs + source_runs(plan) + patch_runs(plan))
+
+
+def resumable(plan: Plan) -> list[tuple[str, Spec]]:
+    """Stage and spec of every job of the configuration that saves states to resume from, in a table or not."""
+    trained = [run for run in all_runs(plan) if run.stage == "train"]
+    rows = [(dataset, row) for dataset in fine_datasets(plan) for row in plan.config.twostream.rows]
+    return [
+        *(("train", plan.train_spec(run.dataset, run.variant)) for run in trained),
+        *((TRAINING, plan.twostream.training_spec(dataset, row)) for dataset, row in rows),
+        *(("patches", plan.patch_spec(run.dataset, run.variant)) for run in patch_runs(plan)),
+    ]
 
 
 def with_ancestors(plan: Plan, runs: Iterable[Run]) -> list[Run]:

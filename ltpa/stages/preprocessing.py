@@ -1,17 +1,21 @@
 """Preprocessing fitted on a dataset; what is expensive to fit is kept and shared by all networks."""
 
+import json
 import logging
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from ltpa.core import layout
-from ltpa.core.files import atomic_path, write_text
+from ltpa.core.files import write_bytes, write_text
 from ltpa.core.hashing import digest, sha256_file
 from ltpa.core.provenance import code_hash
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.normalise import Normaliser, build_normaliser, fit_normaliser
+from ltpa.training.journal import ABOUT, read_about
+from ltpa.training.lock import exclusive
 
+STAGE = "preprocessing"  # its folder below `state/`
 KEPT_SCHEMES = ("gcn-zca",)
 
 _LOG = logging.getLogger(__name__)
@@ -21,21 +25,30 @@ def fitted_normaliser(results: Path, dataset: PreparedDataset, scheme: str) -> N
     """The preprocessing `scheme` with statistics of the dataset's training images.
 
     Schemes of `KEPT_SCHEMES` are fitted once per dataset and code, kept below `state/` with their SHA-256, and fitted
-    anew when the file is damaged.
+    anew when the file is damaged. While another process fits the same, this one waits.
     """
     if scheme not in KEPT_SCHEMES:
         return fit_normaliser(scheme, dataset.split("train").images)
-    key = digest([scheme, dataset.data_hash, code_hash("ltpa.data.normalise")])
-    path = layout.state_dir(results, "preprocessing", key) / f"{scheme}.safetensors"
+    code = fitting_code()
+    folder = layout.state_dir(results, STAGE, digest([scheme, dataset.data_hash, code]))
+    path = folder / f"{scheme}.safetensors"
     seal = path.with_suffix(".sha256")
-    if path.is_file() and seal.is_file():
-        if seal.read_text().strip() == sha256_file(path):
-            module = build_normaliser(scheme, dataset.image_size)
-            module.load_state_dict(load_file(path))
-            return module
-        _LOG.warning("%s: damaged (its SHA-256 does not match); fitting anew", path)
-    module = fit_normaliser(scheme, dataset.split("train").images)
-    with atomic_path(path) as temporary:
-        save_file({name: value.contiguous() for name, value in module.state_dict().items()}, temporary)
-    write_text(seal, sha256_file(path) + "\n")
-    return module
+    with exclusive(folder):
+        about = {"dataset": dataset.name, "scheme": scheme, "data_hash": dataset.data_hash, "code_hash": code}
+        if read_about(folder) != about:
+            write_text(folder / ABOUT, json.dumps(about, indent=1) + "\n")
+        if path.is_file() and seal.is_file():
+            if seal.read_text().strip() == sha256_file(path):
+                module = build_normaliser(scheme, dataset.image_size)
+                module.load_state_dict(load_file(path))
+                return module
+            _LOG.warning("%s: damaged (its SHA-256 does not match); fitting anew", path)
+        module = fit_normaliser(scheme, dataset.split("train").images)
+        write_bytes(path, save({name: value.contiguous() for name, value in module.state_dict().items()}))
+        write_text(seal, sha256_file(path) + "\n")
+        return module
+
+
+def fitting_code() -> str:
+    """Hash of the code that fits, part of the key of what is kept."""
+    return code_hash("ltpa.data.normalise")

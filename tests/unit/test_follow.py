@@ -6,8 +6,13 @@ import types
 
 from mlflow.tracking import MlflowClient
 
+from ltpa.core import layout
+from ltpa.core.config import load_config
+from ltpa.core.declared import config_dir
+from ltpa.core.hashing import sha256_file
 from ltpa.core.provenance import library_versions
-from ltpa.core.specs import TrainSpec
+from ltpa.core.specs import TrainSpec, TwoStreamSpec
+from ltpa.plan import Plan, views
 from ltpa.stages import clean_state, track
 from ltpa.tables.spec import TrackSpec
 from ltpa.tracking.naming import TAG_KEY
@@ -94,13 +99,77 @@ def test_only_states_that_nothing_refers_to_are_removed(tmp_path, monkeypatch):
     said = []
     with exclusive(folders["held"]):
         # Without prepared data nobody can tell whether the data is other data: that state stays.
-        clean_state.run(tmp_path, [(spec, 0)], True, said.append)
+        clean_state.run(tmp_path, {"train": [(spec, 0)]}, True, said.append)
         assert all(folder.is_dir() for folder in folders.values()) and len(said) == 6
-        freed = clean_state.run(tmp_path, [(spec, 0)], False, said.append)
+        freed = clean_state.run(tmp_path, {"train": [(spec, 0)]}, False, said.append)
     assert freed > 4 * 4
     left = {name for name, folder in folders.items() if folder.exists()}
     assert left == {"wanted", "held", "other data"}
     opened = types.SimpleNamespace(data_hash="data")
     monkeypatch.setattr(clean_state.PreparedDataset, "open", lambda folder: opened)
-    clean_state.run(tmp_path, [(spec, 0)], False, said.append)
+    clean_state.run(tmp_path, {"train": [(spec, 0)]}, False, said.append)
     assert folders["wanted"].is_dir() and not folders["other data"].exists()
+
+
+def test_states_of_every_kind_are_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(clean_state, "code_hash", lambda module: module)
+    opened = types.SimpleNamespace(data_hash="data")
+    monkeypatch.setattr(clean_state.PreparedDataset, "open", lambda folder: opened)
+    train = TrainSpec("small", "noise", 1, "vgg", {}, 2, 16, {"normalise": "gcn-zca"})
+    fine = TwoStreamSpec("small", "birds", 1, "row", {}, 2, {}, "scratch", "cut", 3)
+    boxes = layout.boxes_path(tmp_path, "birds", "cut", 0)
+    boxes.parent.mkdir(parents=True)
+    boxes.write_bytes(b"boxes")
+    versions = {library: library_versions()[library] for library in ("torch", "numpy")}
+    about = {
+        "dataset": "birds",
+        "variant": "row",
+        "seed": 0,
+        "config_hash": fine.hash(),
+        "data_hash": "data",
+        **versions,
+    }
+    about |= {"code_hash": "ltpa.stages.twostream", "start": {"boxes": sha256_file(boxes), "weights": "w"}}
+    fitted = {"dataset": "noise", "scheme": "gcn-zca", "data_hash": "data", "code_hash": "ltpa.data.normalise"}
+    monkeypatch.setattr(clean_state, "fitting_code", lambda: "ltpa.data.normalise")
+    kept = {
+        "twostream/wanted": about,
+        "twostream/held": {**about, "seed": 7},
+        "preprocessing/wanted": fitted,
+        "elsewhere/unknown": None,
+    }
+    gone = {
+        "twostream/another row": {**about, "variant": "row2"},
+        "twostream/other recipe": {**about, "config_hash": "x"},
+        "twostream/other boxes": {**about, "start": {"boxes": "x"}},
+        "twostream/other code": {**about, "code_hash": "x"},
+        "preprocessing/other set": {**fitted, "dataset": "birds"},
+        "preprocessing/other data": {**fitted, "data_hash": "x"},
+        "preprocessing/other code": {**fitted, "code_hash": "x"},
+        "preprocessing/of an old version": None,
+        "patches/not wanted": {**about, "variant": "protopnet"},
+    }
+    for name, content in (kept | gone).items():
+        (tmp_path / "state" / name).mkdir(parents=True)
+        if content is not None:
+            (tmp_path / "state" / name / ABOUT).write_text(json.dumps(content))
+    said = []
+    wanted = {"train": [(train, 0)], "twostream": [(fine, 0)], "patches": []}
+    with exclusive(tmp_path / "state" / "twostream" / "held"):
+        clean_state.run(tmp_path, wanted, True, said.append)
+        assert all((tmp_path / "state" / name).is_dir() for name in kept | gone)
+        clean_state.run(tmp_path, wanted, False, said.append)
+    left = {str(folder.relative_to(tmp_path / "state")) for folder in (tmp_path / "state").glob("*/*")}
+    assert left == set(kept)
+    assert any("elsewhere: this version saves no such states" in text for text in said)
+
+
+def test_what_the_demo_resumes_stands_in_its_plan(tmp_path):
+    """A state that a job leaves is wanted by the configuration that the job belongs to: hashes agree."""
+    plan = Plan(load_config(config_dir() / "config.yaml"), "config.yaml")
+    found = views.resumable(plan)
+    hashes = {(stage, spec.hash()) for stage, spec in found}
+    for dataset in views.fine_datasets(plan):
+        for rows in views.fine_blocks(plan, dataset):
+            assert {("twostream", plan.twostream.training_spec(dataset, row).hash()) for row in rows} <= hashes
+    assert {stage for stage, _ in found} == {"train", "twostream", "patches"}
