@@ -21,7 +21,7 @@ from ltpa.evaluation.patches import PARITY, Candidate, PatchSettings
 from ltpa.stages.common import read_settings
 from ltpa.stages.prototypes import trained_prototypes
 from ltpa.stages.state import Identity
-from ltpa.training.engine import EpochRow
+from ltpa.training.loop import EpochRow
 from ltpa.training.protopnet import PrototypeTraining
 
 if TYPE_CHECKING:

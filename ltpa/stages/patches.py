@@ -29,7 +29,7 @@ from ltpa.stages.device import compute_device, describe_device
 from ltpa.stages.patch_sources import MODES, Job, Source
 from ltpa.stages.prototypes import forget, state_folder
 from ltpa.stages.state import Identity
-from ltpa.training.engine import EpochRow
+from ltpa.training.loop import EpochRow
 from ltpa.training.protopnet import PrototypeTraining
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from ltpa.evaluation.patches import PatchSettings
 from ltpa.models.protopnet import PrototypeNetwork
 from ltpa.stages.state import Identity
 from ltpa.training import checkpoint
-from ltpa.training.engine import EpochRow, Interrupted
 from ltpa.training.journal import ABOUT, Journal
+from ltpa.training.loop import EpochRow, Interrupted
 from ltpa.training.protopnet import PrototypeTraining
 from ltpa.training.prototypes import PrototypeTrainer
 

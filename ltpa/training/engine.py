@@ -6,8 +6,6 @@ from torch import Tensor
 
 from ltpa.models.base import AttentionClassifier
 from ltpa.training.arrays import Arrays, count_wrong
-from ltpa.training.loop import EpochRow as EpochRow
-from ltpa.training.loop import Interrupted as Interrupted
 from ltpa.training.loop import Loop, Watch
 from ltpa.training.recipe import Recipe
 from ltpa.training.schedule import epoch_rate

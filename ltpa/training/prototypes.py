@@ -18,7 +18,7 @@ from ltpa.core.errors import ConfigError, DiskFullError, MemoryFullError, Traini
 from ltpa.core.seeds import derive
 from ltpa.models.protopnet import PrototypeNetwork
 from ltpa.training import checkpoint
-from ltpa.training.engine import EpochRow, Interrupted
+from ltpa.training.loop import EpochRow, Interrupted
 from ltpa.training.memory import is_out_of_memory
 from ltpa.training.protopnet import Kind, Pass, PrototypeTraining, Push, distorted, losses, scaled
 

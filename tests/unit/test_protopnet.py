@@ -8,7 +8,7 @@ import torch
 
 from ltpa.core.errors import ConfigError, ModelError, TrainingError
 from ltpa.models.protopnet import PrototypeNetwork
-from ltpa.training.engine import Interrupted
+from ltpa.training.loop import Interrupted
 from ltpa.training.protopnet import Kind, PrototypeTraining, Push, distorted, losses, scaled
 from ltpa.training.prototypes import PrototypeTrainer
 
