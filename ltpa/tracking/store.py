@@ -70,10 +70,27 @@ def open_store(results: Path) -> "MlflowClient":
             temporary.unlink()
             client_type(tracking_uri=f"sqlite:///{temporary}").search_experiments()
     check_database(database)
+    _follow_folder(database)
     with mlflow_errors(database):
         client = client_type(tracking_uri=f"sqlite:///{database}")
         client.search_experiments(max_results=1)
     return client
+
+
+def _follow_folder(database: Path) -> None:
+    """Have a store that was copied or moved keep its artefacts beside it: MLflow notes their absolute paths."""
+    here = (database.parent / ARTEFACTS).as_uri()
+    try:
+        with contextlib.closing(sqlite3.connect(database, timeout=PATIENCE_SECONDS)) as connection, connection:
+            found = connection.execute("SELECT artifact_location FROM experiments WHERE name LIKE 'ltpa/%'")
+            for there in {location.rpartition("/")[0] for (location,) in found} - {here}:
+                for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+                    connection.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                        (here, len(there) + 1, len(there) + 1, f"{there}/"),
+                    )
+    except sqlite3.Error as error:
+        raise LtpaError(f"{database}: not a usable MLflow store ({error}); {REBUILD}") from error
 
 
 @contextlib.contextmanager

@@ -103,6 +103,18 @@ def test_history_has_a_point_per_epoch_and_artefacts_are_kept(results):
     assert names == {"result.json", "history.csv", "digits10-vgg-seed-0.png", "model.safetensors"}
 
 
+def test_a_copied_store_leaves_the_folder_alone_that_it_came_from(pristine, results):
+    before = {path: path.stat().st_mtime_ns for path in (pristine / "mlruns").rglob("*")}
+    put(results, record("fgsm", "digits10", "vgg", 0, [Metric("fooling_rate_pct", 50.0, 500, "digits10", "eps=1")]))
+    stage.run(SPEC, results, records_of(results))
+    for run in runs_of(results).values():
+        assert run.info.artifact_uri.startswith((results / "mlruns").as_uri() + "/")
+    client = store.open_store(results)
+    changed = runs_of(results)["fgsm/digits10/vgg/seed-0"]
+    assert [item.path for item in client.list_artifacts(changed.info.run_id)] == ["result.json"]
+    assert {path: path.stat().st_mtime_ns for path in (pristine / "mlruns").rglob("*")} == before
+
+
 def test_parent_holds_mean_and_spread(results):
     parent = runs_of(results)["train/digits10/vgg"]
     metrics = {name.rpartition("/")[2]: value for name, value in parent.data.metrics.items()}
