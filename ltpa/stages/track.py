@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ltpa.core.errors import LtpaError
-from ltpa.core.files import write_text
+from ltpa.core.files import write_errors, write_text
 from ltpa.tables.spec import TrackSpec
 from ltpa.tracking.follow import Follower
 from ltpa.tracking.store import DATABASE, MAPPING, StoreBusyError, exclusive, mlflow_errors, open_store, remove_store
@@ -36,7 +36,8 @@ def run(
         raise LtpaError(f"{results}: no result records to track; run the pipeline first, or name some with --records")
     mapping = results / MAPPING
     with exclusive(results):
-        mapping.unlink(missing_ok=True)  # it vouches for store and tables; until both hold there is none
+        with write_errors(mapping, "cannot be removed"):
+            mapping.unlink(missing_ok=True)  # it vouches for store and tables; until both hold there is none
         if rebuild:
             remove_store(results)
         client = open_store(results)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltpa.core.errors import LtpaError
-from ltpa.core.files import atomic_path, is_there
+from ltpa.core.files import atomic_path, is_there, write_errors
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -37,23 +37,33 @@ def exclusive(results: Path) -> Iterator[None]:
 
     Raises:
         StoreBusyError: another process holds it.
+        LtpaError: the folder cannot be written, or its file system knows no locks.
     """
     path = Path(results) / ".mlflow.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StoreBusyError(
-                f"{path}: another process writes this MLflow store; wait until it has finished"
-            ) from error
+    with write_errors(path, "cannot write here"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        _lock(path, handle)
         yield
+    finally:
+        os.close(handle)
+
+
+def _lock(path: Path, handle: int) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise StoreBusyError(f"{path}: another process writes this MLflow store; wait until it has finished") from error
+    except OSError as error:
+        raise LtpaError(f"{path}: cannot be locked ({error.strerror}); keep results where files can be") from error
 
 
 def remove_store(results: Path) -> None:
     """Delete the database and its artefacts; the records stay."""
     for path in Path(results).glob(f"{DATABASE}*"):
-        path.unlink()
+        with write_errors(path, "cannot be removed"):
+            path.unlink()
     shutil.rmtree(Path(results) / ARTEFACTS, ignore_errors=True)
 
 

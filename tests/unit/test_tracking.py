@@ -1,5 +1,6 @@
 """The MLflow view of the records, on a real SQLite store that the tests share (creating one takes seconds)."""
 
+import errno
 import json
 import shutil
 import sqlite3
@@ -113,6 +114,23 @@ def test_a_copied_store_leaves_the_folder_alone_that_it_came_from(pristine, resu
     changed = runs_of(results)["fgsm/digits10/vgg/seed-0"]
     assert [item.path for item in client.list_artifacts(changed.info.run_id)] == ["result.json"]
     assert {path: path.stat().st_mtime_ns for path in (pristine / "mlruns").rglob("*")} == before
+
+
+def test_a_store_that_cannot_be_written_is_one_line(results, monkeypatch):
+    lock = results / ".mlflow.lock"
+    lock.unlink()
+    lock.mkdir()  # as a folder of another user: what stops root as well
+    with pytest.raises(LtpaError, match=r"\.mlflow\.lock: cannot write here"):
+        stage.run(SPEC, results, records_of(results))
+    lock.rmdir()
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(store.fcntl, "flock", refuse)
+    with pytest.raises(LtpaError, match=r"\.mlflow\.lock: .*No locks available"):
+        stage.run(SPEC, results, records_of(results))
+    assert (results / "tracking.json").is_file()
 
 
 def test_parent_holds_mean_and_spread(results):
