@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TAG_STATE = "ltpa.state"
 _TAG_EPOCHS = "ltpa.epochs"
-_STAGE = "train"
+_STAGES = ("train", "twostream")  # those whose trainings are runs of the store
 
 
 class Follower:
@@ -27,35 +27,36 @@ class Follower:
 
     def __init__(self, results: Path, scale: str) -> None:
         self.results, self.scale = Path(results), scale
-        self._seen: set[str] = set()
+        self._seen: set[Path] = set()
 
     def running(self) -> list[Path]:
         """State folders in which a process trains at this moment."""
-        return [folder for folder in sorted((self.results / "state" / _STAGE).glob("*")) if in_use(folder)]
+        kinds = [self.results / "state" / stage for stage in _STAGES]
+        return [folder for kind in kinds for folder in sorted(kind.glob("*")) if in_use(folder)]
 
     def look(self, client: "MlflowClient") -> int:
         """Write what is new, and give how many epochs that were. Call it under the store's lock."""
-        running = {folder.name for folder in self.running()}
+        running = set(self.running())
         new = 0
-        for key in sorted(running | self._seen):
-            folder = self.results / "state" / _STAGE / key
+        for folder in sorted(running | self._seen):
             about = read_about(folder)
             if about is not None:
-                new += self._update(client, key, about, read_metrics(folder), key in running)
+                new += self._update(client, folder, about, read_metrics(folder), folder in running)
         self._seen = running
         return new
 
     def _update(
-        self, client: "MlflowClient", key: str, about: dict[str, Any], rows: list[dict[str, Any]], running: bool
+        self, client: "MlflowClient", folder: Path, about: dict[str, Any], rows: list[dict[str, Any]], running: bool
     ) -> int:
         from mlflow.entities import Metric
 
-        experiment = experiment_id(client, self.results, experiment_name(self.scale, _STAGE))
+        stage, key = folder.parent.name, folder.name
+        experiment = experiment_id(client, self.results, experiment_name(self.scale, stage))
         run = self._find(client, experiment, key) or client.create_run(
             experiment,
             run_name=f"{about['variant']} {about['dataset']} seed {about['seed']} (running)",
             tags={
-                TAG_KEY: run_key(_STAGE, about["dataset"], about["variant"], about["seed"]),
+                TAG_KEY: run_key(stage, about["dataset"], about["variant"], about["seed"]),
                 TAG_STATE: key,
                 _TAG_EPOCHS: "0",
             },

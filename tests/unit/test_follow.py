@@ -4,6 +4,7 @@ import json
 import time
 import types
 
+import pytest
 from mlflow.tracking import MlflowClient
 
 from ltpa.core import layout
@@ -22,8 +23,8 @@ from ltpa.training.lock import exclusive
 KEY = "a" * 64
 
 
-def state(results, epochs=3):
-    folder = results / "state" / "train" / KEY
+def state(results, epochs=3, stage="train"):
+    folder = results / "state" / stage / KEY
     folder.mkdir(parents=True)
     about = {"dataset": "noise", "variant": "vgg", "seed": 3, "recipe": {"epochs": epochs}}
     (folder / ABOUT).write_text(json.dumps(about))
@@ -35,8 +36,9 @@ def write(folder, count, torn=""):
     (folder / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows) + torn)
 
 
-def test_epochs_reach_the_store_while_a_training_runs(tmp_path):
-    folder = state(tmp_path)
+@pytest.mark.parametrize("stage", ["train", "twostream"])
+def test_epochs_reach_the_store_while_a_training_runs(tmp_path, stage):
+    folder = state(tmp_path, stage=stage)
     said = []
     turns = iter([1, 2, 2, 3])  # epochs done at each look; the third sees nothing new
 
@@ -51,16 +53,16 @@ def test_epochs_reach_the_store_while_a_training_runs(tmp_path):
 
         track.follow(TrackSpec(scale="small"), tmp_path, stop, 60, said.append, interval=0.0)
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    (experiment,) = [e for e in client.search_experiments() if e.name == "ltpa/small/train"]
+    (experiment,) = [e for e in client.search_experiments() if e.name == f"ltpa/small/{stage}"]
     (run,) = client.search_runs([experiment.experiment_id])
-    assert run.data.tags[TAG_KEY] == "train/noise/vgg/seed-3" and run.info.status == "RUNNING"
+    assert run.data.tags[TAG_KEY] == f"{stage}/noise/vgg/seed-3" and run.info.status == "RUNNING"
     history = client.get_metric_history(run.info.run_id, "epoch/train_loss")
     assert [(point.step, point.value) for point in history] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert [point.step for point in client.get_metric_history(run.info.run_id, "epoch/test_error_pct")] == [3]
     assert len(said) == 3
     # One more look, now that it has ended; and then nothing runs, which ends the following.
     follower = track.Follower(tmp_path, "small")
-    follower._seen = {KEY}
+    follower._seen = {folder}
     assert follower.look(client) == 0
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
