@@ -22,7 +22,7 @@ def test_every_rule_runs_in_an_environment_made_for_its_stage():
     seen = set()
     for path in (ROOT / "workflow" / "rules").glob("*.smk"):
         for block in re.split(r"\n\s*rule\b", path.read_text())[1:]:
-            if "-m ltpa" not in block:
+            if "{LTPA}" not in block:
                 continue
             environment = re.search(r"envs/(\w+\.yaml)", block)[1]
             stage = re.search(r"code=code\((?:\"(\w+)\"|stage)\)", block)[1]
