@@ -285,6 +285,7 @@ def figures_spec(plan: Plan) -> FiguresSpec:
         labels={variant: plan.variants[variant]["label"] for variant in plan.config.variants},
         overlays={variant: plan.saliency(variant) or {} for variant in variants},
         published=published,
+        comparable=plan.config.scale.comparable,
     )
 
 

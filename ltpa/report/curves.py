@@ -32,9 +32,12 @@ def draw_learning_curves(
 
 
 def draw_attack_curves(
-    path: Path, curves: Mapping[str, Mapping[float, Sequence[float]]], published: Mapping[str, Mapping[float, float]]
+    path: Path,
+    curves: Mapping[str, Mapping[float, Sequence[float]]],
+    published: Mapping[str, Mapping[float, float]],
+    title: str,
 ) -> None:
-    """Draw fooling rate (%) over the perturbation's norm: ours with every seed as a dot, published dashed.
+    """Draw fooling rate (%) over the perturbation's norm: our mean and every seed as a dot, published dashed.
 
     Writes `path`, a PNG, and SVG and PDF beside it.
     """
@@ -43,16 +46,20 @@ def draw_attack_curves(
 
     figure = Figure(figsize=(5.5, 4), layout="constrained")
     axis = figure.subplots()
-    for index, (title, rates) in enumerate(curves.items()):
+    axis.set_title(title, fontsize=7)
+    for index, (network, rates) in enumerate(curves.items()):
         colour = colormaps["tab10"](index)
         norms = sorted(rates)
         means = [sum(rates[norm]) / len(rates[norm]) for norm in norms]
-        axis.plot(norms, means, color=colour, label=f"{title}, ours")
+        axis.plot(norms, means, color=colour, label=f"{network}, mean over seeds")
         for norm in norms:
             axis.plot([norm] * len(rates[norm]), rates[norm], ".", color=colour)
-        if title in published:
-            axis.plot(*zip(*sorted(published[title].items()), strict=True), "--", color=colour, label=f"{title}, paper")
+        if network in published:
+            points = zip(*sorted(published[network].items()), strict=True)
+            axis.plot(*points, "--", color=colour, label=f"{network}, paper")
     axis.set_xscale("symlog", base=2, linthresh=1)
-    axis.set(xlabel="perturbation norm (0-255 scale)", ylabel="fooling rate (%)", ylim=(0, 100))
+    shown = sorted({norm for rates in (*curves.values(), *published.values()) for norm in rates})
+    axis.set_xticks(shown, [f"{norm:g}" for norm in shown])
+    axis.set(xlabel="L-infinity norm of the perturbation (0-255 scale)", ylabel="fooling rate (%)", ylim=(0, 100))
     axis.legend(fontsize=7)
     save_figure(figure, *every_format(path))

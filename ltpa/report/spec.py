@@ -11,7 +11,8 @@ class FiguresSpec(Spec):
     """Figures of the networks trained on `dataset`.
 
     `overlays` maps a variant to its `saliency` declaration and `labels` a variant to its title; overlays show `images`
-    test images, the first of each class in turn. `published` holds the paper's fooling rates by variant and norm.
+    test images, the first of each class in turn. `published` holds the paper's fooling rates by variant and norm;
+    `comparable` says whether those of this scale may be held against them.
     """
 
     seeds: list[int]
@@ -19,6 +20,7 @@ class FiguresSpec(Spec):
     labels: dict[str, str]
     overlays: dict[str, dict[str, object]]
     published: dict[str, dict[str, float]]
+    comparable: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

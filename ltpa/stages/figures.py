@@ -112,4 +112,7 @@ def _attack_curves(spec: FiguresSpec, records: list[Record], path: Path) -> None
         for variant, rates in spec.published.items()
         if variant in spec.labels
     }
-    draw_attack_curves(path, curves, published)
+    title = f"{', '.join(dict.fromkeys(record.dataset for record in records))}, scale {spec.scale}"
+    if not spec.comparable:
+        title += "; the paper's curves are of other images and networks"
+    draw_attack_curves(path, curves, published, title)

@@ -14,7 +14,7 @@ from ltpa.cli import main
 from ltpa.core import layout
 from ltpa.core.config import load_config, parse_config
 from ltpa.core.errors import ConfigError
-from ltpa.core.records import Record, write_record
+from ltpa.core.records import Metric, Record, write_record
 from ltpa.data.arrays import Split, write_prepared
 from ltpa.data.normalise import fit_normaliser
 from ltpa.evaluation.inference import attention_maps
@@ -23,9 +23,11 @@ from ltpa.evaluation.segmentation import otsu_masks
 from ltpa.models import create_model, load, save_model
 from ltpa.plan import Plan, gallery
 from ltpa.plan.schema import FigureEntry, check_entries
+from ltpa.report.curves import draw_attack_curves
 from ltpa.report.gallery import Cell
-from ltpa.report.spec import GallerySpec
+from ltpa.report.spec import FiguresSpec, GallerySpec
 from ltpa.stages import attend as attend_stage
+from ltpa.stages import figures as figures_stage
 from ltpa.stages import gallery as gallery_stage
 
 ROOT = Path(__file__).parents[2]
@@ -143,6 +145,30 @@ def test_an_image_without_object_is_labelled(results: Path, tmp_path: Path, monk
     write_prepared(layout.data_dir(tmp_path, "toy"), "toy", CLASSES, {"test": split}, {})
     _, labels, _ = drawn(tmp_path, monkeypatch, spec([{"show": "image"}, {"show": "truth"}]))
     assert labels == ["ant\nno object", "bee", "cat"]
+
+
+def test_attack_curves_name_their_data(results: Path, monkeypatch: pytest.MonkeyPatch):
+    titles = []
+    monkeypatch.setattr(figures_stage, "draw_overlays", lambda *_: None)
+    monkeypatch.setattr(
+        figures_stage, "draw_attack_curves", lambda path, curves, published, title: titles.append(title)
+    )
+    monkeypatch.setattr(figures_stage, "draw_learning_curves", lambda *_: None)
+    monkeypatch.setattr(figures_stage, "sha256_file", lambda path: "")
+    attack = trained("vgg", stage="fgsm", metrics=[Metric("fooling_rate_pct", 5.0, 9, "toy", "eps=2")])
+    path = results / "attack.json"
+    write_record(path, attack)
+    for comparable in (False, True):
+        wanted = FiguresSpec("tiny", "toy", 1, [0], 3, {PC: "att2", "vgg": "VGG"}, {PC: ATTENTION}, {}, comparable)
+        figures_stage.run(wanted, results, [path])
+    assert titles == ["toy, scale tiny; the paper's curves are of other images and networks", "toy, scale tiny"]
+
+
+def test_curves_are_drawn_with_the_norms_of_the_attack(tmp_path: Path):
+    draw_attack_curves(tmp_path / "rate.png", {"VGG": {1: [5.0, 7.0], 16: [50.0]}}, {"VGG": {1: 60.0}}, "toy")
+    svg = (tmp_path / "rate.svg").read_text()
+    for text in ("toy", "16", "VGG, mean over seeds", "VGG, paper"):
+        assert f"<!-- {text} -->" in svg
 
 
 def test_images_are_spread_evenly_where_the_rule_says_so(results: Path, monkeypatch: pytest.MonkeyPatch):
