@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ltpa.core.errors import TrainingError
+from ltpa.core.errors import DiskFullError, TrainingError
 from ltpa.core.files import atomic_path, write_text
 from ltpa.core.hashing import sha256_file
 from ltpa.training.lock import exclusive as exclusive
@@ -65,6 +65,16 @@ def save(folder: Path, step: int, payload: dict[str, Any], key: str = "") -> Pat
         if state not in (path, before):
             remove(state)
     return path
+
+
+def save_if_it_fits(folder: Path, step: int, payload: dict[str, Any], key: str = "") -> str:
+    """As `save`; where the disk is full a warning in the log, and given back, so that training can go on without it."""
+    try:
+        save(folder, step, payload, key)
+    except DiskFullError as error:
+        _LOG.warning("%s", error)
+        return str(error)
+    return ""
 
 
 def _read_back(path: Path) -> str:

@@ -7,7 +7,6 @@ gets at least one step or one piece further, however soon it is asked to stop.
 
 import abc
 import dataclasses
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Any, ClassVar, NoReturn
 import torch
 from torch import Tensor, nn
 
-from ltpa.core.errors import DiskFullError, MemoryFullError, TrainingError
+from ltpa.core.errors import MemoryFullError, TrainingError
 from ltpa.training import checkpoint
 from ltpa.training.memory import is_out_of_memory, memory_full
 from ltpa.training.progress import Meter, Progress
@@ -25,7 +24,6 @@ from ltpa.training.recipe import Recipe
 from ltpa.training.stepping import Stepping
 
 JUDGED_EVERY = 50  # steps between looks at the loss, each of which waits for the device
-_LOG = logging.getLogger(__name__)
 _DIVERGED = 1e4  # a thousand times the loss of guessing, and more
 
 
@@ -279,12 +277,7 @@ class Loop(abc.ABC):
             "seconds": self.seconds,
             "history": [dataclasses.asdict(row) for row in self.history],
         }
-        try:
-            checkpoint.save(self.folder, self._place(), payload, self.key)
-        except DiskFullError as error:
-            _LOG.warning("%s", error)
-            return str(error)
-        return ""
+        return checkpoint.save_if_it_fits(self.folder, self._place(), payload, self.key)
 
     def _restore(self) -> None:
         payload = checkpoint.load_newest(self.folder, self.key)

@@ -5,7 +5,6 @@ the remaining steps depend on, what a push has found so far included.
 """
 
 import dataclasses
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ltpa.core.errors import ConfigError, DiskFullError, MemoryFullError, TrainingError
+from ltpa.core.errors import ConfigError, MemoryFullError, TrainingError
 from ltpa.core.seeds import derive
 from ltpa.models.protopnet import PrototypeNetwork
 from ltpa.training import checkpoint
@@ -25,7 +24,6 @@ from ltpa.training.protopnet import Kind, Pass, PrototypeTraining, Push, distort
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
 
-_LOG = logging.getLogger(__name__)
 _NAN = float("nan")
 
 
@@ -221,13 +219,9 @@ class PrototypeTrainer:
             "seconds": self.seconds,
             "history": [dataclasses.asdict(row) for row in self.history],
         }
-        try:
-            # A pass has one place more than steps: that after its last step, before it is left.
-            checkpoint.save(self.folder, self.done * (self.steps_per_pass + 1) + self.step, payload, self.key)
-        except DiskFullError as error:
-            _LOG.warning("%s", error)
-            return str(error)
-        return ""
+        # A pass has one place more than steps: that after its last step, before it is left.
+        place = self.done * (self.steps_per_pass + 1) + self.step
+        return checkpoint.save_if_it_fits(self.folder, place, payload, self.key)
 
     def _restore(self) -> None:
         payload = checkpoint.load_newest(self.folder, self.key)
