@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from ltpa.core.stopping import INTERRUPTED, back_to_the_queue, leaving_on_request
+from ltpa.runtime.stopping import INTERRUPTED, back_to_the_queue, leaving_on_request
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from ltpa.core import layout
 from ltpa.core.errors import ConfigError, DataError, LtpaError
 
 if TYPE_CHECKING:
-    from ltpa.data.archives import Archive
+    from ltpa.archives.declare import Archive
     from ltpa.plan import Plan
 
 
@@ -90,8 +90,8 @@ def _source(plan: "Plan", name: str) -> dict[str, Any]:
 
 
 def _fetch(options: argparse.Namespace) -> None:
+    from ltpa.archives.transfer import Policy
     from ltpa.data.real import fetch_archives
-    from ltpa.data.transfer import Policy
 
     plan = load_plan(options)
     policy, search = Policy(allow_http=options.allow_http), archive_search(plan, options)
@@ -141,14 +141,14 @@ def _verify(options: argparse.Namespace) -> None:
 
 def _archives_here(name: str, source: dict[str, Any], places: list[Path]) -> list[tuple[Path, "Archive"]]:
     """The archives of a dataset that lie in one of the places."""
-    from ltpa.data.archives import parse_archives
+    from ltpa.archives.declare import parse_archives
 
     found = [(place / archive.name, archive) for archive in parse_archives(name, source) for place in places]
     return [(path, archive) for path, archive in found if path.is_file()]
 
 
 def _check_archive(path: Path, archive: "Archive", downloads: Path) -> str:
-    from ltpa.data.trust import LOCK_FILE, Trust, check
+    from ltpa.archives.trust import LOCK_FILE, Trust, check
 
     unseen = check(path, archive, Trust(downloads / LOCK_FILE))
     if unseen is not None and not archive.hashed:

@@ -74,8 +74,8 @@ def _prepare(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from ltpa.core.specs import TrainSpec
-    from ltpa.core.stopping import stop_requests
     from ltpa.report.progress import TrainingProgress
+    from ltpa.runtime.stopping import stop_requests
 
     # Before torch is imported, which takes seconds in which a signal may come.
     with stop_requests(options.max_seconds) as stop:
@@ -118,8 +118,8 @@ def _patch_specs(options: argparse.Namespace) -> "tuple[list[EvaluationSpec], Pa
 
 
 def _extract(options: argparse.Namespace) -> None:
-    from ltpa.core.stopping import stop_requests
     from ltpa.report.progress import TrainingProgress
+    from ltpa.runtime.stopping import stop_requests
 
     with stop_requests(options.max_seconds) as stop:
         specs, results = _patch_specs(options)

@@ -51,8 +51,8 @@ def _training_specs(options: argparse.Namespace) -> "tuple[list[TwoStreamSpec], 
 
 
 def _train(options: argparse.Namespace) -> None:
-    from ltpa.core.stopping import stop_requests
     from ltpa.report.progress import TrainingProgress
+    from ltpa.runtime.stopping import stop_requests
 
     with stop_requests(options.max_seconds) as stop:
         specs, results = _training_specs(options)

@@ -57,7 +57,7 @@ def _track(options: argparse.Namespace) -> None:
     plan = load_plan(options)
     results = options.results or plan.results
     if options.follow:
-        from ltpa.core.stopping import stop_requests
+        from ltpa.runtime.stopping import stop_requests
 
         with stop_requests() as stop:
             print(f"following the trainings below {results}; Ctrl-C ends it, and harms none", flush=True)

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from ltpa.archives.declare import Archive, parse_archives
+from ltpa.archives.extract import extract_all
+from ltpa.archives.fetch import DEFAULT_POLICY, fetch
+from ltpa.archives.transfer import Policy
 from ltpa.core.errors import ConfigError, DataError
 from ltpa.core.hashing import sha256_file
-from ltpa.data.archives import Archive, parse_archives
 from ltpa.data.arrays import Split
-from ltpa.data.extract import extract_all
-from ltpa.data.fetch import DEFAULT_POLICY, fetch
 from ltpa.data.readers import read_listings
 from ltpa.data.shards import prepare_split
 from ltpa.data.source import Source, check_counts
-from ltpa.data.transfer import Policy
 
 
 def needed_archives(name: str, declaration: Mapping[str, Any]) -> list[Archive]:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ltpa.core.files import is_there
-from ltpa.core.slots import slot_folder
 from ltpa.report.workspace import Finding, examine_workspace
+from ltpa.runtime.slots import slot_folder
 
 NEEDED = ("torch", "numpy", "safetensors", "pydantic", "PyYAML", "scikit-learn", "scikit-image", "pandas", "snakemake")
 OPTIONAL = {"mlflow": "tables build without it; only `track` needs it", "matplotlib": "only figures need it"}

@@ -5,8 +5,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
+    from ltpa.runtime.progress import Progress
     from ltpa.training.loop import EpochRow
-    from ltpa.training.progress import Progress
 
 
 class TrainingProgress:

@@ -13,9 +13,9 @@ from ltpa.core.provenance import code_hash, library_versions
 from ltpa.core.records import read_record
 from ltpa.core.specs import EvaluationSpec, TrainSpec, TwoStreamSpec
 from ltpa.data.arrays import PreparedDataset
+from ltpa.runtime.lock import exclusive, in_use
 from ltpa.stages.preprocessing import KEPT_SCHEMES, STAGE, fitting_code
 from ltpa.training.journal import read_about
-from ltpa.training.lock import exclusive, in_use
 from ltpa.training.recipe import Recipe
 
 Wanted = Mapping[str, Iterable[tuple[TrainSpec | TwoStreamSpec | EvaluationSpec, int]]]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from ltpa.core.errors import ConfigError, LtpaError
-from ltpa.core.slots import SHARES, hold_slot, slot_folder
+from ltpa.runtime.slots import SHARES, hold_slot, slot_folder
 
 SHARE_VARIABLE = "LTPA_GPU_SHARE"
 

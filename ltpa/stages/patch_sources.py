@@ -11,13 +11,13 @@ import torch
 
 from ltpa.core.errors import ConfigError
 from ltpa.core.seeds import derive
-from ltpa.core.stopping import StopRequest
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.boxes import Boxes
 from ltpa.data.released import read_released
 from ltpa.evaluation import patch_maps, patches, prototypes, trunk
 from ltpa.evaluation.inference import pixel_batches
 from ltpa.evaluation.patches import PARITY, Candidate, PatchSettings
+from ltpa.runtime.stopping import StopRequest
 from ltpa.stages.common import read_settings
 from ltpa.stages.prototypes import trained_prototypes
 from ltpa.stages.state import Identity

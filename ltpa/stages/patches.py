@@ -19,11 +19,11 @@ from ltpa.core.hashing import sha256_file
 from ltpa.core.provenance import code_hash, library_versions
 from ltpa.core.records import Metric, write_record
 from ltpa.core.specs import EvaluationSpec
-from ltpa.core.stopping import StopRequest
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.boxes import Boxes, flag_counts, write_boxes
 from ltpa.evaluation.patch_quality import statistics
 from ltpa.evaluation.patches import PatchSettings
+from ltpa.runtime.stopping import StopRequest
 from ltpa.stages.common import make_record, read_settings, trained_network
 from ltpa.stages.device import compute_device, describe_device
 from ltpa.stages.patch_sources import MODES, Job, Source

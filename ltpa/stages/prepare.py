@@ -9,8 +9,8 @@ from ltpa.core.errors import ConfigError, DataError
 from ltpa.core.hashing import digest
 from ltpa.core.specs import PrepareSpec
 from ltpa.data.arrays import PreparedDataset, write_prepared
-from ltpa.data.exclusive import exclusive
 from ltpa.data.rows import remove_drafts
+from ltpa.runtime.exclusive import exclusive
 
 EMBEDDED = "embedded"
 _LOCK = ".prepare.lock"

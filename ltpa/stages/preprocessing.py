@@ -12,8 +12,8 @@ from ltpa.core.hashing import digest, sha256_file
 from ltpa.core.provenance import code_hash
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.normalise import Normaliser, build_normaliser, fit_normaliser
+from ltpa.runtime.lock import exclusive
 from ltpa.training.journal import ABOUT, read_about
-from ltpa.training.lock import exclusive
 
 STAGE = "preprocessing"  # its folder below `state/`
 KEPT_SCHEMES = ("gcn-zca",)

@@ -11,9 +11,9 @@ from ltpa.core import layout
 from ltpa.core.records import Metric
 from ltpa.core.seeds import derive
 from ltpa.core.specs import TrainSpec
-from ltpa.core.stopping import StopRequest
 from ltpa.models import build_model, load, save_model, warm_start
 from ltpa.models.base import AttentionClassifier
+from ltpa.runtime.stopping import StopRequest
 from ltpa.stages.common import trained_network
 from ltpa.stages.preprocessing import fitted_normaliser
 from ltpa.stages.state import Identity

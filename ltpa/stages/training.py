@@ -22,16 +22,16 @@ from ltpa.core.hashing import sha256_file
 from ltpa.core.provenance import code_hash, library_versions
 from ltpa.core.records import Metric, read_record, write_record
 from ltpa.core.specs import TrainSpec, TwoStreamSpec
-from ltpa.core.stopping import Stopped, StopRequest
 from ltpa.data.arrays import PreparedDataset
+from ltpa.runtime import checkpoint
+from ltpa.runtime.progress import Progress
+from ltpa.runtime.stopping import Stopped, StopRequest
 from ltpa.stages.common import make_record
 from ltpa.stages.device import compute_device, describe_device
 from ltpa.stages.state import Identity, is_finished
-from ltpa.training import checkpoint
 from ltpa.training.journal import ABOUT, Journal
 from ltpa.training.loop import Diverged, EpochRow, Interrupted, Loop, Watch
 from ltpa.training.memory import is_out_of_memory
-from ltpa.training.progress import Progress
 
 _FINISHED = "finished"
 _ARTEFACTS = (layout.MODEL, layout.HISTORY, layout.RECORD)  # in the order they are written

@@ -14,12 +14,12 @@ from ltpa.core.hashing import digest, sha256_file
 from ltpa.core.records import Metric
 from ltpa.core.seeds import derive
 from ltpa.core.specs import TwoStreamSpec
-from ltpa.core.stopping import StopRequest
 from ltpa.evaluation.twostream import JOINT, TOP1, random_ranks, score
 from ltpa.models.twostream.files import save_twostream
 from ltpa.models.twostream.network import TwoStream, build_twostream
 from ltpa.models.twostream.trunks import Trunk
 from ltpa.models.twostream.weights import pretrained, start_trunk
+from ltpa.runtime.stopping import StopRequest
 from ltpa.stages.finedata import boxes_path, fine_splits
 from ltpa.stages.state import Identity
 from ltpa.stages.training import Ready, TrainingJob, Watcher

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ltpa.runtime.lock import in_use
 from ltpa.tracking.naming import TAG_KEY, clean, experiment_name, run_key
 from ltpa.tracking.store import experiment_id
 from ltpa.training.journal import read_about, read_metrics
-from ltpa.training.lock import in_use
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ltpa.core.errors import LtpaError
 from ltpa.core.files import write_text
-from ltpa.training.progress import Progress
+from ltpa.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from ltpa.training.loop import EpochRow

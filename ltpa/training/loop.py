@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from ltpa.core.errors import MemoryFullError, TrainingError
-from ltpa.training import checkpoint
+from ltpa.runtime import checkpoint
+from ltpa.runtime.progress import Meter, Progress
 from ltpa.training.memory import is_out_of_memory, memory_full
-from ltpa.training.progress import Meter, Progress
 from ltpa.training.recipe import Recipe
 from ltpa.training.stepping import Stepping
 

@@ -16,7 +16,7 @@ import torch
 from ltpa.core.errors import ConfigError, MemoryFullError, TrainingError
 from ltpa.core.seeds import derive
 from ltpa.models.protopnet import PrototypeNetwork
-from ltpa.training import checkpoint
+from ltpa.runtime import checkpoint
 from ltpa.training.loop import EpochRow, Interrupted
 from ltpa.training.memory import is_out_of_memory
 from ltpa.training.protopnet import Kind, Pass, PrototypeTraining, Push, distorted, losses, scaled

@@ -18,8 +18,8 @@ from ltpa.core.errors import DiskFullError
 from ltpa.core.files import atomic_path
 from ltpa.data.rows import RowWriter
 from ltpa.report.overlays import save_figure
+from ltpa.runtime import checkpoint
 from ltpa.stages.transfer import _HalfFiles
-from ltpa.training import checkpoint
 
 KIB = 1024
 

@@ -12,12 +12,12 @@ import time
 import pytest
 
 from ltpa.core.errors import LtpaError
-from ltpa.core.slots import POLL_SECONDS, hold_slot
+from ltpa.runtime.slots import POLL_SECONDS, hold_slot
 
 WORKER = """
 import os, sys, time
 from pathlib import Path
-from ltpa.core.slots import hold_slot
+from ltpa.runtime.slots import hold_slot
 folder, log = Path(sys.argv[1]), Path(sys.argv[2])
 with hold_slot(folder, ["0", "1"]) as name:
     with open(log, "a") as stream:

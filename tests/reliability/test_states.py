@@ -10,7 +10,7 @@ import torch
 
 from ltpa.core.errors import DiskFullError, ModelError
 from ltpa.models import create_model, load, save_model
-from ltpa.training import checkpoint
+from ltpa.runtime import checkpoint
 
 FLIPS = 300
 
@@ -20,7 +20,7 @@ import json, os, sys
 from pathlib import Path
 import torch
 from ltpa.core import files
-from ltpa.training import checkpoint
+from ltpa.runtime import checkpoint
 
 CODE = {checkpoint.__file__, files.__file__}
 payload = {"weights": torch.arange(300_000.0)}  # more than one block

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from ltpa.core.errors import LtpaError
-from ltpa.data.exclusive import exclusive
+from ltpa.runtime.exclusive import exclusive
 
 
 def test_one_at_a_time_and_no_file_left(tmp_path):

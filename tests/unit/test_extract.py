@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from ltpa.archives.declare import Archive
+from ltpa.archives.extract import STAMP, extract, extract_all
+from ltpa.archives.rar_headers import rar_headers
 from ltpa.core.errors import DataError, LtpaError
-from ltpa.data.archives import Archive
-from ltpa.data.extract import STAMP, extract, extract_all
-from ltpa.data.rar_headers import rar_headers
 from tests.unit.archive_makers import MAKERS, make_rar, make_rar5, make_tar, make_zip
 
 CONTENT = {
@@ -310,7 +310,7 @@ def test_plain_files_are_copied_where_they_cannot_be_linked(tmp_path, monkeypatc
     def refuse(*arguments):
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr("ltpa.data.members.os.link", refuse)
+    monkeypatch.setattr("ltpa.archives.members.os.link", refuse)
     target = unpack(b"MATLAB", Archive(name="train.mat", urls=["https://localhost/x"], kind="mat"), tmp_path)
     assert tree(target) == {"train.mat": b"MATLAB"}
     assert not (target / "train.mat").samefile(tmp_path / "train.mat")
@@ -388,8 +388,8 @@ def test_full_disk_is_one_error_with_what_is_needed(tmp_path):
     script = """
         import resource, signal, sys
         from pathlib import Path
-        from ltpa.data.archives import Archive
-        from ltpa.data.extract import extract
+        from ltpa.archives.declare import Archive
+        from ltpa.archives.extract import extract
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         extract(Path(sys.argv[1]), Archive.model_validate_json(sys.argv[2]), Path(sys.argv[3]))
@@ -554,7 +554,7 @@ def only(tool, monkeypatch):
         pytest.skip(f"{tool} is not installed")
     if tool == "unrar" and "unrar-free" in Path(found).resolve().name:
         pytest.skip("this unrar is unrar-free, which is refused")
-    monkeypatch.setattr("ltpa.data.rar.shutil.which", lambda name: found if name == tool else None)
+    monkeypatch.setattr("ltpa.archives.rar.shutil.which", lambda name: found if name == tool else None)
 
 
 @pytest.mark.parametrize("make", [make_rar, make_rar5])
@@ -596,7 +596,7 @@ def test_lists_of_the_real_7z(tmp_path, monkeypatch):
     """7-Zip answers in one form for every format, so a zip file shows how a RAR file would be read."""
     monkeypatch.setenv("PATH", str(Path(shutil.which("7z")).parent))
     real = shutil.which
-    monkeypatch.setattr("ltpa.data.rar.shutil.which", lambda tool: None if tool == "bsdtar" else real(tool))
+    monkeypatch.setattr("ltpa.archives.rar.shutil.which", lambda tool: None if tool == "bsdtar" else real(tool))
     assert tree(unpack(make_zip(CONTENT), declare("rar"), tmp_path)) == {name: CONTENT[name] for name in WANTED}
     for number, name in enumerate(("symbolic link", "encrypted")):
         root = tmp_path / str(number)

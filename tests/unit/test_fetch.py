@@ -10,12 +10,12 @@ from collections import namedtuple
 
 import pytest
 
+from ltpa.archives.declare import Archive, parse_archives
+from ltpa.archives.fetch import fetch
+from ltpa.archives.progress import TransferProgress
+from ltpa.archives.transfer import Policy
+from ltpa.archives.trust import LOCK_FILE
 from ltpa.core.errors import ConfigError, DataError, LtpaError
-from ltpa.data.archives import Archive, parse_archives
-from ltpa.data.fetch import fetch
-from ltpa.data.progress import TransferProgress
-from ltpa.data.transfer import Policy
-from ltpa.data.trust import LOCK_FILE
 from tests.unit.archive_makers import MAKERS
 from tests.unit.file_server import FileServer, fail, make_certificate, other_range, page, redirect, serve
 
@@ -79,7 +79,7 @@ def test_busy_server_is_asked_again(server, policy, tmp_path, capsys):
 
 def test_pauses_double_and_heed_the_server(server, policy, tmp_path, monkeypatch):
     pauses = []
-    monkeypatch.setattr("ltpa.data.transfer.time.sleep", pauses.append)
+    monkeypatch.setattr("ltpa.archives.transfer.time.sleep", pauses.append)
     steps = [fail(503), fail(429, **{"Retry-After": "7"}), fail(500), fail(502)]
     archive = declare(server.add(PATH, BODY, *steps), sha256=SHA256)
     patient = Policy(attempts=5, pause=1.0, ca_file=policy.ca_file)
@@ -373,9 +373,9 @@ def test_unwritable_folder_is_one_error(server, policy, tmp_path):
 FETCHER = """
 import sys
 from pathlib import Path
-from ltpa.data.archives import Archive
-from ltpa.data.fetch import fetch
-from ltpa.data.transfer import Policy
+from ltpa.archives.declare import Archive
+from ltpa.archives.fetch import fetch
+from ltpa.archives.transfer import Policy
 archive = Archive.model_validate_json(sys.argv[1])
 fetch([archive], Path(sys.argv[2]), policy=Policy(pause=0.0, ca_file=Path(sys.argv[3])))
 """
@@ -442,7 +442,7 @@ def test_every_truncation_and_bit_flip_is_refused(kind, tmp_path):
 
 def test_progress_lines_tell_rate_and_time_left(capsys, monkeypatch):
     clock = iter([100.0, 102.0, 110.0, 110.0, 110.0, 121.0, 121.0, 121.0])
-    monkeypatch.setattr("ltpa.data.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("ltpa.archives.progress.time.monotonic", lambda: next(clock))
     show = TransferProgress("x.tar")
     show.begin(1_000_000, 21_000_000)
     show.advance(1_000_000)

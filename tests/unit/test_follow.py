@@ -14,11 +14,11 @@ from ltpa.core.hashing import sha256_file
 from ltpa.core.provenance import library_versions
 from ltpa.core.specs import TrainSpec, TwoStreamSpec
 from ltpa.plan import Plan, views
+from ltpa.runtime.lock import exclusive
 from ltpa.stages import clean_state, track
 from ltpa.tables.spec import TrackSpec
 from ltpa.tracking.naming import TAG_KEY
 from ltpa.training.journal import ABOUT, METRICS
-from ltpa.training.lock import exclusive
 
 KEY = "a" * 64
 

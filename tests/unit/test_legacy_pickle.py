@@ -6,8 +6,8 @@ import struct
 import numpy as np
 import pytest
 
+from ltpa.archives.legacy_pickle import load_legacy_pickle
 from ltpa.core.errors import DataError
-from ltpa.data.legacy_pickle import load_legacy_pickle
 
 
 def text(value):

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ltpa.cluster import lost_jobs
-from ltpa.cluster.lost_jobs import Absences, all_written_since, extend, queued_jobs
+from ltpa.runtime import lost_jobs
+from ltpa.runtime.lost_jobs import Absences, all_written_since, extend, queued_jobs
 
 QUEUES = st.none() | st.sets(st.sampled_from("123"))
 

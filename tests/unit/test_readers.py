@@ -14,14 +14,14 @@ import pytest
 import yaml
 from scipy.io import savemat
 
+from ltpa.archives.declare import parse_archives
+from ltpa.archives.extract import extract_all
 from ltpa.core import layout
 from ltpa.core.config import parse_config
 from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError, DataError
 from ltpa.core.specs import PrepareSpec
-from ltpa.data.archives import parse_archives
 from ltpa.data.arrays import PreparedDataset
-from ltpa.data.extract import extract_all
 from ltpa.data.listing import Listing
 from ltpa.data.readers import READERS, read_listings
 from ltpa.data.source import Source, check_counts

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import ltpa
-from ltpa.core.scheduler import requeue_if_preempted
+from ltpa.runtime.scheduler import requeue_if_preempted
 
 TERMINATED = "os.kill(os.getpid(), signal.SIGTERM); "
 PREEMPTED = "JobId=7 JobState=RUNNING Reason=None Requeue=1 PreemptTime=2026-01-01T00:00:00 Comment=PreemptTime=None"
@@ -63,7 +63,7 @@ def test_without_an_answer_the_job_ends_as_it_would(tmp_path: Path, monkeypatch:
 def test_a_stopped_command_asks_for_it_and_keeps_its_exit_code(calls: Path, stop: str):
     script = (
         "import os, signal, sys, time; from ltpa import __main__; from ltpa.cli import views\n"
-        "from ltpa.core.stopping import Stopped\n"
+        "from ltpa.runtime.stopping import Stopped\n"
         f"def stop(options): {stop}\n"
         "views._status = stop; sys.exit(__main__.run(['status']))"
     )

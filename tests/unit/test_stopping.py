@@ -15,17 +15,17 @@ from test_training import SmallNet, arrays, recipe, trainer
 
 import ltpa
 from ltpa.core.errors import MemoryFullError
-from ltpa.core.slots import hold_slot
-from ltpa.core.stopping import Stopped, StopRequest, stop_requests
-from ltpa.training import checkpoint
+from ltpa.runtime import checkpoint
+from ltpa.runtime.progress import Progress
+from ltpa.runtime.slots import hold_slot
+from ltpa.runtime.stopping import Stopped, StopRequest, stop_requests
 from ltpa.training.engine import Trainer
 from ltpa.training.journal import LOG, METRICS, PROGRESS, Journal
 from ltpa.training.loop import Diverged, EpochRow, Interrupted, Watch
-from ltpa.training.progress import Progress
 
 STUCK = """
 import signal, sys, time
-from ltpa.core.stopping import stop_requests
+from ltpa.runtime.stopping import stop_requests
 with stop_requests(grace=0.3 if sys.argv[1] == "stuck" else 20) as stop:
     print("ready", flush=True)
     until = time.monotonic() + 60
@@ -54,7 +54,7 @@ def test_a_command_that_is_asked_while_it_imports_leaves_without_an_exception(tm
         "import os, time\nprint('loading', flush=True)\n"
         "try:\n    time.sleep(60)\nexcept BaseException:\n    os.abort()\n"
     )
-    code = "from ltpa.core.stopping import leaving_on_request\nwith leaving_on_request():\n    import loads"
+    code = "from ltpa.runtime.stopping import leaving_on_request\nwith leaving_on_request():\n    import loads"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     path = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(ltpa.__file__).parents[1]}"}
     with subprocess.Popen([sys.executable, "-c", code], text=True, env=path, **pipes) as process:

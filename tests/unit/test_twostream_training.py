@@ -17,7 +17,6 @@ from ltpa.core import layout
 from ltpa.core.errors import ConfigError, DataError, MemoryFullError, ModelError, TrainingError
 from ltpa.core.records import read_record
 from ltpa.core.specs import EvaluationSpec, TwoStreamSpec
-from ltpa.core.stopping import Stopped, StopRequest
 from ltpa.data.arrays import PreparedDataset, Split, write_prepared
 from ltpa.data.boxes import Boxes, write_boxes
 from ltpa.evaluation.step_maps import step_maps
@@ -26,6 +25,7 @@ from ltpa.models.twostream.files import load_twostream
 from ltpa.models.twostream.inputs import Views, crop, draw_views, follow, look, patches_of, shown
 from ltpa.models.twostream.network import build_twostream
 from ltpa.models.twostream.options import parse_twostream
+from ltpa.runtime.stopping import Stopped, StopRequest
 from ltpa.stages import finegrained, step_pictures, twostream
 from ltpa.stages.training import Watcher
 from ltpa.tables.mcnemar import hits, mcnemar

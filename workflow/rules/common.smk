@@ -4,7 +4,7 @@ import os
 import shlex
 import signal
 
-from ltpa.cluster.lost_jobs import extend_slurm_plugin
+from ltpa.runtime.lost_jobs import extend_slurm_plugin
 from ltpa.core import layout
 from ltpa.core.config import parse_config
 from ltpa.core.errors import LtpaError

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ltpa.archives.legacy_pickle import load_legacy_pickle
 from ltpa.core.errors import DataError
-from ltpa.data.legacy_pickle import load_legacy_pickle
 from ltpa.data.listing import Listing
 from ltpa.data.source import Source
 

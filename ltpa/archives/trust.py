@@ -9,10 +9,10 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+from ltpa.archives.declare import Archive
 from ltpa.core.errors import DataError
 from ltpa.core.files import write_text
-from ltpa.data.archives import Archive
-from ltpa.data.exclusive import exclusive
+from ltpa.runtime.exclusive import exclusive
 
 LOCK_FILE = "archives.lock.json"
 _FORMAT = 1

@@ -17,9 +17,9 @@ import requests
 import urllib3
 
 import ltpa
+from ltpa.archives.declare import Archive
+from ltpa.archives.progress import TransferProgress
 from ltpa.core.errors import DataError
-from ltpa.data.archives import Archive
-from ltpa.data.progress import TransferProgress
 
 _CHUNK = 1 << 18
 _HEADWAY = 1 << 20  # bytes gained that make a failure count as the first one again

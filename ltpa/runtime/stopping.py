@@ -12,7 +12,7 @@ from types import FrameType
 from typing import NoReturn
 
 from ltpa.core.errors import LtpaError
-from ltpa.core.scheduler import requeue_if_preempted
+from ltpa.runtime.scheduler import requeue_if_preempted
 
 GRACE_SECONDS = 8.0  # schedulers kill some ten seconds or more after they asked
 REQUEUE = 75  # EX_TEMPFAIL: the same command, started again, goes on

@@ -2,7 +2,7 @@
 
 Two keys need a word. `nested` lists members that are archives themselves (`.zip`, `.tar`, `.tar.gz`, `.tgz`); what they
 hold appears below the folder that the nested archive lies in, and `members` selects among those full names.
-`insecure: true` admits `http://` URLs, listed after the `https://` ones; `ltpa.data.fetch` says when they are used.
+`insecure: true` admits `http://` URLs, listed after the `https://` ones; `ltpa.archives.fetch` says when they are used.
 """
 
 from typing import Annotated, Any, Literal, Self

@@ -15,14 +15,14 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ltpa.archives.containers import plain_tar_members, targz_members, zip_members
+from ltpa.archives.declare import PLAIN, Archive
+from ltpa.archives.members import Intake, Members, Taken
+from ltpa.archives.rar import rar_members
 from ltpa.core.errors import DataError
 from ltpa.core.files import write_text
 from ltpa.core.hashing import digest
-from ltpa.data.archives import PLAIN, Archive
-from ltpa.data.containers import plain_tar_members, targz_members, zip_members
-from ltpa.data.exclusive import exclusive
-from ltpa.data.members import Intake, Members, Taken
-from ltpa.data.rar import rar_members
+from ltpa.runtime.exclusive import exclusive
 
 STAMP = ".extracted.json"
 _READERS: dict[str, Callable[[Path], Members]] = {

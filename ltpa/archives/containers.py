@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import IO
 
-from ltpa.data.members import CHUNK, Member, Members, Readable
+from ltpa.archives.members import CHUNK, Member, Members, Readable
 
 _BLOCK = 512  # bytes of a tar header
 _LONGEST_READ = 1 << 20  # a header that asks for more is hostile: tarfile reads it into memory in one piece

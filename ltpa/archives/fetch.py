@@ -11,12 +11,12 @@ from pathlib import Path
 
 from requests import Session
 
+from ltpa.archives.declare import Archive
+from ltpa.archives.progress import TransferProgress
+from ltpa.archives.transfer import Part, Policy, Refused, open_session, transfer
+from ltpa.archives.trust import LOCK_FILE, Mismatch, Trust, verify
 from ltpa.core.errors import DataError
-from ltpa.data.archives import Archive
-from ltpa.data.exclusive import exclusive
-from ltpa.data.progress import TransferProgress
-from ltpa.data.transfer import Part, Policy, Refused, open_session, transfer
-from ltpa.data.trust import LOCK_FILE, Mismatch, Trust, verify
+from ltpa.runtime.exclusive import exclusive
 
 DEFAULT_POLICY = Policy()
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from ltpa.archives.declare import Archive
 from ltpa.core.errors import DataError
-from ltpa.data.archives import Archive
 
 CHUNK = 1 << 18
 _DRIVE = re.compile(r"^[A-Za-z]:")

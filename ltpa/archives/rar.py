@@ -16,10 +16,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from ltpa.archives.containers import tar_members
+from ltpa.archives.members import CHUNK, Member, Members, Readable
+from ltpa.archives.rar_headers import NO_CRC, rar_headers
 from ltpa.core.errors import DataError
-from ltpa.data.containers import tar_members
-from ltpa.data.members import CHUNK, Member, Members, Readable
-from ltpa.data.rar_headers import NO_CRC, rar_headers
 
 _REMEDY = "install bsdtar (package libarchive-tools), 7z or RARLAB's unrar"
 _SEVEN_ZIP = ("7z", "7zz", "7za")

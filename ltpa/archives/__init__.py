@@ -1,0 +1,1 @@
+"""Archives of datasets: declared, fetched, verified, extracted safely."""

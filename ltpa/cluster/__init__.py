@@ -1,1 +1,0 @@
-"""What the workflow adds to Snakemake's way of running jobs on a SLURM cluster."""

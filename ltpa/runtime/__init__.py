@@ -1,0 +1,1 @@
+"""What keeps long work alive: locks, GPU slots, requests to stop, saved states, schedulers."""
