@@ -1,5 +1,6 @@
 """The benchmark as a DAG: `snakemake all_tables`, or any single table by its name."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -16,22 +17,76 @@ if "scale" not in config:
     configfile: str(ROOT / "config" / "config.yaml")
 
 
-include: "workflow/rules/common.smk"
+from ltpa.core import layout
+from ltpa.core.config import parse_config
+from ltpa.core.errors import LtpaError
+from ltpa.plan import Plan, gallery, jobs, views
+from ltpa.plan.rules import Rules, literal
+from ltpa.runtime.lost_jobs import extend_slurm_plugin
+
+SOURCE = ", ".join(map(str, workflow.configfiles)) or "--config"
+try:
+    PLAN = Plan(parse_config(config, SOURCE), SOURCE)
+    RULES = Rules(PLAN)
+except LtpaError as error:
+    raise WorkflowError(str(error)) from None
+RESULTS = str(PLAN.results)
+JOBS = PLAN.config.jobs
+
+# A scheduler sends SIGUSR1 to all processes of a job when its time is nearly over. A training saves its state and stops;
+# the Snakemake around it and other jobs must not die of it. Jobs are started by `exec`, so that no shell stands between.
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+extend_slurm_plugin()
+
+# Under --sdm conda the job's own environment provides python; otherwise the interpreter that runs Snakemake does.
+CONDA = any(
+    str(method).endswith("conda")
+    for method in workflow.deployment_settings.deployment_method
+)
+shell.prefix(
+    RULES.environment("python" if CONDA else literal(sys.executable), package=ROOT)
+)
+
+
+wildcard_constraints:
+    dataset="|".join(PLAN.datasets),
+    table="|".join(PLAN.tables),
+    seed="[0-9]+",
+
+
+# Jobs read their specs from files. They are written here and not while the DAG is built, so that a dry run writes none.
+onstart:
+    RULES.write_specs(
+        job.params.spec for job in workflow.dag.needrun_jobs() if job.is_shell
+    )
 
 
 rule all_tables:
     default_target: True
     input:
-        TABLE_FILES,
-        CHECKS,
-        TRACKING,
-        FIGURES,
-        GALLERY,
+        [path for name in PLAN.config.tables for path in views.table_files(PLAN, name)],
+        f"{RESULTS}/checks.md",
+        [f"{RESULTS}/tracking.json"] if JOBS.track else [],
+        views.figure_files(PLAN),
+        f"{RESULTS}/figures/paper/index.json",
 
 
 include: "workflow/rules/data.smk"
-include: "workflow/rules/train.smk"
-include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/patches.smk"
-include: "workflow/rules/twostream.smk"
+include: "workflow/rules/networks.smk"
 include: "workflow/rules/views.smk"
+include: "workflow/rules/pictures.smk"
+
+
+# A table or a figure by its name: a rule for each that the command line asks for, so that the list of rules is the same
+# whatever tables there are.
+TARGETS = {
+    **{name: views.table_files(PLAN, name) for name in PLAN.tables},
+    **{name: gallery.files(PLAN, name) for name in gallery.gallery_spec(PLAN).figures},
+}
+for asked in sorted(TARGETS.keys() & set(sys.argv)):
+
+    rule:
+        name:
+            asked
+        input:
+            TARGETS[asked],

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 
 def add_archives_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--archives DIR...`; `archive_folders` reads it."""
+    """Add `--archives DIR...`; `archive_folders` reads it. Without it the environment variable LTPA_ARCHIVES serves."""
     parser.add_argument(
-        "--archives", metavar=f"DIR[{os.pathsep}DIR]", default="", help="folders searched before anything is downloaded"
+        "--archives",
+        metavar=f"DIR[{os.pathsep}DIR]",
+        default=os.environ.get("LTPA_ARCHIVES", ""),
+        help="folders searched before anything is downloaded",
     )
 
 

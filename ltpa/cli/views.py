@@ -10,17 +10,16 @@ from ltpa.core.errors import ConfigError
 
 def add_commands(command: Command) -> None:
     """Add `table`, `check`, `figures`, `gallery`, `track`, `status` and `show`."""
-    for name, text in (
-        ("table", "build one table from result records"),
-        ("check", "assert that networks learned and attention attends"),
-        ("figures", "draw overlays and curves"),
-        ("gallery", "draw the figures of images and maps"),
+    for name, run, text in (
+        ("table", _view, "build one table from result records"),
+        ("check", _view, "assert that networks learned and attention attends"),
+        ("figures", _view, "draw overlays and curves"),
+        ("gallery", _gallery, "draw the figures of images and maps"),
     ):
-        view = command(name, _view, text)
+        view = command(name, run, text)
         view.set_defaults(stage=name)
         view.add_argument("--spec", required=True, help="the job's spec: JSON, or @FILE")
         view.add_argument("--results", type=Path, required=True, help="folder of the scale, results/<scale>")
-        view.add_argument("--records", type=Path, nargs="*", default=[], help="result records to read")
 
     track = command("track", _track, "write result records into the MLflow store")
     add_spec_options(track)
@@ -43,7 +42,14 @@ def add_commands(command: Command) -> None:
 
 def _view(options: argparse.Namespace) -> None:
     stage = importlib.import_module(f"ltpa.stages.{options.stage}")
-    stage.run(stage.SPEC.from_json(options.spec), options.results, options.records)
+    spec = stage.SPEC.from_json(options.spec)
+    stage.run(spec, options.results, [options.results / path for path in spec.records])
+
+
+def _gallery(options: argparse.Namespace) -> None:
+    from ltpa.stages import gallery
+
+    gallery.run(gallery.SPEC.from_json(options.spec), options.results)
 
 
 def _track(options: argparse.Namespace) -> None:
@@ -52,7 +58,8 @@ def _track(options: argparse.Namespace) -> None:
 
     if options.spec:
         spec, results = resolve(options, track.SPEC, views.track_spec)
-        track.run(spec, results, options.records or [], options.tables or [], options.rebuild)
+        records, tables = ([results / path for path in paths] for paths in (spec.records, spec.tables))
+        track.run(spec, results, records, tables, options.rebuild)
         return
     plan = load_plan(options)
     results = options.results or plan.results

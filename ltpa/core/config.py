@@ -41,18 +41,13 @@ class Minutes(_Section):
 
 
 class Jobs(_Section):
-    """How the work is cut into jobs, and `archives`, folders of dataset archives that need no download.
+    """What jobs ask for, and `archives`, folders of dataset archives that need no download.
 
     `mem_mb` and `minutes` are what a job asks of a scheduler; attempt n asks for n times as much, at most `max_growth`
-    times. `seeds_per_evaluation` is `seeds_per_job` where it is not given.
-    `rows_per_job` is how many rows of the two-stream network one job trains or evaluates on a dataset.
-    `gpu_share` is how many processes may use one GPU at a time; it changes no result.
+    times. `gpu_share` is how many processes may use one GPU at a time; it changes no result.
     """
 
     threads: Positive = 1
-    seeds_per_job: Positive = 1
-    seeds_per_evaluation: Positive | None = None
-    rows_per_job: Positive = 1
     mem_mb: Positive = 2000
     minutes: Minutes = Minutes()
     max_growth: Positive = 3

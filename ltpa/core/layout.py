@@ -1,5 +1,6 @@
 """Where things lie below `results/<scale>/`; the one place that spells these paths."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 RECORD = "result.json"
@@ -22,7 +23,7 @@ def downloads_dir(results: Path) -> Path:
     return Path(results).parent / "downloads"
 
 
-def run_dir(results: Path, stage: str, dataset: str, variant: str, seed: int) -> Path:
+def run_dir(results: Path, stage: str, dataset: str, variant: str, seed: int | str) -> Path:
     """Folder of one stage's result for one trained network."""
     return Path(results) / stage / dataset / variant / f"seed-{seed}"
 
@@ -30,6 +31,11 @@ def run_dir(results: Path, stage: str, dataset: str, variant: str, seed: int) ->
 def boxes_path(results: Path, dataset: str, source: str, seed: int) -> Path:
     """Patch boxes of a dataset from one patch source (a name in `config/patches.yaml`); its sidecar lies beside it."""
     return run_dir(results, "patches", dataset, source, seed) / BOXES
+
+
+def spec_path(results: Path, rule: str, names: Iterable[str], key: str) -> Path:
+    """The spec that jobs of a rule read, named by its hash; `names` are those of dataset and network, or of a table."""
+    return Path(results, "specs", rule, *names, f"{key}.json")
 
 
 def state_dir(results: Path, stage: str, key: str) -> Path:

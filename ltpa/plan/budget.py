@@ -20,7 +20,7 @@ from ltpa.core.records import read_record
 from ltpa.core.specs import TrainSpec
 from ltpa.plan.plan import Plan, Run
 from ltpa.plan.summary import views
-from ltpa.plan.views import all_runs, job_count, table_manifests, table_runs, with_ancestors
+from ltpa.plan.views import all_runs, table_manifests, table_runs, with_ancestors
 
 _FLOAT_BYTES = 4
 _SMALLEST_SHARE = 0.5  # of the measured network's multiply-accumulates
@@ -102,7 +102,7 @@ class Budget:
             datasets = datasets | {run.dataset}
             if run.stage not in ("train", "patches"):
                 datasets |= {target["name"] for target in self.plan.targets(run.stage, run.dataset)}
-        cost = Cost(jobs=views + len(datasets) + job_count(self.plan, runs))
+        cost = Cost(jobs=views + len(datasets) + len(runs) * len(self.plan.config.seeds))
         cost.download_bytes = sum(_download_bytes(self.plan.datasets[name]) for name in datasets)
         cost.disk_bytes = cost.download_bytes + sum(_array_bytes(self.plan.datasets[name]) for name in datasets)
         seeds = len(self.plan.config.seeds)

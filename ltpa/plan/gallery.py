@@ -84,3 +84,8 @@ def _resolved_column(plan: Plan, column: dict[str, Any]) -> dict[str, Any]:
         "saliency": plan.saliency(column["variant"]),
         "masking": plan.masking(),
     }
+
+
+def files(plan: Plan, figure: str) -> list[str]:
+    """A figure in every format."""
+    return [str(layout.gallery_path(plan.results, figure, suffix)) for suffix in layout.FIGURE_SUFFIXES]

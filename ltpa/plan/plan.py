@@ -11,7 +11,7 @@ from ltpa.core.specs import EvaluationSpec, PrepareSpec, TrainSpec
 from ltpa.models.variants import chosen_saliency, resolve_architecture
 from ltpa.plan.names import NO_NETWORK, Declared, check_names, check_options
 from ltpa.plan.schema import DatasetEntry, VariantEntry, check_entries
-from ltpa.plan.twostream import TRAINING, TwoStreamPlan
+from ltpa.plan.twostream import TwoStreamPlan
 from ltpa.training.recipe import Recipe
 
 TRANSFER_ROLES = ("caltech101", "caltech256", "event8", "action40", "scene67")
@@ -61,7 +61,7 @@ class Plan:
         for dataset in config.data:
             check_options(dataset, self.prepare_spec(dataset).source, source)
         self.roles = self._roles()
-        self.twostream = TwoStreamPlan(config, source, self.datasets, self.results, self.device)
+        self.twostream = TwoStreamPlan(config, source, self.datasets, self.device)
         for dataset in self.config.datasets:
             for variant in self.config.variants:
                 recipe = self.train_spec(dataset, variant).recipe
@@ -80,16 +80,6 @@ class Plan:
     def device(self) -> str:
         """Where networks are trained and evaluated."""
         return "cuda" if self.config.jobs.gpus else "cpu"
-
-    # --- blocks of seeds -------------------------------------------------------------------------------------------
-
-    def blocks(self, stage: str = "train") -> list[list[int]]:
-        """The seeds, cut into the groups that one job of a stage handles."""
-        jobs = self.config.jobs
-        size = (
-            jobs.seeds_per_evaluation or jobs.seeds_per_job if stage not in ("train", TRAINING) else jobs.seeds_per_job
-        )
-        return [self.config.seeds[i : i + size] for i in range(0, len(self.config.seeds), size)]
 
     # --- specs -----------------------------------------------------------------------------------------------------
 
@@ -138,14 +128,6 @@ class Plan:
         if self._recipe(source, variant).get("initialise"):
             raise ConfigError(f"{where}, whose own recipe starts from another network; name another recipe for {role}")
         return source
-
-    def start_files(self, dataset: str, variant: str, seeds: list[int]) -> list[str]:
-        """Model and record of the networks that those of `seeds` start from."""
-        source = self.start(dataset, variant)
-        if source is None:
-            return []
-        folders = [layout.run_dir(self.results, "train", source, variant, seed) for seed in seeds]
-        return [str(folder / name) for folder in folders for name in (layout.MODEL, layout.RECORD)]
 
     def _architecture(self, dataset: str, variant: str) -> dict[str, Any]:
         """Options of the variant; over them those that the dataset asks for, over these those of the scale."""
@@ -235,28 +217,10 @@ class Plan:
         network = self.config.protocols.patches.sources[source]
         return None if network == NO_NETWORK else network
 
-    def patch_inputs(self, dataset: str, source: str, seeds: list[int]) -> list[str]:
-        """Files that the boxes of a patch source are made from, besides the dataset."""
-        if self.patch_sources[source]["mode"] == RELEASED:
-            return list(self.config.protocols.patches.released.values())
-        network = self.patch_network(source)
-        if network is None:
-            return []
-        folders = [layout.run_dir(self.results, "train", dataset, network, seed) for seed in seeds]
-        return [str(folder / name) for folder in folders for name in (layout.MODEL, layout.RECORD)]
-
     def companion(self, stage: str, variant: str) -> str | None:
         """The variant whose networks `stage` reads beside those of `variant`; None where it reads no other."""
         source = self.config.protocols.fgsm.transferred.get(variant) if stage == "fgsm" else None
         return source if source in self.config.variants else None
-
-    def companion_files(self, stage: str, dataset: str, variant: str, seeds: list[int]) -> list[str]:
-        """Model and record of the companion's networks of `seeds`."""
-        source = self.companion(stage, variant)
-        if source is None:
-            return []
-        folders = [layout.run_dir(self.results, "train", dataset, source, seed) for seed in seeds]
-        return [str(folder / name) for folder in folders for name in (layout.MODEL, layout.RECORD)]
 
     def targets(self, stage: str, dataset: str) -> list[dict[str, Any]]:
         """The datasets a stage evaluates on, in the form its protocol reads."""
@@ -315,7 +279,3 @@ class Plan:
     def manifest(self, dataset: str) -> str:
         """Path of a prepared dataset's manifest."""
         return str(layout.data_dir(self.results, dataset) / layout.MANIFEST)
-
-    def evaluation_manifests(self, stage: str, dataset: str) -> list[str]:
-        """Manifests of the datasets a stage evaluates on."""
-        return [self.manifest(target["name"]) for target in self.targets(stage, dataset)]

@@ -6,21 +6,18 @@ from pathlib import Path
 from ltpa.core.errors import RecordError
 from ltpa.core.records import read_record
 from ltpa.plan.plan import Plan
-from ltpa.plan.views import all_runs, figure_files, job_count
+from ltpa.plan.views import all_runs, figure_files
 
 
 def summarise(plan: Plan) -> str:
     """A Markdown table of job counts per stage."""
     runs = all_runs(plan)
     counts = Counter(run.stage for run in runs)
-    lines = ["| stage | networks | jobs |", "|---|---:|---:|"]
-    for stage, number in counts.items():
-        jobs = job_count(plan, [run for run in runs if run.stage == stage])
-        lines.append(f"| {stage} | {number * len(plan.config.seeds)} | {jobs} |")
-    count = views(plan)
-    total = len(plan.config.datasets) + job_count(plan, runs) + count
-    total += 1  # the target all_tables is a job to Snakemake
-    lines += [f"| prepare | | {len(plan.config.datasets)} |", f"| views | | {count} |", f"| total | | {total} |"]
+    seeds, datasets = len(plan.config.seeds), len(plan.config.datasets)
+    lines = ["| stage | jobs |", "|---|---:|", f"| prepare | {datasets} |"]
+    lines += [f"| {stage} | {number * seeds} |" for stage, number in counts.items()]
+    total = datasets + len(runs) * seeds + views(plan) + 1  # the target all_tables is a job to Snakemake
+    lines += [f"| views | {views(plan)} |", f"| total | {total} |"]
     return "\n".join(lines)
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from ltpa.core import layout
 from ltpa.core.config import Config, unknown_name
 from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError, ModelError
@@ -13,15 +12,15 @@ from ltpa.models.twostream.options import parse_twostream
 
 TRAINING, EVALUATION = "twostream", "finegrained"
 SCRATCH = "scratch"
+WEIGHTS_BY_NAME = ("imagenet", SCRATCH)  # anything else is a file
 
 
 class TwoStreamPlan:
     """What `twostream` of a configuration means.
 
     Args:
-        config, source: a checked configuration, and how errors call it.
+        config, source: a checked configuration, and its name in error messages.
         datasets: declarations of the datasets.
-        results: folder of the scale.
         device: where networks are trained.
 
     Raises:
@@ -29,9 +28,9 @@ class TwoStreamPlan:
             are not possible.
     """
 
-    def __init__(self, config: Config, source: str, datasets: dict[str, Any], results: Path, device: str) -> None:
+    def __init__(self, config: Config, source: str, datasets: dict[str, Any], device: str) -> None:
         self.config, self.source, self.datasets = config, source, datasets
-        self.results, self.device = results, device
+        self.device = device
         declared = load_declaration("twostream")
         self.profiles, self.recipes, self.rows = (declared[key] for key in ("profiles", "recipes", "rows"))
         chosen = config.twostream
@@ -58,7 +57,7 @@ class TwoStreamPlan:
 
     def _check_weights(self) -> None:
         weights = self.config.twostream.weights
-        if self.config.twostream.rows and weights not in ("imagenet", SCRATCH) and not Path(weights).is_file():
+        if self.config.twostream.rows and weights not in WEIGHTS_BY_NAME and not Path(weights).is_file():
             raise ConfigError(
                 f"{self.source}: key 'twostream.weights': {weights!r}: no such file; name imagenet, {SCRATCH} or a file"
             )
@@ -137,15 +136,6 @@ class TwoStreamPlan:
             raise ConfigError(
                 f"{self.source}: key 'twostream.overlap': {path}: cannot read it ({error.strerror}); correct the path"
             ) from error
-
-    def files(self, dataset: str, row: str, seeds: list[int]) -> list[str]:
-        """What a training reads besides the dataset: the records of its patch boxes, the file of its weights."""
-        source, weights = self.patches(row), self.config.twostream.weights
-        found = [] if weights in ("imagenet", SCRATCH) else [weights]
-        if source:
-            folders = [layout.run_dir(self.results, "patches", dataset, source, seed) for seed in seeds]
-            found += [str(folder / layout.RECORD) for folder in folders]
-        return found
 
     def baselines(self) -> dict[str, str]:
         """Row to the row it is tested against, of those that this scale runs."""

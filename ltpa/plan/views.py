@@ -9,7 +9,7 @@ from ltpa.core import layout
 from ltpa.core.declared import config_dir, near_matches
 from ltpa.core.errors import ConfigError
 from ltpa.core.specs import Spec
-from ltpa.plan.plan import EVALUATIONS, FINE_ROLES, RELEASED, SOURCE_ROLES, Plan, Run
+from ltpa.plan.plan import EVALUATIONS, FINE_ROLES, SOURCE_ROLES, Plan, Run
 from ltpa.plan.twostream import EVALUATION, TRAINING
 from ltpa.report.spec import FiguresSpec
 from ltpa.tables.declaration import Declaration, Description, Panel, parse_declaration
@@ -81,8 +81,13 @@ def table_manifests(plan: Plan, table: str) -> list[str]:
     return [plan.manifest(dataset) for stage, dataset, _ in found if stage == "prepare"]
 
 
+def table_inputs(plan: Plan, table: str) -> list[str]:
+    """The records a table reads, or the manifests."""
+    return [*records(plan, table_runs(plan, table)), *table_manifests(plan, table)]
+
+
 def table_spec(plan: Plan, table: str) -> TableSpec:
-    """Everything besides records and manifests that a table's files depend on."""
+    """Everything that a table's files depend on: its declaration, and the records or manifests it reads."""
     declaration, published = _table(plan, table)
     standins = {name: plan.datasets[name]["title"] for name in plan.config.datasets if "plays" in plan.datasets[name]}
     subsets = {
@@ -94,6 +99,7 @@ def table_spec(plan: Plan, table: str) -> TableSpec:
         declaration = declaration.model_copy(update={"descriptions": _descriptions(plan, published)})
     return TableSpec(
         scale=plan.config.scale.name,
+        records=_within(plan, table_inputs(plan, table)),
         table=table,
         comparable=plan.config.scale.comparable,
         scale_note=_note(plan, declaration, table_runs(plan, table)),
@@ -194,23 +200,6 @@ def with_ancestors(plan: Plan, runs: Iterable[Run]) -> list[Run]:
     return list(dict.fromkeys(starts + training + runs))
 
 
-def fine_blocks(plan: Plan, dataset: str) -> list[list[str]]:
-    """The two-stream rows that one job on `dataset` handles: those of tables in blocks, every other one alone."""
-    asked = {run.variant for run in all_runs(plan) if run.stage == TRAINING and run.dataset == dataset}
-    rows = plan.config.twostream.rows
-    tabled, size = [row for row in rows if row in asked], plan.config.jobs.rows_per_job
-    blocks = [tabled[i : i + size] for i in range(0, len(tabled), size)]
-    return blocks + [[row] for row in rows if row not in asked]
-
-
-def patch_blocks(plan: Plan) -> list[list[str]]:
-    """The patch sources that one job goes through together: controls, which look at nothing; every other one alone."""
-    sources = plan.config.protocols.patches.sources
-    alone = {name for name in sources if plan.patch_network(name) or plan.patch_sources[name]["mode"] == RELEASED}
-    controls = [name for name in sources if name not in alone]
-    return [controls] * bool(controls) + [[name] for name in sources if name in alone]
-
-
 def patch_pictures(plan: Plan) -> list[str]:
     """Pictures of the boxes of every patch source, of the first seed; none where boxes may be missing."""
     if plan.config.jobs.tolerate_failures:
@@ -229,18 +218,6 @@ def step_pictures(plan: Plan) -> list[str]:
     return [str(layout.steps_picture_path(plan.results, run.dataset, run.variant, seed)) for run in runs]
 
 
-def job_count(plan: Plan, runs: Collection[Run]) -> int:
-    """How many jobs handle `runs`, some of them several at once."""
-    blocks = {("patches", dataset): patch_blocks(plan) for dataset in fine_datasets(plan)}
-    for dataset in {run.dataset for run in runs if run.stage in (TRAINING, EVALUATION)}:
-        blocks[TRAINING, dataset] = blocks[EVALUATION, dataset] = fine_blocks(plan, dataset)
-    jobs = set()
-    for stage, dataset, variant in runs:
-        together = next((block for block in blocks.get((stage, dataset), []) if variant in block), [variant])
-        jobs |= {(stage, dataset, tuple(together), tuple(seeds)) for seeds in plan.blocks(stage)}
-    return len(jobs)
-
-
 def _network(plan: Plan, run: Run) -> str | None:
     """The variant whose training a run draws on."""
     if run.stage in (TRAINING, EVALUATION):
@@ -256,6 +233,11 @@ def check_runs(plan: Plan) -> list[Run]:
 def records(plan: Plan, runs: list[Run]) -> list[str]:
     """Paths of the records of all seeds of `runs`."""
     return [path for run in runs for path in plan.records(run)]
+
+
+def _within(plan: Plan, paths: Iterable[str]) -> list[str]:
+    """Paths below the folder of the scale, relative to it."""
+    return [path.removeprefix(f"{plan.results}/") for path in paths]
 
 
 def table_files(plan: Plan, table: str) -> list[str]:
@@ -286,6 +268,7 @@ def figures_spec(plan: Plan) -> FiguresSpec:
         overlays={variant: plan.saliency(variant) or {} for variant in variants},
         published=published,
         comparable=plan.config.scale.comparable,
+        records=_within(plan, records(plan, figure_runs(plan))),
     )
 
 
@@ -310,6 +293,7 @@ def check_spec(plan: Plan) -> CheckSpec:
     attending = {name: a for name, a in architectures.items() if a.get("levels") or a["family"] == "vgg-pan"}
     return CheckSpec(
         scale=plan.config.scale.name,
+        records=_within(plan, records(plan, check_runs(plan))),
         compatibility={name: _compatibility(a) for name, a in attending.items()},
         primary=plan.roles.get(SOURCE_ROLES[0], ""),
         max_error_of_chance=checks.max_error_of_chance,
@@ -330,5 +314,9 @@ def _compatibility(architecture: dict[str, Any]) -> str:
 
 
 def track_spec(plan: Plan) -> TrackSpec:
-    """Which scale is tracked."""
-    return TrackSpec(scale=plan.config.scale.name)
+    """All records of a scale, and the tables to compare with the store."""
+    return TrackSpec(
+        scale=plan.config.scale.name,
+        records=_within(plan, records(plan, all_runs(plan))),
+        tables=_within(plan, (str(layout.table_path(plan.results, name, "tidy.csv")) for name in plan.config.tables)),
+    )

@@ -12,7 +12,8 @@ class FiguresSpec(Spec):
 
     `overlays` maps a variant to its `saliency` declaration and `labels` a variant to its title; overlays show `images`
     test images, the first of each class in turn. `published` holds the paper's fooling rates by variant and norm;
-    `comparable` says whether those of this scale may be held against them.
+    `comparable` says whether those of this scale may be held against them. `records` are the result records that the
+    curves are drawn from, relative to the folder of the scale.
     """
 
     seeds: list[int]
@@ -21,6 +22,7 @@ class FiguresSpec(Spec):
     overlays: dict[str, dict[str, object]]
     published: dict[str, dict[str, float]]
     comparable: bool = False
+    records: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)

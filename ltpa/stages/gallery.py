@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +49,7 @@ class _Rows:
 Column = tuple[str, list[Cell]]
 
 
-def run(spec: GallerySpec, results: Path, records: Sequence[Path]) -> None:
+def run(spec: GallerySpec, results: Path) -> None:
     """Write every figure, and `index.json` last: digests, captions, and why figures are left out.
 
     A network whose training failed leaves out the figures that show it.

@@ -62,7 +62,6 @@ def run(
     if len(spec.targets) != 1:
         raise ConfigError(f"patches: {len(spec.targets)} targets; give one, for there is one table of boxes")
     dataset = PreparedDataset.open(layout.data_dir(results, spec.targets[0]["name"]))
-    states = []
     with compute_device(spec.device, spec.threads) as device:
         for seed in seeds:
             started = time.perf_counter()
@@ -73,9 +72,9 @@ def run(
                 model, reason, origin = _network(spec, source, results, seed)
             metrics: list[Metric] = []
             extra: dict[str, Any] = {}
+            identity: Identity | None = None
             if not reason:
                 identity = _identity(spec, seed, dataset, origin, device)
-                states.append(state_folder(results, identity))
                 model = None if model is None else model.to(device)
                 job = Job(dataset, source, settings, model, seed, identity, results, stop or StopRequest(), on_epoch)
                 found, facts = MODES[source.mode](job)
@@ -94,9 +93,8 @@ def run(
                 extra=extra,
             )
             write_record(path.with_name(layout.RECORD), record)
-    # Only now: Snakemake deletes the outputs of a job that was cut off, those of the seeds that were done included.
-    for state in states:
-        forget(state)
+            if identity is not None:
+                forget(state_folder(results, identity))
 
 
 def epochs(spec: EvaluationSpec) -> int:

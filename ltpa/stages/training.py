@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import io
 import math
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ import torch
 
 from ltpa.core import layout
 from ltpa.core.errors import ConfigError, MemoryFullError, TrainingError
-from ltpa.core.files import atomic_path, remove_drafts, write_text
+from ltpa.core.files import remove_drafts, write_text
 from ltpa.core.hashing import sha256_file
 from ltpa.core.provenance import code_hash, library_versions
 from ltpa.core.records import Metric, read_record, write_record
@@ -32,9 +31,6 @@ from ltpa.stages.state import Identity, is_finished
 from ltpa.training.journal import ABOUT, Journal
 from ltpa.training.loop import Diverged, EpochRow, Interrupted, Loop, Watch
 from ltpa.training.memory import is_out_of_memory
-
-_FINISHED = "finished"
-_ARTEFACTS = (layout.MODEL, layout.HISTORY, layout.RECORD)  # in the order they are written
 
 
 class CannotStart(TrainingError):
@@ -123,10 +119,8 @@ class TrainingJob(abc.ABC):
         """
         spec = self._spec
         with compute_device(spec.device, spec.threads, self.waiting("all GPUs are taken")) as device:
-            states = [self._train(seed, device) for seed in seeds]
-        for state in states:
-            with checkpoint.exclusive(state):
-                shutil.rmtree(state / _FINISHED, ignore_errors=True)
+            for seed in seeds:
+                self._train(seed, device)
 
     def waiting(self, reason: str) -> Callable[..., None]:
         """What to call while waiting: says so once, and ends the wait when the job should stop."""
@@ -149,8 +143,8 @@ class TrainingJob(abc.ABC):
             )
         self.stop.check(name)
 
-    def _train(self, seed: int, device: torch.device) -> Path:
-        """Train the network of one seed, or find it trained; gives its state folder."""
+    def _train(self, seed: int, device: torch.device) -> None:
+        """Train the network of one seed, or find it trained."""
         spec = self._spec
         name = f"{spec.variant} on {spec.dataset}, seed {seed}"
         facts, given = self.start(seed)
@@ -173,19 +167,14 @@ class TrainingJob(abc.ABC):
             if is_finished(folder, identity, self.tolerate_failure):
                 self.watcher.say(f"{name}: trained already ({folder / layout.RECORD})")
             else:
-                # Snakemake deletes the outputs of a job that was cut off, those of the seeds that were done included.
-                kept = state / _FINISHED
-                if not is_finished(kept, identity, self.tolerate_failure):
-                    write_text(state / ABOUT, identity.to_json(scale=spec.scale, recipe=spec.recipe))
-                    self._run(seed, name, device, identity, state, given, kept)
-                    self._got_further = True
-                _publish(kept, folder)
+                write_text(state / ABOUT, identity.to_json(scale=spec.scale, recipe=spec.recipe))
+                self._run(seed, name, device, identity, state, given, folder)
+                self._got_further = True
             if read_record(folder / layout.RECORD).status == "ok":  # else the last good state is worth a look
                 checkpoint.clear(state)
-        return state
 
     def _run(
-        self, seed: int, name: str, device: torch.device, identity: Identity, state: Path, given: Any, target: Path
+        self, seed: int, name: str, device: torch.device, identity: Identity, state: Path, given: Any, folder: Path
     ) -> None:
         started = time.perf_counter()
         self.check(name)
@@ -213,8 +202,8 @@ class TrainingJob(abc.ABC):
                     raise
                 reason = str(error)
             trained = time.perf_counter()
-            training.save(target / layout.MODEL)
-            write_text(target / layout.HISTORY, _history_csv(trainer))
+            training.save(folder / layout.MODEL)
+            write_text(folder / layout.HISTORY, _history_csv(trainer))
             around = ready - started + time.perf_counter() - trained
             record = make_record(
                 self.module,
@@ -228,10 +217,10 @@ class TrainingJob(abc.ABC):
                 extra={
                     **training.extra,
                     "start": identity.start,
-                    "model_sha256": sha256_file(target / layout.MODEL),
+                    "model_sha256": sha256_file(folder / layout.MODEL),
                 },
             )
-            write_record(target / layout.RECORD, record)
+            write_record(folder / layout.RECORD, record)
 
 
 @contextlib.contextmanager
@@ -246,13 +235,6 @@ def memory_for_data(name: str, images: int, size: int, device: torch.device) -> 
             f"{name}: {images} images do not fit into the memory of {describe_device(device)} ({size} bytes); "
             "give the training the device alone (jobs.gpu_share: 1), or a larger device"
         ) from error
-
-
-def _publish(source: Path, folder: Path) -> None:
-    """Copy finished artefacts to where everyone looks for them, the record last."""
-    for name in _ARTEFACTS:
-        with atomic_path(folder / name, (source / name).stat().st_size) as temporary:
-            shutil.copyfile(source / name, temporary)
 
 
 def _history_csv(trainer: Loop) -> str:

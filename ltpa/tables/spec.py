@@ -8,10 +8,15 @@ from ltpa.core.specs import Spec
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViewSpec(Spec):
-    """A job that only reads results: it has no dataset of its own and computes with one thread."""
+    """A job that only reads results: it has no dataset of its own and computes with one thread.
+
+    `records` are the files it reads, relative to the folder of the scale: result records, or for a table of datasets
+    their manifests.
+    """
 
     dataset: str = ""
     threads: int = 1
+    records: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,6 +84,11 @@ class CheckSpec(ViewSpec):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrackSpec(ViewSpec):
-    """What goes into the store. `models` keeps networks of 5 MB and more among the artefacts; small ones always are."""
+    """What goes into the store.
+
+    `models` keeps networks of 5 MB and more among the artefacts; small ones always are. `tables` are the tidy tables to
+    compare with the store, relative to the folder of the scale.
+    """
 
     models: bool = False
+    tables: list[str] = dataclasses.field(default_factory=list)

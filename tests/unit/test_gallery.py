@@ -82,7 +82,7 @@ def drawn(results: Path, monkeypatch: pytest.MonkeyPatch, wanted: GallerySpec) -
     calls = []
     monkeypatch.setattr(gallery_stage, "draw_gallery", lambda paths, *rest, **texts: calls.append(rest))
     monkeypatch.setattr(gallery_stage, "sha256_file", lambda path: "")
-    gallery_stage.run(wanted, results, [])
+    gallery_stage.run(wanted, results)
     return calls[0]
 
 
@@ -116,7 +116,7 @@ def test_the_same_spec_gives_the_same_bytes_in_all_formats(results: Path, tmp_pa
     wanted = spec([{"show": "image"}, {"show": "maps", "maps": "combined", **NETWORK, "saliency": ATTENTION}], count=2)
     files = []
     for _ in range(2):
-        gallery_stage.run(wanted, results, [])
+        gallery_stage.run(wanted, results)
         index = json.loads((results / "figures" / "paper" / "index.json").read_text())
         files.append(index["files"])
     assert files[0] == files[1] and set(files[0]) == {"figure0.png", "figure0.svg", "figure0.pdf"}
@@ -130,7 +130,7 @@ def test_the_caption_says_what_the_declaration_does(results: Path):
     columns = [{"show": "image"}, {"show": "maps", "maps": "combined", **NETWORK, "saliency": ATTENTION}]
     for changes, words in (({}, "seed 0"), ({"choose": "spread"}, "spread evenly"), ({}, "the first of each class")):
         wanted = spec(columns, count=2, **changes)
-        gallery_stage.run(wanted, results, [])
+        gallery_stage.run(wanted, results)
         index = json.loads((results / "figures" / "paper" / "index.json").read_text())
         assert words in index["captions"]["figure0"] and "toy" in index["captions"]["figure0"]
         svg = (results / "figures" / "paper" / "figure0.svg").read_text()
@@ -181,7 +181,7 @@ def test_a_failed_training_leaves_its_figure_out_and_says_why(results: Path):
     path = layout.run_dir(results, "train", "toy", "vgg-pan", 0) / layout.RECORD
     write_record(path, trained("vgg-pan", status="failed", reason="the loss is not finite in epoch 2"))
     column = {"show": "binary", **NETWORK, "variant": "vgg-pan", "saliency": ATTENTION}
-    gallery_stage.run(spec([column], missing={"figure9": "no dataset"}), results, [])
+    gallery_stage.run(spec([column], missing={"figure9": "no dataset"}), results)
     index = json.loads((results / "figures" / "paper" / "index.json").read_text())
     assert "not finite in epoch 2" in index["missing"]["figure0"]
     assert index["missing"]["figure9"] == "no dataset"
@@ -193,7 +193,7 @@ def test_unknown_maps_and_levels_are_named(results: Path):
         ({"show": "query", "level": "conv11"}, "conv10"),
     ):
         with pytest.raises(ConfigError, match=words):
-            gallery_stage.run(spec([{**column, **NETWORK, "saliency": ATTENTION}]), results, [])
+            gallery_stage.run(spec([{**column, **NETWORK, "saliency": ATTENTION}]), results)
 
 
 def test_every_figure_of_the_paper_is_planned_at_every_scale_without_further_training():

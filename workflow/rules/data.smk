@@ -2,23 +2,19 @@
 
 
 rule prepare:
-    input:
-        code=code("prepare"),
     output:
         f"{RESULTS}/data/{{dataset}}/{layout.MANIFEST}",
     log:
-        f"{LOGS}/prepare/{{dataset}}.log",
+        RULES.log("prepare", "{dataset}"),
     conda:
         "../../envs/torch.yaml"
     threads: JOBS.threads
     resources:
-        cpus_per_task=JOBS.threads,
-        mem_mb=grown(JOBS.mem_mb),
-        runtime=grown(JOBS.minutes.prepare),
+        **RULES.asks("prepare"),
     params:
-        spec=lambda wildcards: PLAN.prepare_spec(wildcards.dataset).to_json(),
+        **RULES.params("prepare", PLAN.prepare_spec, "dataset"),
+        command="prepare",
     message:
         "Preparing {wildcards.dataset}"
     shell:
-        f"{LTPA} prepare --spec {{params.spec:q}} --results {shlex.quote(RESULTS)} "
-        '--archives "$LTPA_ARCHIVES" > {log:q} 2>&1'
+        RULES.shell

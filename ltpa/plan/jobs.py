@@ -1,0 +1,116 @@
+"""The jobs on one network: for each stage what it reads, what it writes, and its spec.
+
+A job is (stage, dataset, variant, seed). `STAGES` is the same at every scale, and so are the rules made of it.
+"""
+
+import dataclasses
+
+from ltpa.core import layout
+from ltpa.core.specs import Spec
+from ltpa.plan.plan import EVALUATIONS, RELEASED, Plan
+from ltpa.plan.twostream import EVALUATION, TRAINING, WEIGHTS_BY_NAME
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One kind of job.
+
+    Attributes:
+        name: the rule's name, and the folder of its results.
+        command: what `python -m ltpa` is asked to do.
+        doing: how the job is announced, before the names of network and dataset.
+        artefacts: what lies in a result's folder.
+        trains: whether it is a training.
+    """
+
+    name: str
+    command: str
+    doing: str
+    artefacts: tuple[str, ...] = (layout.RECORD,)
+    trains: bool = False
+
+
+_TRAINED = (layout.MODEL, layout.HISTORY, layout.RECORD)
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("train", "train", "Training", _TRAINED, trains=True),
+        Stage(TRAINING, "twostream train", "Training", _TRAINED, trains=True),
+        *(Stage(name, name, f"Evaluating ({name})") for name in EVALUATIONS),
+        Stage("patches", "patches", "Extracting patches:", (layout.RECORD, layout.BOXES, layout.BOXES_SIDECAR)),
+        Stage(EVALUATION, "twostream evaluate", f"Evaluating ({EVALUATION})"),
+    )
+}
+
+
+def networks(plan: Plan, stage: str) -> list[str]:
+    """The names that a stage's `variant` can take: variants, rows of the two-stream network, or patch sources."""
+    if stage == "patches":
+        return list(plan.config.protocols.patches.sources)
+    return plan.config.twostream.rows if stage in (TRAINING, EVALUATION) else list(plan.variants)
+
+
+def spec(plan: Plan, stage: str, dataset: str, variant: str) -> Spec:
+    """The spec of the jobs of a stage on a network, which is the same for every seed."""
+    if stage == "train":
+        return plan.train_spec(dataset, variant)
+    if stage == TRAINING:
+        return plan.twostream.training_spec(dataset, variant)
+    if stage == EVALUATION:
+        return plan.twostream.evaluation_spec(dataset, variant)
+    if stage == "patches":
+        return plan.patch_spec(dataset, variant)
+    return plan.evaluation_spec(stage, dataset, variant)
+
+
+def outputs(plan: Plan, stage: str) -> list[str]:
+    """Names of the files that a job of a stage certainly leaves in its result's folder."""
+    if stage == "patches" and plan.config.jobs.tolerate_failures:  # the training behind a source may have failed
+        return [layout.RECORD]
+    return list(STAGES[stage].artefacts)
+
+
+def flags(plan: Plan, stage: Stage) -> str:
+    """What a job's command says besides spec and seed."""
+    return " --tolerate-failure" if stage.trains and plan.config.jobs.tolerate_failures else ""
+
+
+def inputs(plan: Plan, stage: str, dataset: str, variant: str, seed: int | str) -> list[str]:
+    """Paths of the files that one job reads."""
+    if stage == "train":
+        source = plan.start(dataset, variant)
+        return [plan.manifest(dataset), *(_network(plan, "train", source, variant, seed) if source else [])]
+    if stage == "patches":
+        return [plan.manifest(dataset), *_behind_patches(plan, dataset, variant, seed)]
+    if stage in (TRAINING, EVALUATION):
+        trained = _network(plan, TRAINING, dataset, variant, seed) if stage == EVALUATION else []
+        return [plan.manifest(dataset), *trained, *_behind_two_streams(plan, dataset, variant, seed)]
+    companion = plan.companion(stage, variant)
+    return [
+        *_network(plan, "train", dataset, variant, seed),
+        *(_network(plan, "train", dataset, companion, seed) if companion else []),
+        *(plan.manifest(target["name"]) for target in plan.targets(stage, dataset)),
+    ]
+
+
+def _network(plan: Plan, stage: str, dataset: str, variant: str, seed: int | str) -> list[str]:
+    """Model and record of a trained network."""
+    folder = layout.run_dir(plan.results, stage, dataset, variant, seed)
+    return [str(folder / layout.MODEL), str(folder / layout.RECORD)]
+
+
+def _behind_patches(plan: Plan, dataset: str, source: str, seed: int | str) -> list[str]:
+    """What the boxes of a patch source are made from, besides the dataset."""
+    if plan.patch_sources[source]["mode"] == RELEASED:
+        return list(plan.config.protocols.patches.released.values())
+    network = plan.patch_network(source)
+    return _network(plan, "train", dataset, network, seed) if network else []
+
+
+def _behind_two_streams(plan: Plan, dataset: str, row: str, seed: int | str) -> list[str]:
+    """The file of a row's initial weights, and the record of its patch boxes."""
+    source, weights = plan.twostream.patches(row), plan.config.twostream.weights
+    found = [] if weights in WEIGHTS_BY_NAME else [weights]
+    if source:
+        found.append(str(layout.run_dir(plan.results, "patches", dataset, source, seed) / layout.RECORD))
+    return found
