@@ -38,6 +38,11 @@ def spec_path(results: Path, rule: str, names: Iterable[str], key: str) -> Path:
     return Path(results, "specs", rule, *names, f"{key}.json")
 
 
+def code_path(results: Path, key: str) -> Path:
+    """What the code of hash `key` consists of."""
+    return Path(results, "code", f"{key}.json")
+
+
 def state_dir(results: Path, stage: str, key: str) -> Path:
     """Folder of resumable state, named by the hash of everything that affects the result."""
     return Path(results) / "state" / stage / key

@@ -15,11 +15,17 @@ from ltpa.core.hashing import canonical_json, digest
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What every job knows: its scale, dataset, and the number of threads it computes with."""
+    """What every job knows: its scale, dataset, and the number of threads it computes with.
+
+    `code` names the parts of the package that the job loads by name, such as a reader or the builder of a network, each
+    as `package.module:attribute`. With the stage's own module they are the code that its result depends on
+    (`ltpa.core.code`).
+    """
 
     scale: str
     dataset: str
     threads: int
+    code: list[str] = dataclasses.field(default_factory=list, kw_only=True)
 
     def to_json(self) -> str:
         """Canonical JSON text; `from_json` of it gives an equal spec."""

@@ -1,9 +1,36 @@
-"""The declared datasets by name."""
+"""The declared datasets by name, and the code that each is made by. Loads none of it."""
 
 from typing import Any
 
 from ltpa.core.declared import load_declaration, near_matches
 from ltpa.core.errors import ConfigError
+from ltpa.core.registry import Registry
+
+EMBEDDED = "embedded"
+GENERATOR, PREPARER = "ltpa.data.embedded:generate", "ltpa.data.real:prepare_real"
+READERS = Registry(
+    "reader",
+    {
+        "action40": "ltpa.data.readers.action40:read",
+        "cifar": "ltpa.data.readers.cifar:read",
+        "cub": "ltpa.data.readers.cub:read",
+        "dogs": "ltpa.data.readers.dogs:read",
+        "folders": "ltpa.data.readers.folders:read",
+        "idx": "ltpa.data.readers.idx:read",
+        "jpeg-npz": "ltpa.data.readers.jpeg_npz:read",
+        "objectdiscovery": "ltpa.data.readers.objectdiscovery:read",
+        "stl": "ltpa.data.readers.stl:read",
+        "svhn": "ltpa.data.readers.svhn:read",
+    },
+)
+"""By the `reader` of a declaration with files: from a folder and a `Source` to a `Listing` of each split."""
+
+
+def code_of(reader: str) -> list[str]:
+    """Where the code lies that prepares the datasets of a reader; of an unknown one, that of all files."""
+    if reader == EMBEDDED:
+        return [GENERATOR]
+    return [PREPARER, *([READERS[reader]] if reader in READERS else [])]
 
 
 def list_datasets() -> list[str]:

@@ -21,6 +21,7 @@ class NetworkOptions:
     """What every family knows.
 
     Attributes:
+        builder: module and name of the function that builds a network of these options.
         width: factor on every channel count, 1 for the networks of the paper, 16 at most; no layer gets narrower than 4
             channels.
         bn_weight: initial batch-normalisation weights: `uniform` U(0,1) as in Torch7, or `one` as in PyTorch.
@@ -30,6 +31,7 @@ class NetworkOptions:
             network in which none do.
     """
 
+    builder: ClassVar[str]
     size_multiple: ClassVar[int] = 1
 
     family: str
@@ -38,6 +40,10 @@ class NetworkOptions:
     u_std: float = number(math.sqrt(2), above=0)
     dropout: float = number(1.0, at_least=0, at_most=1)
     legacy_grad_avg: bool = switch(False)
+
+    def built_by(self) -> str:
+        """Module and name of the function that builds the network: the code that it alone needs of all families'."""
+        return self.builder
 
     def channels(self, full: int) -> int:
         """Channel count of a layer that has `full` channels at width 1."""
@@ -112,6 +118,8 @@ class _PoolOptions(NetworkOptions):
 class VggOptions(_PoolOptions):
     """The 15-layer baseline without attention."""
 
+    builder: ClassVar[str] = "ltpa.models.vgg:build_vgg"
+
     @property
     def smallest_image(self) -> int:
         """Five halvings, for birds six; the last needs at least 2 x 2 values."""
@@ -122,10 +130,14 @@ class VggOptions(_PoolOptions):
 class GapOptions(_PoolOptions):
     """VGG-GAP: 13 convolutions, global average pooling, class activation maps."""
 
+    builder: ClassVar[str] = "ltpa.models.vgg:build_gap"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PanOptions(_PoolOptions):
     """VGG-PAN, progressive attention. `compatibility` is that of the last level; the gate's is always pc."""
+
+    builder: ClassVar[str] = "ltpa.models.pan:build_pan"
 
     compatibility: str = choice("pc", "local")
 
@@ -138,6 +150,8 @@ class PanOptions(_PoolOptions):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VggAttentionOptions(_PoolOptions, AttentionOptions):
     """VGG-att, att2, att3. `global_branches`: one g `shared` by all levels (the paper), or one branch `per-level`."""
+
+    builder: ClassVar[str] = "ltpa.models.vgg_attention:build_vgg_attention"
 
     levels: tuple[str, ...] = ordered(("conv10", "conv13"), VGG_LEVELS, at_least=1)
     global_branches: str = choice("shared", "per-level")
@@ -156,10 +170,15 @@ class VggAttentionOptions(_PoolOptions, AttentionOptions):
 class ResNetOptions(AttentionOptions):
     """Pre-activation ResNet of depth 9 x `blocks_per_stage` + 2; without `levels` it is the plain baseline."""
 
+    builder: ClassVar[str] = "ltpa.models.resnet:build_resnet"
     size_multiple: ClassVar[int] = 4
 
     blocks_per_stage: int = whole(18, at_least=1)
     levels: tuple[str, ...] = ordered((), RESNET_LEVELS)
+
+    def built_by(self) -> str:
+        """The baseline needs no code of attention."""
+        return "ltpa.models.resnet_attention:build_resnet_attention" if self.levels else self.builder
 
 
 FAMILIES: dict[str, type[NetworkOptions]] = {

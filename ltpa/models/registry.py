@@ -1,26 +1,16 @@
 """From a name, or from a resolved architecture, to a network."""
 
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from ltpa.core.errors import ModelError
+from ltpa.core.registry import member
 from ltpa.models.base import AttentionClassifier
 from ltpa.models.options import parse_options
-from ltpa.models.pan import build_pan
-from ltpa.models.resnet import build_resnet
 from ltpa.models.variants import resolve_architecture
-from ltpa.models.vgg import build_gap, build_vgg, build_vgg_attention
-
-_BUILDERS: dict[str, Callable[[Any, int, int], AttentionClassifier]] = {
-    "vgg": build_vgg,
-    "vgg-gap": build_gap,
-    "vgg-pan": build_pan,
-    "vgg-att": build_vgg_attention,
-    "resnet": build_resnet,
-}
 
 
 def build_model(architecture: Mapping[str, Any], num_classes: int, image_size: int) -> AttentionClassifier:
@@ -37,7 +27,7 @@ def build_model(architecture: Mapping[str, Any], num_classes: int, image_size: i
     options.check_image_size(image_size)
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 2:
         raise ModelError(f"a classifier needs at least 2 classes (a whole number), not {num_classes!r}")
-    model = _BUILDERS[options.family](options, num_classes, image_size)
+    model: AttentionClassifier = member(options.built_by())(options, num_classes, image_size)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p *= options.dropout

@@ -1,21 +1,17 @@
-"""Pre-activation residual networks (He et al. 2016): RN-164, and RN-164-att, att2 with attention."""
+"""Pre-activation residual networks (He et al. 2016): RN-164."""
 
 from collections.abc import Collection
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ltpa.models.attended import SHARED, AttendedClassifier
-from ltpa.models.attention import AttentionUnit
-from ltpa.models.base import AttentionClassifier
-from ltpa.models.blocks import ConvBlock, max_pool, scale_gradient
+from ltpa.models.blocks import scale_gradient
 from ltpa.models.options import RESNET_LEVELS, ResNetOptions
 from ltpa.models.plain import PlainClassifier
 
 STEM_CHANNELS = 16
 # Output channels and first stride of each stage; the width inside a bottleneck is a quarter of its output.
 STAGES = {"stage1": (64, 1), "stage2": (128, 2), "stage3": (256, 2)}
-GLOBAL_CHANNELS = 256
 
 
 class Bottleneck(nn.Module):
@@ -87,40 +83,8 @@ class PlainResNet(PlainClassifier):
         nn.init.zeros_(self.head.bias)
 
 
-def _global_branch(in_channels: int, channels: int) -> nn.Sequential:
-    """The last level's map -> g (N, 256): BN, ReLU, pool, one convolution, pool to 1 x 1, dropout, linear."""
-    return nn.Sequential(
-        nn.BatchNorm2d(in_channels),
-        nn.ReLU(inplace=True),
-        max_pool(2),
-        ConvBlock(in_channels, channels, 0.4),
-        nn.AdaptiveMaxPool2d(1),
-        nn.Flatten(),
-        nn.Dropout(0.5),
-        nn.Linear(channels, channels),
-    )
-
-
-def build_resnet(options: ResNetOptions, num_classes: int, image_size: int) -> AttentionClassifier:
-    """RN of depth 9 x blocks_per_stage + 2, with attention where `options.levels` names any."""
-    architecture = options.plain()
+def build_resnet(options: ResNetOptions, num_classes: int, image_size: int) -> PlainResNet:
+    """RN of depth 9 x blocks_per_stage + 2 without attention."""
     channels = options.channels(STAGES["stage3"][0])
-    if not options.levels:
-        neck = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        return PlainResNet(architecture, num_classes, image_size, ResNetTrunk(options), neck, channels)
-    last = options.levels[-1]
-    trunk = ResNetTrunk(options, averaged=options.levels if options.legacy_grad_avg else (), last=last)
-    branches: dict[str, nn.Module] = {}
-    if options.compatibility != "local":
-        branches[SHARED] = _global_branch(options.channels(STAGES[last][0]), channels)
-    units: dict[str, AttentionUnit] = {
-        level: AttentionUnit(
-            options.channels(STAGES[level][0]),
-            options.channels(GLOBAL_CHANNELS),
-            options.compatibility,
-            options.normalisation,
-            options.project,
-        )
-        for level in options.levels
-    }
-    return AttendedClassifier(architecture, num_classes, image_size, trunk, branches, units, head_dropout=0.3)
+    neck = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return PlainResNet(options.plain(), num_classes, image_size, ResNetTrunk(options), neck, channels)

@@ -1,13 +1,11 @@
-"""The VGG family: the 15-layer baseline, and the 17-layer networks with attention (section 4 of the paper)."""
+"""The VGG family: its trunk, the 15-layer baseline, and VGG-GAP (section 4 of the paper)."""
 
 from collections.abc import Collection
 
 from torch import Tensor, nn
 
-from ltpa.models.attended import SHARED, AttendedClassifier
-from ltpa.models.attention import AttentionUnit
 from ltpa.models.blocks import ConvBlock, max_pool, scale_gradient
-from ltpa.models.options import GapOptions, NetworkOptions, VggAttentionOptions, VggOptions
+from ltpa.models.options import GapOptions, NetworkOptions, VggOptions
 from ltpa.models.plain import GapClassifier, PlainClassifier
 
 # conv1 ... conv13 as (channels, dropout). The dropout of cifar.torch's vgg_bn_drop; all VGG networks share them.
@@ -100,7 +98,7 @@ class GlobalBranch(nn.Sequential):
         self.add_module("fc16", nn.Linear(channels, channels))
 
 
-def _late_pools(cub: bool, attends_conv7: bool) -> dict[int, nn.Module]:
+def late_pools(cub: bool, attends_conv7: bool) -> dict[int, nn.Module]:
     """Pools of the 17-layer networks. For birds a pool of 5 follows conv7, unless its map is already cut to 32 x 32."""
     return {7: max_pool(5 if cub and not attends_conv7 else 2), 10: max_pool(2)}
 
@@ -129,46 +127,7 @@ def build_vgg(options: VggOptions, num_classes: int, image_size: int) -> PlainCl
 
 def build_gap(options: GapOptions, num_classes: int, image_size: int) -> GapClassifier:
     """VGG-GAP: conv1-13 pooled after conv7 and conv10 only, then the spatial mean and one linear layer."""
-    trunk = VggTrunk(options, _late_pools(options.pools == "cub", attends_conv7=False))
+    trunk = VggTrunk(options, late_pools(options.pools == "cub", attends_conv7=False))
     neck = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     channels = options.channels(CHANNELS["conv13"])
     return GapClassifier(options.plain(), num_classes, image_size, trunk, neck, channels)
-
-
-def _global_branches(options: VggAttentionOptions) -> dict[str, nn.Module]:
-    if options.compatibility == "local":
-        return {}
-    if options.global_branches == "shared":
-        return {SHARED: _branch_from(options, options.levels[-1])}
-    return {level: _branch_from(options, level) for level in options.levels}
-
-
-def _branch_from(options: VggAttentionOptions, level: str) -> GlobalBranch:
-    """A global branch whose first pool brings the level's map to a quarter of the 16 x 16 map of conv10."""
-    first_pool = {"conv7": 8, "conv10": 4, "conv13": 2}[level]
-    return GlobalBranch(options, options.channels(CHANNELS[level]), first_pool)
-
-
-def build_vgg_attention(options: VggAttentionOptions, num_classes: int, image_size: int) -> AttendedClassifier:
-    """VGG-att, att2, att3: the first two pools moved behind conv14 and conv15, attention at `options.levels`."""
-    cub, attends_conv7 = options.pools == "cub", "conv7" in options.levels
-    trunk = VggTrunk(
-        options,
-        _late_pools(cub, attends_conv7),
-        before_attention=nn.AdaptiveMaxPool2d(32) if cub and attends_conv7 else None,
-        averaged=options.levels if options.legacy_grad_avg else (),
-        last=options.levels[-1],
-    )
-    units: dict[str, AttentionUnit] = {
-        level: AttentionUnit(
-            options.channels(CHANNELS[level]),
-            options.channels(GLOBAL_CHANNELS),
-            options.compatibility,
-            options.normalisation,
-            options.project,
-        )
-        for level in options.levels
-    }
-    architecture = options.plain()
-    branches = _global_branches(options)
-    return AttendedClassifier(architecture, num_classes, image_size, trunk, branches, units, head_dropout=0.5)

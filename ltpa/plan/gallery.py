@@ -6,7 +6,7 @@ from ltpa.core import layout
 from ltpa.core.declared import load_declaration
 from ltpa.plan.plan import Plan, Run
 from ltpa.plan.schema import FigureEntry, check_entries
-from ltpa.plan.views import all_runs
+from ltpa.plan.views import all_runs, network_code
 from ltpa.report.spec import GallerySpec
 
 
@@ -20,21 +20,26 @@ def gallery_spec(plan: Plan) -> GallerySpec:
     check_entries(declared, FigureEntry, "config/figures.yaml")
     trained = set(all_runs(plan))
     lacking = {name: _lacks(plan, entry, trained) for name, entry in declared.items()}
+    figures = {name: _resolved(plan, entry) for name, entry in declared.items() if not lacking[name]}
     return GallerySpec(
         scale=plan.config.scale.name,
         dataset="",
         threads=plan.config.jobs.threads,
         seed=plan.config.seeds[0],
-        figures={name: _resolved(plan, entry) for name, entry in declared.items() if not lacking[name]},
+        figures=figures,
+        code=network_code(plan, _networks(figures)),
         missing={name: reason for name, reason in lacking.items() if reason},
     )
 
 
 def gallery_runs(plan: Plan) -> list[Run]:
     """The trainings whose networks the figures show."""
-    columns = [column for figure in gallery_spec(plan).figures.values() for column in figure["columns"]]
-    networks = [Run("train", column["dataset"], column["variant"]) for column in columns if "variant" in column]
-    return list(dict.fromkeys(networks))
+    return _networks(gallery_spec(plan).figures)
+
+
+def _networks(figures: dict[str, Any]) -> list[Run]:
+    columns = [column for figure in figures.values() for column in figure["columns"] if "variant" in column]
+    return list(dict.fromkeys(Run("train", column["dataset"], column["variant"]) for column in columns))
 
 
 def gallery_inputs(plan: Plan) -> list[str]:

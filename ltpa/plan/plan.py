@@ -8,6 +8,8 @@ from ltpa.core.config import Config, unknown_name
 from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError, ModelError
 from ltpa.core.specs import EvaluationSpec, PrepareSpec, TrainSpec
+from ltpa.data.registry import code_of as reader_code
+from ltpa.models.code import code_of as network_code
 from ltpa.models.variants import chosen_saliency, resolve_architecture
 from ltpa.plan.names import NO_NETWORK, Declared, check_names, check_options
 from ltpa.plan.schema import DatasetEntry, VariantEntry, check_entries
@@ -88,7 +90,8 @@ class Plan:
         declared = {key: value for key, value in self.datasets[dataset].items() if key not in DESCRIPTIVE}
         if chosen := self.config.data.get(dataset):
             declared = {**declared, "options": {**declared.get("options", {}), **chosen}}
-        return PrepareSpec(self.config.scale.name, dataset, self.config.jobs.threads, declared)
+        code = reader_code(declared["reader"])
+        return PrepareSpec(self.config.scale.name, dataset, self.config.jobs.threads, declared, code=code)
 
     def train_spec(self, dataset: str, variant: str) -> TrainSpec:
         """How `variant` is trained on `dataset`.
@@ -98,12 +101,14 @@ class Plan:
         """
         declaration = self.datasets[dataset]
         source = self.start(dataset, variant)
+        architecture = self._architecture(dataset, variant)
         return TrainSpec(
             scale=self.config.scale.name,
             dataset=dataset,
             threads=self.config.jobs.threads,
             variant=variant,
-            architecture=self._architecture(dataset, variant),
+            architecture=architecture,
+            code=network_code(architecture),
             num_classes=len(declaration["classes"]),
             image_size=declaration["image_size"],
             recipe=self._recipe(dataset, variant),
@@ -160,15 +165,17 @@ class Plan:
             source = self.companion(stage, variant)
             training = source and self.train_spec(dataset, source).hash()
             protocol["transferred"] = source and {"variant": source, "training": training}
+        trained = [self.train_spec(dataset, name) for name in (variant, self.companion(stage, variant)) if name]
         return EvaluationSpec(
             scale=self.config.scale.name,
             dataset=dataset,
             threads=self.config.jobs.threads,
             variant=variant,
-            training=self.train_spec(dataset, variant).hash(),
+            training=trained[0].hash(),
             targets=self.targets(stage, dataset),
             protocol=protocol,
             device=self.device,
+            code=sorted({place for spec in trained for place in spec.code}),
         )
 
     def saliency(self, variant: str) -> dict[str, Any] | None:
@@ -201,12 +208,14 @@ class Plan:
             "released": patches.released if mode == RELEASED else None,
             "protopnet": patches.protopnet.model_dump(exclude_none=True) if mode == "protopnet" else None,
         }
+        trained = self.train_spec(dataset, network) if network else None
         return EvaluationSpec(
             scale=self.config.scale.name,
             dataset=dataset,
             threads=self.config.jobs.threads,
             variant=source,
-            training=self.train_spec(dataset, network).hash() if network else "",
+            training=trained.hash() if trained else "",
+            code=trained.code if trained else [],
             targets=[{"name": dataset}],
             protocol={**patches.settings(), **origin},
             device=self.device if network else "cpu",

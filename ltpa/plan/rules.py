@@ -1,5 +1,6 @@
 """What the rules of the workflow ask of a plan: commands, spec files, and requests for memory and time."""
 
+import functools
 import os
 import shlex
 from collections.abc import Callable, Iterable
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ltpa.core import layout
+from ltpa.core.code import code_hash
 from ltpa.core.errors import LtpaError
 from ltpa.core.files import write_text
 from ltpa.core.specs import Spec
@@ -62,20 +64,30 @@ class Rules:
         """Path of a rule's log; `names` are further folders and the file's name."""
         return "/".join([str(self.plan.results), "logs", rule, *names]) + ".log"
 
-    def params(self, rule: str, make: Callable[..., Spec], *names: str) -> dict[str, Callable[[Any], str]]:
-        """The rule's parameters: the path of the spec that `make` gives for the wildcards called `names`.
+    def params(
+        self, rule: str, make: Callable[..., Spec], *names: str, module: str = ""
+    ) -> dict[str, Callable[[Any], str]]:
+        """The rule's parameters: path of the spec that `make` gives for the wildcards called `names`, hash of the code.
 
-        The path holds the spec's hash, so that it changes exactly when the spec does.
+        The path holds the spec's hash, so that the one changes exactly when the spec does, and the other exactly when
+        the code does: that of `ltpa.stages.<module>` (default: as the rule) and what the spec names as `code`.
         """
+        stage = f"ltpa.stages.{module or rule}"
 
-        def path(wildcards: Any) -> str:
-            values = [str(wildcards[name]) for name in names]
+        @functools.cache
+        def made(values: tuple[str, ...]) -> tuple[str, Spec]:
             spec = make(*values)
-            found = str(layout.spec_path(self.plan.results, rule, values, spec.hash()))
-            self._specs[found] = spec
-            return found
+            path = str(layout.spec_path(self.plan.results, rule, values, spec.hash()))
+            self._specs[path] = spec
+            return path, spec
 
-        return {"spec": path}
+        def values(wildcards: Any) -> tuple[str, ...]:
+            return tuple(str(wildcards[name]) for name in names)
+
+        return {
+            "spec": lambda wildcards: made(values(wildcards))[0],
+            "code": lambda wildcards: code_hash([stage, *made(values(wildcards))[1].code]),
+        }
 
     def write_specs(self, paths: Iterable[str]) -> None:
         """Write the spec files that jobs are about to read; `paths` are parameters of rules."""

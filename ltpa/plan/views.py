@@ -251,6 +251,11 @@ def figure_runs(plan: Plan) -> list[Run]:
     return training + [run for run in all_runs(plan) if run.stage == "fgsm"]
 
 
+def network_code(plan: Plan, runs: Iterable[Run]) -> list[str]:
+    """Where the code of the networks of some trainings lies."""
+    return sorted({place for run in runs for place in plan.train_spec(run.dataset, run.variant).code})
+
+
 def figures_spec(plan: Plan) -> FiguresSpec:
     """Overlays of every network that has maps, on the first source set."""
     variants = [run.variant for run in source_runs(plan) if run.stage == "segmentation"]
@@ -269,6 +274,7 @@ def figures_spec(plan: Plan) -> FiguresSpec:
         published=published,
         comparable=plan.config.scale.comparable,
         records=_within(plan, records(plan, figure_runs(plan))),
+        code=network_code(plan, [Run("train", plan.roles[SOURCE_ROLES[0]], variant) for variant in variants]),
     )
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ltpa.core import layout
+from ltpa.core.code import code_hash
 from ltpa.core.errors import DataError, LtpaError
 from ltpa.core.hashing import sha256_file
-from ltpa.core.provenance import code_hash, library_versions
+from ltpa.core.provenance import library_versions
 from ltpa.core.records import read_record
 from ltpa.core.specs import EvaluationSpec, TrainSpec, TwoStreamSpec
 from ltpa.data.arrays import PreparedDataset
@@ -69,7 +70,7 @@ class _Jobs:
     def __init__(
         self, results: Path, stage: str, jobs: Iterable[tuple[TrainSpec | TwoStreamSpec | EvaluationSpec, int]]
     ) -> None:
-        self.results, self.code = results, code_hash(f"ltpa.stages.{stage}")
+        self.results, self.module = results, f"ltpa.stages.{stage}"
         self.specs: dict[tuple[str, str, int], dict[str, TrainSpec | TwoStreamSpec | EvaluationSpec]] = {}
         for spec, seed in jobs:
             self.specs.setdefault((spec.dataset, spec.variant, seed), {})[spec.hash()] = spec
@@ -82,7 +83,7 @@ class _Jobs:
             return f"{name} is not in the configuration"
         if about.get("config_hash") not in wanted:
             return f"{name}: of another recipe or network"
-        if about.get("code_hash") != self.code:
+        if about.get("code_hash") != code_hash([self.module, *wanted[about["config_hash"]].code]):
             return f"{name}: of other code"
         versions = library_versions()
         for library in ("torch", "numpy"):

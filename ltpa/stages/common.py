@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ltpa.core import layout
+from ltpa.core.code import code_hash, definitions
 from ltpa.core.errors import ConfigError, ModelError, NotFiniteError
-from ltpa.core.hashing import digest
-from ltpa.core.provenance import code_hash, code_version, library_versions, peak_memory_mb
+from ltpa.core.files import write_text
+from ltpa.core.hashing import canonical_json, digest
+from ltpa.core.provenance import code_version, library_versions, peak_memory_mb
 from ltpa.core.records import Metric, Record, read_record, write_record
 from ltpa.core.specs import EvaluationSpec, TrainSpec, TwoStreamSpec
 from ltpa.data.arrays import PreparedDataset
@@ -94,7 +96,7 @@ def make_record(
         metrics=metrics,
         config_hash=spec.hash(),
         data_hash=data_hash,
-        code_hash=code_hash(module),
+        code_hash=code_hash([module, *spec.code]),
         code_version=code_version(),
         libraries=library_versions(),
         device=device,
@@ -104,6 +106,20 @@ def make_record(
         status="failed" if reason else "ok",
         reason=reason,
         extra=extra,
+    )
+
+
+def save_record(results: Path, record: Record, code: Sequence[str]) -> None:
+    """Write a record to its place, and before it what its code consists of, for `ltpa plan --why`.
+
+    Args:
+        code: the stage's module, and what its spec names as `code`.
+    """
+    path = layout.code_path(results, record.code_hash)
+    if not path.is_file():
+        write_text(path, canonical_json(definitions(code)))
+    write_record(
+        layout.run_dir(results, record.stage, record.dataset, record.variant, record.seed) / layout.RECORD, record
     )
 
 
@@ -154,4 +170,4 @@ def evaluate_each(
                 reason=reason,
                 extra={"protocol": spec.protocol, **found.extra},
             )
-            write_record(folder / layout.RECORD, record)
+            save_record(results, record, [module, *spec.code])

@@ -13,17 +13,16 @@ import numpy as np
 from ltpa.core import layout
 from ltpa.core.errors import ConfigError, ModelError
 from ltpa.core.hashing import sha256_file
-from ltpa.core.records import Metric, read_record, write_record
+from ltpa.core.records import Metric, read_record
 from ltpa.core.specs import EvaluationSpec, TwoStreamSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.evaluation.twostream import JOINT, MEAN_N, RANDOM1, TOP1, Scores, holds_part, score
 from ltpa.models.twostream.files import load_twostream
-from ltpa.stages.common import Measurement, make_record
+from ltpa.stages.common import Measurement, make_record, save_record
 from ltpa.stages.device import compute_device, describe_device
 from ltpa.stages.finedata import VALIDATION, fine_splits
 
 _MODULE = "ltpa.stages.finegrained"
-_STAGE = "finegrained"
 _TRAINED = "twostream"
 
 
@@ -40,7 +39,6 @@ def run(spec: EvaluationSpec, results: Path, seeds: Sequence[int]) -> None:
         for seed in seeds:
             started = time.perf_counter()
             source = layout.run_dir(results, _TRAINED, spec.dataset, spec.variant, seed)
-            folder = layout.run_dir(results, _STAGE, spec.dataset, spec.variant, seed)
             trained = read_record(source / layout.RECORD)
             if trained.config_hash != spec.training:
                 raise ModelError(
@@ -68,7 +66,7 @@ def run(spec: EvaluationSpec, results: Path, seeds: Sequence[int]) -> None:
                 reason=reason,
                 extra=found.extra,
             )
-            write_record(folder / layout.RECORD, record)
+            save_record(results, record, [_MODULE, *spec.code])
 
 
 def _measure(

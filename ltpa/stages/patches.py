@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ltpa.core import layout
+from ltpa.core.code import code_hash
 from ltpa.core.errors import ConfigError
 from ltpa.core.hashing import sha256_file
-from ltpa.core.provenance import code_hash, library_versions
-from ltpa.core.records import Metric, write_record
+from ltpa.core.provenance import library_versions
+from ltpa.core.records import Metric
 from ltpa.core.specs import EvaluationSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.boxes import Boxes, flag_counts, write_boxes
 from ltpa.evaluation.patch_quality import statistics
 from ltpa.evaluation.patches import PatchSettings
 from ltpa.runtime.stopping import StopRequest
-from ltpa.stages.common import make_record, read_settings, trained_network
+from ltpa.stages.common import make_record, read_settings, save_record, trained_network
 from ltpa.stages.device import compute_device, describe_device
 from ltpa.stages.patch_sources import MODES, Job, Source
 from ltpa.stages.prototypes import forget, state_folder
@@ -92,7 +93,7 @@ def run(
                 reason=reason,
                 extra=extra,
             )
-            write_record(path.with_name(layout.RECORD), record)
+            save_record(results, record, [__name__, *spec.code])
             if identity is not None:
                 forget(state_folder(results, identity))
 
@@ -113,7 +114,7 @@ def _identity(
         seed,
         spec.hash(),
         dataset.data_hash,
-        code_hash(__name__),
+        code_hash([__name__, *spec.code]),
         origin or None,
         versions.get("torch", ""),
         versions.get("numpy", ""),
@@ -152,7 +153,7 @@ def _facts(spec: EvaluationSpec, source: Source, seed: int) -> dict[str, Any]:
         "seed": seed,
         "settings": spec.protocol,
         "config_hash": spec.hash(),
-        "code_hash": code_hash(__name__),
+        "code_hash": code_hash([__name__, *spec.code]),
         "released_sha256": hashes if source.mode == "released" else {},
         "libraries": library_versions(),
     }

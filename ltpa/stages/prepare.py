@@ -7,12 +7,13 @@ from ltpa.core import layout
 from ltpa.core.declared import near_matches
 from ltpa.core.errors import ConfigError, DataError
 from ltpa.core.hashing import digest
+from ltpa.core.registry import member
 from ltpa.core.specs import PrepareSpec
 from ltpa.data.arrays import PreparedDataset, write_prepared
+from ltpa.data.registry import EMBEDDED, GENERATOR, PREPARER, READERS
 from ltpa.data.rows import remove_drafts
 from ltpa.runtime.exclusive import exclusive
 
-EMBEDDED = "embedded"
 _LOCK = ".prepare.lock"
 
 
@@ -60,8 +61,6 @@ def _check_request(spec: PrepareSpec, extracted: Path | None) -> None:
                 f"dataset {spec.dataset} is made from embedded images, not from files; leave out --extracted"
             )
         return
-    from ltpa.data.readers import READERS
-
     if reader not in READERS:
         known = near_matches(reader, [EMBEDDED, *READERS])
         raise ConfigError(f"dataset {spec.dataset}: unknown reader {reader!r}; {known}")
@@ -76,16 +75,12 @@ def _prepare(
     say: Callable[[str], None],
 ) -> None:
     if spec.source["reader"] == EMBEDDED:
-        from ltpa.data.embedded import generate
-
-        classes, splits, facts = generate(spec.dataset, spec.source)
+        classes, splits, facts = member(GENERATOR)(spec.dataset, spec.source)
         write_prepared(folder, spec.dataset, classes, splits, {**facts, "origin": _origin(spec)})
         return
-    from ltpa.data.real import prepare_real
-
     origin = _origin(spec) if extracted is None else "extracted files"
     try:
-        classes, splits, facts = prepare_real(
+        classes, splits, facts = member(PREPARER)(
             spec.dataset, spec.source, folder, spec.threads, extracted, downloads, archives, say
         )
         write_prepared(folder, spec.dataset, classes, splits, {**facts, "origin": origin})

@@ -7,9 +7,9 @@ from pathlib import Path
 from safetensors.torch import load_file, save
 
 from ltpa.core import layout
+from ltpa.core.code import code_hash
 from ltpa.core.files import write_bytes, write_text
 from ltpa.core.hashing import digest, sha256_file
-from ltpa.core.provenance import code_hash
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.normalise import Normaliser, build_normaliser, fit_normaliser
 from ltpa.runtime.lock import exclusive
@@ -51,4 +51,4 @@ def fitted_normaliser(results: Path, dataset: PreparedDataset, scheme: str) -> N
 
 def fitting_code() -> str:
     """Hash of the code that fits, part of the key of what is kept."""
-    return code_hash("ltpa.data.normalise")
+    return code_hash(["ltpa.data.normalise"])

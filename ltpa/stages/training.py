@@ -15,17 +15,18 @@ from typing import Any, ClassVar
 import torch
 
 from ltpa.core import layout
+from ltpa.core.code import code_hash
 from ltpa.core.errors import ConfigError, MemoryFullError, TrainingError
 from ltpa.core.files import remove_drafts, write_text
 from ltpa.core.hashing import sha256_file
-from ltpa.core.provenance import code_hash, library_versions
-from ltpa.core.records import Metric, read_record, write_record
+from ltpa.core.provenance import library_versions
+from ltpa.core.records import Metric, read_record
 from ltpa.core.specs import TrainSpec, TwoStreamSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.runtime import checkpoint
 from ltpa.runtime.progress import Progress
 from ltpa.runtime.stopping import Stopped, StopRequest
-from ltpa.stages.common import make_record
+from ltpa.stages.common import make_record, save_record
 from ltpa.stages.device import compute_device, describe_device
 from ltpa.stages.state import Identity, is_finished
 from ltpa.training.journal import ABOUT, Journal
@@ -154,7 +155,7 @@ class TrainingJob(abc.ABC):
             seed,
             spec.hash(),
             self.dataset.data_hash,
-            code_hash(self.module),
+            code_hash([self.module, *spec.code]),
             facts,
             library_versions().get("torch", ""),
             library_versions().get("numpy", ""),
@@ -220,7 +221,7 @@ class TrainingJob(abc.ABC):
                     "model_sha256": sha256_file(folder / layout.MODEL),
                 },
             )
-            write_record(folder / layout.RECORD, record)
+            save_record(self.results, record, [self.module, *self._spec.code])
 
 
 @contextlib.contextmanager

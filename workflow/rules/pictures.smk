@@ -75,7 +75,13 @@ use rule figures as patch_picture with:
     wildcard_constraints:
         variant=RULES.networks("patches"),
     params:
-        **RULES.params("patch_picture", PLAN.patch_spec, "dataset", "variant"),
+        **RULES.params(
+            "patch_picture",
+            PLAN.patch_spec,
+            "dataset",
+            "variant",
+            module="patch_pictures",
+        ),
         command="patches --show 6 --seed {seed}",
     message:
         "Drawing the patches of {wildcards.variant} on {wildcards.dataset}"
@@ -92,7 +98,11 @@ use rule figures as step_picture with:
         variant=RULES.networks("twostream"),
     params:
         **RULES.params(
-            "step_picture", PLAN.twostream.training_spec, "dataset", "variant"
+            "step_picture",
+            PLAN.twostream.training_spec,
+            "dataset",
+            "variant",
+            module="step_pictures",
         ),
         command="twostream show --seed {seed}",
     message:

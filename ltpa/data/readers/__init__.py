@@ -6,28 +6,12 @@ A reader looks at lists, labels and names; images are decoded later (`ltpa.data.
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 from ltpa.core.errors import DataError
 from ltpa.data.listing import Listing
-from ltpa.data.readers import action40, cifar, cub, dogs, folders, idx, jpeg_npz, objectdiscovery, stl, svhn
+from ltpa.data.registry import READERS
 from ltpa.data.source import Source
-
-READERS: dict[str, Callable[[Path, Source], dict[str, Listing]]] = {
-    "action40": action40.read,
-    "cifar": cifar.read,
-    "cub": cub.read,
-    "dogs": dogs.read,
-    "folders": folders.read,
-    "idx": idx.read,
-    "jpeg-npz": jpeg_npz.read,
-    "objectdiscovery": objectdiscovery.read,
-    "stl": stl.read,
-    "svhn": svhn.read,
-}
-"""By the `reader` of a declaration, one of these."""
-
 
 # What parsers of text, NumPy, zip and pickle stumble over in a damaged file.
 _DAMAGE = (ValueError, TypeError, LookupError, AttributeError, EOFError, OverflowError, RuntimeError,
@@ -40,8 +24,10 @@ def read_listings(reader: str, root: Path, source: Source) -> dict[str, Listing]
     Raises:
         DataError: a file is missing, or not what it should be.
     """
+    read = READERS.load(reader)
+    listings: dict[str, Listing]
     try:
-        return READERS[reader](root, source)
+        listings = read(root, source)
     except OSError as error:
         where, what = error.filename or root, error.strerror or error
         raise DataError(f"{where}: {what}; extract the archives of {source.name} anew") from error
@@ -50,3 +36,4 @@ def read_listings(reader: str, root: Path, source: Source) -> dict[str, Listing]
             f"{root}: a file of dataset {source.name} is damaged or another than expected ({error!r}); extract its "
             "archives anew"
         ) from error
+    return listings
