@@ -16,7 +16,6 @@ from ltpa.cli.options import (
     as_seed,
     load_plan,
     resolve,
-    resolve_all,
 )
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def add_commands(command: Command) -> None:
     )
     extract.add_argument("--show", type=int, metavar="N", help="only draw the boxes of N test images, by rank")
     add_time_limit(extract)
-    add_spec_options(extract, several=True)
+    add_spec_options(extract)
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -101,20 +100,18 @@ def _patches(options: argparse.Namespace) -> None:
         return
     from ltpa.stages import patch_pictures
 
-    specs, results = _patch_specs(options)
+    spec, results = _patch_spec(options)
     if options.quality:
-        for dataset in dict.fromkeys(spec.dataset for spec in specs):
-            print(patch_pictures.report(results, dataset))
+        print(patch_pictures.report(results, spec.dataset))
     if options.show is not None:
-        for spec in specs:
-            for seed in options.seeds:
-                print(patch_pictures.draw(spec, results, seed, options.show))
+        for seed in options.seeds:
+            print(patch_pictures.draw(spec, results, seed, options.show))
 
 
-def _patch_specs(options: argparse.Namespace) -> "tuple[list[EvaluationSpec], Path]":
+def _patch_spec(options: argparse.Namespace) -> "tuple[EvaluationSpec, Path]":
     from ltpa.core.specs import EvaluationSpec
 
-    return resolve_all(options, EvaluationSpec, lambda plan: plan.patch_spec(options.dataset, options.source))
+    return resolve(options, EvaluationSpec, lambda plan: plan.patch_spec(options.dataset, options.source))
 
 
 def _extract(options: argparse.Namespace) -> None:
@@ -122,8 +119,7 @@ def _extract(options: argparse.Namespace) -> None:
     from ltpa.runtime.stopping import stop_requests
 
     with stop_requests(options.max_seconds) as stop:
-        specs, results = _patch_specs(options)
+        spec, results = _patch_spec(options)
         stage = importlib.import_module("ltpa.stages.patches")
-        for spec in specs:
-            with TrainingProgress(f"prototypes of {spec.variant} on {spec.dataset}", stage.epochs(spec)) as shown:
-                stage.run(spec, results, options.seeds, stop, shown.epoch)
+        with TrainingProgress(f"prototypes of {spec.variant} on {spec.dataset}", stage.epochs(spec)) as shown:
+            stage.run(spec, results, options.seeds, stop, shown.epoch)

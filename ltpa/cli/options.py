@@ -37,10 +37,10 @@ def add_config_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", "--configfile", type=Path, help="configuration file (default: config/config.yaml)")
 
 
-def add_spec_options(parser: argparse.ArgumentParser, several: bool = False) -> None:
-    """Add `--config`, `--spec`, once or `several` times, and `--results`, which `resolve` and `resolve_all` read."""
+def add_spec_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--config`, `--spec` and `--results`, which `resolve` reads."""
     add_config_option(parser)
-    parser.add_argument("--spec", nargs="+" if several else 1, help="the job's spec instead of names: JSON, or @FILE")
+    parser.add_argument("--spec", help="the job's spec instead of names: JSON, or @FILE")
     parser.add_argument("--results", type=Path, help="folder of the scale (default: results/<scale>)")
 
 
@@ -120,18 +120,10 @@ def resolve(
     Raises:
         ConfigError: a name that is missing or not `known`; `--spec` without `--results`.
     """
-    specs, results = resolve_all(options, kind, make, known)
-    return specs[0], results
-
-
-def resolve_all(
-    options: argparse.Namespace, kind: type[S], make: "Callable[[Plan], S]", known: Known = _declared
-) -> tuple[list[S], Path]:
-    """As `resolve`, for commands whose `--spec` takes several."""
     if options.spec:
         if options.results is None:
             raise ConfigError("--spec goes with --results DIR")
-        return [kind.from_json(text) for text in options.spec], options.results
+        return kind.from_json(options.spec), options.results
     plan = load_plan(options)
     for key, names in known(plan).items():
         name = getattr(options, key, "")
@@ -142,4 +134,4 @@ def resolve_all(
 
             raise ConfigError(f"{unknown_name(key, name, list(names))} (of {plan.source})")
     os.environ.setdefault("LTPA_GPU_SHARE", str(plan.config.jobs.gpu_share))
-    return [make(plan)], options.results or plan.results
+    return make(plan), options.results or plan.results

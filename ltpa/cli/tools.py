@@ -40,6 +40,11 @@ def add_commands(command: Command) -> None:
         metavar="FILE",
         help="speeds from benchmarks/train.py --save (default: config/throughput.json)",
     )
+    plan.add_argument(
+        "--why",
+        action="store_true",
+        help="say instead which changed statements and settings make which of the results run anew",
+    )
     clean = command("clean-state", _clean_state, "remove saved states that no configuration refers to")
     clean.add_argument(
         "--config", "--configfile", type=Path, nargs="+", metavar="FILE", help="configurations whose states stay"
@@ -74,6 +79,11 @@ def _plan(options: argparse.Namespace) -> None:
     from ltpa.plan.summary import summarise
 
     plan = load_plan(options)
+    if options.why:
+        from ltpa.plan.why import explain
+
+        print(explain(plan))
+        return
     throughput = Throughput.read(options.throughput or config_dir() / "throughput.json")
     print(summarise(plan))
     print(f"\n{Budget(plan, _facts, throughput).markdown()}")

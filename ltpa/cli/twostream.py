@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ltpa.cli.options import Command, add_spec_options, add_training_options, as_seed, group, resolve_all
+from ltpa.cli.options import Command, add_spec_options, add_training_options, as_seed, group, resolve
 from ltpa.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def add_commands(command: Command) -> None:
         added.add_argument("row", nargs="?", help="a row of config/twostream.yaml that the configuration names")
         added.add_argument("dataset", nargs="?", help="a name from config/datasets.yaml or config/datasets/")
         added.add_argument("--seed", "--seeds", dest="seeds", type=as_seed, nargs="+", default=[0])
-        add_spec_options(added, several=True)
+        add_spec_options(added)
         if name == "train":
             add_training_options(added)
         if name == "show":
@@ -42,10 +42,10 @@ def _rows(plan: "Plan") -> dict[str, Collection[str]]:
     return {"row": plan.config.twostream.rows, "dataset": plan.config.datasets}
 
 
-def _training_specs(options: argparse.Namespace) -> "tuple[list[TwoStreamSpec], Path]":
+def _training_spec(options: argparse.Namespace) -> "tuple[TwoStreamSpec, Path]":
     from ltpa.core.specs import TwoStreamSpec
 
-    return resolve_all(
+    return resolve(
         options, TwoStreamSpec, lambda plan: plan.twostream.training_spec(options.dataset, options.row), _rows
     )
 
@@ -55,31 +55,28 @@ def _train(options: argparse.Namespace) -> None:
     from ltpa.runtime.stopping import stop_requests
 
     with stop_requests(options.max_seconds) as stop:
-        specs, results = _training_specs(options)
+        spec, results = _training_spec(options)
         stage = importlib.import_module("ltpa.stages.twostream")
-        for spec in specs:
-            with TrainingProgress(f"{spec.variant} on {spec.dataset}", spec.recipe["epochs"]) as shown:
-                watcher = stage.Watcher(shown.epoch, shown.progress, shown.say)
-                stage.run(spec, results, options.seeds, stop, options.tolerate_failure, watcher)
+        with TrainingProgress(f"{spec.variant} on {spec.dataset}", spec.recipe["epochs"]) as shown:
+            watcher = stage.Watcher(shown.epoch, shown.progress, shown.say)
+            stage.run(spec, results, options.seeds, stop, options.tolerate_failure, watcher)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     from ltpa.core.specs import EvaluationSpec
 
-    specs, results = resolve_all(
+    spec, results = resolve(
         options, EvaluationSpec, lambda plan: plan.twostream.evaluation_spec(options.dataset, options.row), _rows
     )
     stage = importlib.import_module("ltpa.stages.finegrained")
-    for spec in specs:
-        stage.run(spec, results, options.seeds)
+    stage.run(spec, results, options.seeds)
 
 
 def _show(options: argparse.Namespace) -> None:
-    specs, results = _training_specs(options)
+    spec, results = _training_spec(options)
     stage = importlib.import_module("ltpa.stages.step_pictures")
-    for spec in specs:
-        for seed in options.seeds:
-            print(stage.draw(spec, results, seed, options.images))
+    for seed in options.seeds:
+        print(stage.draw(spec, results, seed, options.images))
 
 
 def _count(options: argparse.Namespace) -> None:

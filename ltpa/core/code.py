@@ -2,8 +2,8 @@
 
 Comments, docstrings, formatting and type annotations do not count. Annotations of the fields of a class that has bases
 or decorators do, because dataclasses and pydantic read them. Imports are followed wherever they stand, also in
-functions; those under `if TYPE_CHECKING` are not, and names that serve annotations alone need no import. What is loaded
-by name (`ltpa.core.registry`) is not followed either: the spec of a job lists it as `code`.
+functions; those under `if TYPE_CHECKING` are not. What is loaded by name (`ltpa.core.registry`) is not followed either:
+the spec of a job lists it as `code`.
 """
 
 import ast
@@ -64,10 +64,10 @@ def reached(roots: tuple[str, ...]) -> tuple[str, ...]:
         ModuleNotFoundError: a root is not a module of this package.
     """
     found: set[str] = set()
-    pending = [root.partition(":")[0] for root in roots]
-    for name in pending:
-        if module_file(name) is None:
+    for root in roots:
+        if module_file(name := root.partition(":")[0]) is None:
             raise ModuleNotFoundError(f"{name} is not a module of this package")
+    pending = [root.replace(":", ".") for root in roots]
     while pending:
         name = pending.pop()
         if name in found or name == "ltpa":
@@ -109,13 +109,14 @@ def parse_module(source: str) -> Module:
     }
     annotations = _Annotations()
     tree = annotations.visit(tree)
+    imports = frozenset(_imported(tree))
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | _exported(tree)
     _drop_unused(tree, annotations.names - used)
     parts: dict[str, list[str]] = {}
     for name, node in _named(tree.body):
         parts.setdefault(name, []).append(_text(node))
     hashes = {name: hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16] for name, texts in parts.items()}
-    return Module(hashes, frozenset(_imported(tree)), offers if _offers_lazily(tree) else {})
+    return Module(hashes, imports, offers if _offers_lazily(tree) else {})
 
 
 def _is_for_types(node: ast.AST) -> bool:

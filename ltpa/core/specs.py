@@ -36,7 +36,7 @@ class Spec:
         """Read a spec from JSON text, or from a file when `text` is `@path`.
 
         Raises:
-            ConfigError: not JSON, or keys missing or unknown.
+            ConfigError: no such file, not JSON, or keys missing or unknown.
         """
         source = text
         try:
@@ -47,7 +47,7 @@ class Spec:
             return cls(**values)
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"not a {cls.__name__}: {error}; take one from `snakemake -n -p` or name what to run"
+                f"not a {cls.__name__}: {error}; take one of results/<scale>/specs, or name what to run"
             ) from error
 
     @classmethod

@@ -85,7 +85,7 @@ class Checkout:
 
     def log(self, dataset: str, variant: str, seed: int = 0) -> str:
         """The log of a training as it stands; each start of the job makes it anew."""
-        path = self.results / "logs" / "train" / dataset / variant / f"seeds-{seed}.log"
+        path = self.results / "logs" / "train" / dataset / variant / f"seed-{seed}.log"
         return path.read_text() if path.is_file() else ""
 
     def epochs(self, dataset: str, variant: str, seed: int = 0) -> list[int]:

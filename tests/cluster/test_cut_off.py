@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.workflow, LONG]
 
 STORM = {"variants": ["vgg-att2-concat-pc"], "datasets": ["digits-marks"], "tables": ["figure6"], "seeds": [0, 1]}
 HURRIED_JOBS = {**SHORT_JOBS, "minutes": {"prepare": 5, "train": 2, "evaluate": 5, "view": 5}}
-STORM_NAME = "rule_train_seeds_{}_wildcards_digits-marks_vgg-att2-concat-pc"
+STORM_NAME = "rule_train_wildcards_digits-marks_vgg-att2-concat-pc_{}"
 
 
 def finish_both(distant: Checkout, process, local: Checkout, at_least: int) -> None:
@@ -83,7 +83,7 @@ def test_a_training_short_of_memory_gets_more(cluster: slurm.Cluster, tmp_path: 
     local = Checkout(tmp_path / "local", 10, narrow, **SHORT)
     distant = Checkout(tmp_path / "distant", 10, narrow, **SHORT)
     process = distant.submit("figure6")
-    name = "rule_train_seeds_0_wildcards_digits-marks_vgg"
+    name = "rule_train_wildcards_digits-marks_vgg_0"
     first = until("the training", lambda: job(name), process)
     assert shown(first)["MinMemoryNode"] == "300M"
     until("its end", lambda: shown(first)["JobState"] not in ("RUNNING", "COMPLETING"), process)

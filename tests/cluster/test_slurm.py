@@ -18,9 +18,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.workflow]
 def test_a_table_from_requeued_and_cancelled_jobs_is_that_of_a_local_run(cluster: slurm.Cluster, tmp_path: Path):
     local = Checkout(tmp_path / "local", 10, SHORT_JOBS, **SHORT)
     distant = Checkout(tmp_path / "distant", 10, SHORT_JOBS, **SHORT)
-    process = distant.submit("figure6", "--set-resources", "train_seeds_0:gpu=1")
+    process = distant.submit("figure6", "--set-resources", "train:gpu=1")
     beside = local.start("figure6", "--cores", "1")
-    trainings = {variant: f"rule_train_seeds_0_wildcards_digits-marks_{variant}" for variant in SHORT["variants"]}
+    trainings = {variant: f"rule_train_wildcards_digits-marks_{variant}_0" for variant in SHORT["variants"]}
     until("the second epoch", lambda: distant.epochs("digits-marks", "vgg-att2-concat-pc")[1:], process)
     held = slurm.run("squeue", "-h", "-t", "RUNNING", "-O", "tres-per-job:40").split()
     assert held and set(held) == {"gres:gpu:1"}
@@ -39,7 +39,7 @@ def test_a_table_from_requeued_and_cancelled_jobs_is_that_of_a_local_run(cluster
 
 @LONG
 def test_all_tables_of_the_mini_scale_are_those_of_a_local_run(cluster: slurm.Cluster, tmp_path: Path):
-    jobs = {"seeds_per_job": 2, "mem_mb": 1500}
+    jobs = {"mem_mb": 1500}
     local = Checkout(tmp_path / "local", 1, jobs)
     distant = Checkout(tmp_path / "distant", 1, jobs)
     process = distant.submit("all_tables")

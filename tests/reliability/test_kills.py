@@ -10,9 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from trainings import command, copy_data, model_hash, run_folder, small_spec, small_two_stream, stage_of
-
-from ltpa.core import layout
+from trainings import copy_data, model_hash, small_spec, small_two_stream, stage_of
 
 KILLS = {"train": 20, "twostream": 8}  # both run by one loop
 
@@ -77,23 +75,3 @@ def test_a_second_training_of_the_same_network_waits_and_finds_it_done(server, d
     assert model_hash(results, spec) == unbroken
     (log,) = results.glob("state/*/*/train.log")
     assert len({line.split()[2] for line in log.read_text().splitlines()}) == 1, "two processes wrote"
-
-
-@pytest.mark.parametrize("made", [small_spec, small_two_stream], ids=["train", "twostream"])
-def test_seeds_that_were_done_are_kept_when_a_block_is_cut_off(server, data, tmp_path, made):
-    """Snakemake removes all outputs of a failed job, also those of seeds that were done."""
-    results, spec = copy_data(data, tmp_path / "results"), made()
-    words = command(spec, results, 0, 1)
-    child = server.start(words, tmp_path / "output")
-    first = run_folder(results, spec)
-    while not (first / layout.RECORD).is_file():
-        time.sleep(0.01)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    done = (first / layout.MODEL).read_bytes()
-    shutil.rmtree(first)
-    child = server.start(words, tmp_path / "output")
-    assert child.wait() == 0
-    assert (first / layout.MODEL).read_bytes() == done
-    assert (tmp_path / "output").read_text().count("seed 0: epoch 1/4") == 1
-    assert not list(results.glob("state/*/*/finished"))

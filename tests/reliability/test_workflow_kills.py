@@ -26,7 +26,7 @@ CONFIG = {
     "variants": ["vgg", "vgg-gap"],
     "datasets": ["digits10"],
     "tables": ["table1"],
-    "jobs": {"seeds_per_job": 2, "track": False},
+    "jobs": {"track": False},
     "recipes": {"vgg": {"default": "vgg-killed"}},
 }
 RECIPE = "\nvgg-killed: {epochs: 2, batch_size: 32, lr: 0.02, flip: none, checkpoint_seconds: 0.3}\n"

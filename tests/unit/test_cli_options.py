@@ -24,7 +24,7 @@ def options(tmp_path, monkeypatch) -> argparse.Namespace:
 
 
 def test_rows_by_name_share_a_gpu_as_the_configuration_says(options):
-    (spec,), results = twostream._training_specs(options)
+    spec, results = twostream._training_spec(options)
     assert (spec.variant, spec.dataset, results.name) == ("twostream-cnn", "digits-parts", "demo")
     assert os.environ["LTPA_GPU_SHARE"] == "4"
 
@@ -36,4 +36,4 @@ def test_rows_by_name_share_a_gpu_as_the_configuration_says(options):
 def test_rows_that_are_missing_or_unknown_are_named(options, name, says):
     options.row = name
     with pytest.raises(ConfigError, match=says):
-        twostream._training_specs(options)
+        twostream._training_spec(options)

@@ -5,14 +5,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ltpa.cli import main
 from ltpa.core.config import load_config, parse_config
 from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError
-from ltpa.plan import Plan, summary, views
+from ltpa.plan import Plan, jobs, summary, views
 from ltpa.plan.twostream import EVALUATION, TRAINING
 from ltpa.training.twostream import TwoStreamRecipe
 
@@ -54,7 +52,7 @@ def test_every_scale_file_is_valid_and_plans_every_job(scale):
             whole.evaluation_spec(run.stage, run.dataset, run.variant)
     for table in whole.config.tables:
         views.table_spec(whole, table)
-    assert len(runs) * len(whole.blocks()) < 2000
+    assert len(runs) * len(whole.config.seeds) < 4000
 
 
 def test_without_a_first_source_set_there_are_no_figures_of_its_networks():
@@ -148,26 +146,6 @@ def test_maps_are_held_against_every_set_that_says_where_its_objects_are():
         assert {target["name"] for target in found} == names
 
 
-@given(st.lists(st.integers(0, 1000), min_size=1, max_size=12, unique=True), st.integers(1, 5))
-@settings(max_examples=25, deadline=None)
-def test_blocks_hold_every_seed_once_in_order(seeds, size):
-    blocks = plan(seeds=seeds, jobs={"seeds_per_job": size}).blocks()
-    assert [seed for block in blocks for seed in block] == seeds
-    assert all(len(block) == size for block in blocks[:-1]) and 1 <= len(blocks[-1]) <= size
-
-
-@pytest.mark.parametrize(("size", "jobs"), [(1, 9), (2, 5), (6, 2)])
-def test_one_job_handles_several_rows_and_all_controls(size, jobs):
-    chosen = plan(jobs={"seeds_per_job": 2, "rows_per_job": size})
-    runs = views.all_runs(chosen)
-    assert views.job_count(chosen, [run for run in runs if run.stage == TRAINING]) == jobs
-    assert views.job_count(chosen, [run for run in runs if run.stage == "patches"]) == 4
-    for dataset in ("digits-marks", "digits-parts"):
-        rows = [row for block in views.fine_blocks(chosen, dataset) for row in block]
-        assert sorted(rows) == sorted(chosen.config.twostream.rows)
-    assert views.patch_blocks(chosen) == [["center", "random", "full"], ["protolite"]]
-
-
 def test_a_row_may_lay_settings_over_the_recipe():
     whole = Plan(load_config(ROOT / "config" / "finegrained.yaml"), "finegrained.yaml")
     specs = {row: whole.twostream.training_spec("cub200-448", row) for row in whole.config.twostream.rows}
@@ -253,7 +231,7 @@ def test_missing_configuration_is_named(capsys):
 
 def test_plan_and_status_print_tables(capsys):
     assert main(["plan"]) == 0
-    assert "| train | 70 | 35 |" in capsys.readouterr().out
+    assert "| train | 70 |" in capsys.readouterr().out
     assert main(["status"]) == 0
     assert "| train | digits10 | vgg |" in capsys.readouterr().out
 
@@ -289,7 +267,7 @@ def test_a_network_is_trained_for_its_perturbations_alone():
     chosen = plan(protocols={"fgsm": {"transferred": {"vgg": "vgg-pan"}}})
     assert chosen.companion("fgsm", "vgg") == "vgg-pan" and chosen.companion("fgsm", "vgg-att2-concat-pc") is None
     assert chosen.companion("query", "vgg") is None
-    files = chosen.companion_files("fgsm", "digits-marks", "vgg", [0])
-    assert files and all("train/digits-marks/vgg-pan/seed-0/" in path for path in files)
+    files = jobs.inputs(chosen, "fgsm", "digits-marks", "vgg", 0)
+    assert {path.split("/")[4] for path in files if "/train/" in path} == {"vgg", "vgg-pan"}
     assert views.Run("train", "digits-marks", "vgg-pan") in views.all_runs(chosen)
     assert plan(variants=["vgg"]).companion("fgsm", "vgg") is None

@@ -15,6 +15,7 @@ from ltpa.core.specs import TrainSpec
 from ltpa.data.arrays import Split, write_prepared
 from ltpa.models import load, resolve_architecture
 from ltpa.plan import Plan
+from ltpa.plan.jobs import inputs
 from ltpa.plan.plan import Run
 from ltpa.plan.views import all_runs
 from ltpa.stages import train
@@ -39,10 +40,10 @@ def test_birds_start_from_the_network_of_cifar_100():
     made = plan()
     start, other = made.train_spec("cub200", VARIANT), made.train_spec("cifar100", VARIANT)
     assert start.start == {"dataset": "cifar100", "training": other.hash()} and other.start is None
-    assert made.start_files("cub200", "vgg", [3]) == [
+    assert inputs(made, "train", "cub200", "vgg", 3)[1:] == [
         f"results/starts/train/cifar100/vgg/seed-3/{name}" for name in ("model.safetensors", "result.json")
     ]
-    assert made.start_files("cifar100", "vgg", [3]) == []
+    assert inputs(made, "train", "cifar100", "vgg", 3) == ["results/starts/data/cifar100/manifest.json"]
     runs = all_runs(made)
     for variant in CONFIG["variants"]:
         assert runs.index(Run("train", "cifar100", variant)) < runs.index(Run("train", "cub200", variant))

@@ -41,30 +41,73 @@ def edited(finished: Checkout):
 def test_a_changed_variant_reruns_its_own_jobs_and_the_aggregation(finished: Checkout, edited):
     old = "architecture: {family: vgg-gap}"
     edited("config/variants.yaml", old, "architecture: {family: vgg-gap, legacy_grad_avg: true}")
-    assert finished.planned("table1") == {"train_seeds_0_1": 2, "table": 1, "table1": 1}
+    assert finished.planned("table1") == {"train": 4, "table": 1, "table1": 1}
     output = finished.snakemake("-n", "table1").stdout
     trained = [line for line in output.splitlines() if ": Training " in line]
-    assert len(trained) == 2 and all(": Training vgg-gap on " in line for line in trained)
+    assert len(trained) == 4 and all(": Training vgg-gap on " in line for line in trained)
 
 
 def test_a_changed_recipe_reruns_trainings_and_what_follows(finished: Checkout, edited):
     edited("config/recipes.yaml", "vgg-smoke:\n", "vgg-smoke:\n  weight_decay: 0.001\n")
     planned = finished.planned("table1")
-    assert set(planned) == {"train_seeds_0_1", "table", "table1"}
+    assert set(planned) == {"train", "table", "table1"}
 
 
 def test_edited_training_code_reruns_trainings_and_their_descendants_only(finished: Checkout, edited):
-    edited("ltpa/training/engine.py", '"""', '"""Edited. ')
+    edited("ltpa/training/engine.py", "\nclass Trainer", "\nFAST = True\n\n\nclass Trainer")
     planned = finished.planned("all_tables")
-    assert "prepare" not in planned
-    assert {rule for rule in planned if rule.startswith("train")} == {"train_seeds_0_1"}
+    assert "prepare" not in planned and planned["train"] == 28
     assert set(planned) >= VIEWS
+    why = ltpa(finished, "plan", "--why", "--config", str(MINI)).stdout
+    assert "ltpa.training.engine: FAST added\n    train: vgg on digits10, seeds 0, 1\n" in why
+    assert "ltpa.training.engine" not in why.partition("FAST added")[2] and "segmentation:" not in why
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("ltpa/models/attention.py", '"""', '"""Edited. '),
+        ("ltpa/training/engine.py", "\nclass Trainer", "\n# Edited.\n\n\nclass Trainer"),
+        ("ltpa/stages/common.py", "seeds: Sequence[int],", "seeds: list[int],"),
+        ("ltpa/data/readers/stl.py", "\ndef read(", "\nEDITED = True\n\n\ndef read("),
+        ("ltpa/__init__.py", "__version__ = ", "__version__ = '9' + "),
+    ],
+    ids=["docstring", "comment", "annotation", "another reader", "version"],
+)
+def test_what_changes_no_result_reruns_nothing(finished: Checkout, edited, name: str, old: str, new: str):
+    edited(name, old, new)
+    assert finished.planned("all_tables") == {}
+    assert (
+        "results, all of this configuration and this code"
+        in ltpa(finished, "plan", "--why", "--config", str(MINI)).stdout
+    )
+
+
+def test_a_changed_statement_of_attention_reruns_the_networks_that_have_it(finished: Checkout, edited):
+    edited("ltpa/models/attention.py", "\nclass AttentionUnit", "\nSHARP = True\n\n\nclass AttentionUnit")
+    trained = [
+        line for line in finished.snakemake("-n", "--", "all_tables").stdout.splitlines() if ": Training " in line
+    ]
+    assert len(trained) == 16 and not [line for line in trained if " vgg on " in line or " vgg-gap on " in line]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--forcerun", "train"), {"train", "transfer", "fgsm", "segmentation", "query", "patches", "gallery"} | VIEWS),
+        (("--forcerun", "train", "--until", "train"), {"train"}),
+        (("--forcerun", "train", "--omit-from", "figures"), {"train", "transfer", "fgsm", "segmentation", "query"}
+         | {"patches", "gallery", "table", "check"}),
+    ],
+)  # fmt: skip
+def test_rules_go_by_their_names(finished: Checkout, arguments: tuple[str, ...], expected: set[str]):
+    assert set(finished.planned(*arguments, "--", "all_tables")) == expected
 
 
 def test_an_edited_caption_reruns_its_table_only(finished: Checkout, edited):
     edited("config/tables.yaml", "Top-1 error on the test sets of CIFAR-10", "Error on the test sets of CIFAR-10")
     planned = finished.planned("all_tables")
-    assert not any(rule.startswith(("train", "prepare", "fgsm", "transfer")) for rule in planned)
+    assert not {"train", "prepare", "fgsm", "transfer"} & planned.keys()
     assert planned["table"] == 1
 
 
@@ -96,7 +139,7 @@ def test_results_alone_are_enough_for_another_clone(finished: Checkout, tmp_path
     for path in [clone.root / "Snakefile", *(clone.root / "config").rglob("*.yaml")]:
         os.utime(path, (1_000_000_000, 1_000_000_000))
     planned = clone.planned("all_tables")
-    assert not any(rule.startswith(("train", "prepare")) for rule in planned), planned
+    assert not {"train", "prepare"} & planned.keys(), planned
 
 
 def tables(checkout: Checkout) -> dict[str, bytes]:
@@ -116,8 +159,8 @@ def test_forcerun_redoes_one_rule_and_gives_the_same_bytes(spoiled: Checkout):
 def test_until_stops_before_the_evaluations(fresh: Checkout):
     planned = fresh.planned("all_tables", "--until", "prepare")
     assert set(planned) == {"prepare"}
-    trained = fresh.planned("all_tables", "--until", "train_seeds_0_1")
-    assert set(trained) == {"prepare", "train_seeds_0_1"}
+    trained = fresh.planned("all_tables", "--until", "train")
+    assert set(trained) == {"prepare", "train"}
 
 
 def one_dataset(tmp_path: Path) -> Path:

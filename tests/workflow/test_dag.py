@@ -6,6 +6,8 @@ import json
 import math
 import shutil
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy
@@ -15,6 +17,7 @@ from conftest import MINI, Checkout
 
 pytestmark = pytest.mark.workflow
 
+STAGES = ("train", "transfer", "fgsm", "segmentation", "query", "patches")
 TABLES = ("table1", "table2", "table3", "table4", "figure6", "figure9")
 
 
@@ -99,23 +102,62 @@ def test_touched_sources_rerun_nothing(finished: Checkout):
     assert finished.planned("all_tables") == {}
 
 
-def test_an_edited_stage_reruns_itself_and_its_descendants_only(finished: Checkout):
-    path = finished.root / "ltpa" / "evaluation" / "fgsm.py"
-    original = path.read_text()
-    path.write_text(original + "\n# edited\n")
-    try:
-        planned = finished.planned("all_tables")
-    finally:
-        path.write_text(original)
-    assert planned.pop("fgsm_seeds_0_1") == 2
-    assert set(planned) == {"table", "figures", "gallery", "track", "all_tables"}
+STATIC = {
+    "all_tables", "all_figures", "prepare", "train", "twostream", "transfer", "fgsm", "segmentation", "maps", "query",
+    "patches", "finegrained", "table", "check", "track", "figures", "gallery", "patch_picture", "step_picture",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", ["config", "paper", "finegrained", "mini"])
+def test_the_list_of_rules_is_the_same_at_every_scale(fresh: Checkout, scale: str):
+    path = MINI if scale == "mini" else fresh.root / "config" / f"{scale}.yaml"
+    listed = fresh.snakemake("--list-rules", config=path).stdout.splitlines()
+    assert set(listed) >= STATIC and len(STATIC) <= 20
+    assert {line for line in listed if line.isidentifier()} == STATIC
+
+
+def test_a_dry_run_writes_nothing_of_ours(fresh: Checkout):
+    assert fresh.planned("all_tables")["train"] > 10
+    assert not (fresh.root / "results").exists()
+
+
+def test_a_spec_is_a_file_named_by_its_hash(finished: Checkout):
+    """And the job's command names the file instead of holding what is in it."""
+    records = list(finished.results.glob("train/*/*/seed-*/result.json"))
+    assert records
+    for path in records:
+        record = json.loads(path.read_text())
+        where = finished.results / "specs" / "train" / record["dataset"] / record["variant"]
+        spec = json.loads((where / f"{record['config_hash']}.json").read_text())
+        canonical = json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        assert hashlib.sha256(canonical.encode()).hexdigest() == record["config_hash"]
+    output = finished.snakemake("-n", "-p", "--forceall", "--", "all_tables").stdout
+    commands = [line for line in output.splitlines() if line.startswith("Shell command: exec")]
+    assert len(commands) > 50 and max(map(len, commands)) < 400
+
+
+def test_a_spec_file_alone_is_enough_for_another_machine(finished: Checkout, tmp_path: Path):
+    """No Snakemake and no configuration: prepared arrays, the spec, the seed."""
+    name = "train/digits-marks/vgg/seed-0"
+    record = json.loads((finished.results / name / "result.json").read_text())
+    shutil.copytree(finished.results / "data" / "digits-marks", tmp_path / "data" / "digits-marks")
+    spec = finished.results / "specs" / "train" / "digits-marks" / "vgg" / f"{record['config_hash']}.json"
+    words = ["train", "--spec", f"@{spec}", "--results", str(tmp_path), "--seed", "0"]
+    done = subprocess.run([sys.executable, "-m", "ltpa", *words], cwd=finished.root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    again = json.loads((tmp_path / name / "result.json").read_text())
+    assert (again["metrics"], again["config_hash"], again["code_hash"]) == (
+        record["metrics"], record["config_hash"], record["code_hash"],
+    )  # fmt: skip
+    model = "model.safetensors"
+    assert (tmp_path / name / model).read_bytes() == (finished.results / name / model).read_bytes()
 
 
 def test_changing_one_protocol_reruns_only_that_protocol(finished: Checkout, tmp_path: Path):
     protocols = yaml.safe_load(MINI.read_text())["protocols"]
     config = changed({"protocols": {**protocols, "fgsm": {"epsilons": [1, 2, 4, 8, 16, 32]}}}, tmp_path / "more.yaml")
     planned = finished.planned("all_tables", config=config)
-    assert planned.pop("fgsm_seeds_0_1") == 2
+    assert planned.pop("fgsm") == 4
     assert set(planned) == {"table", "figures", "track", "all_tables"}
 
 
@@ -123,8 +165,8 @@ def test_an_added_seed_runs_only_its_own_jobs_and_the_aggregations(finished: Che
     config = changed({"seeds": [0, 1, 2]}, tmp_path / "three.yaml")
     planned = finished.planned("all_tables", config=config)
     views = {"table", "check", "track", "figures", "all_tables"}
-    assert all(rule in views or rule.endswith("_seeds_2") for rule in planned), planned
-    assert planned["train_seeds_2"] == finished_trainings(finished)
+    assert all(rule in {*views, *STAGES} for rule in planned), planned
+    assert planned["train"] == finished_trainings(finished)
     assert planned["table"] == 5  # table 4 counts images and knows no seeds
 
 
@@ -133,16 +175,16 @@ def finished_trainings(checkout: Checkout) -> int:
 
 
 def test_a_single_table_runs_only_its_ancestors(fresh: Checkout):
-    assert set(fresh.planned("figure6")) == {"prepare", "train_seeds_0_1", "fgsm_seeds_0_1", "table", "figure6"}
+    assert set(fresh.planned("figure6")) == {"prepare", "train", "fgsm", "table", "figure6"}
     planned = fresh.planned("table3")
-    assert set(planned) == {"prepare", "train_seeds_0_1", "transfer_seeds_0_1", "table", "table3"}
+    assert set(planned) == {"prepare", "train", "transfer", "table", "table3"}
 
 
 def test_the_fine_grained_scale_trains_its_own_networks_only(fresh: Checkout):
     """No dataset of it plays the first source set, so there are no networks to draw figures of."""
     planned = fresh.planned("all_tables", config=Path(__file__).parents[2] / "config" / "finegrained.yaml")
     assert planned["table"] == 5 and planned["check"] == planned["track"] == planned["gallery"] == 1
-    assert "figures" not in planned and not any(rule.startswith("train_") for rule in planned)
+    assert "figures" not in planned and not any(rule == "train" for rule in planned)
 
 
 def test_one_core_and_two_cores_give_the_same_bytes(finished: Checkout, fresh: Checkout):
@@ -210,7 +252,7 @@ def test_a_model_of_another_variant_is_refused(spoiled: Checkout):
     name = "seed-0/model.safetensors"
     shutil.copyfile(train / "vgg" / name, train / "vgg-att2-concat-pc" / name)
     target = "results/mini/fgsm/digits-marks/vgg-att2-concat-pc/seed-0/result.json"
-    output = spoiled.snakemake("--forcerun", "fgsm_seeds_0_1", "--", target)
+    output = spoiled.snakemake("--forcerun", "fgsm", "--", target)
     assert output.returncode != 0
     assert "holds variant vgg, but vgg-att2-concat-pc was asked for" in output.stdout
     assert "Traceback" not in output.stdout

@@ -23,7 +23,7 @@ CONFIG = {
     "variants": ["vgg"],
     "datasets": ["digits10"],
     "tables": ["table1"],
-    "jobs": {"seeds_per_job": 1, "gpus": 1, "track": False},
+    "jobs": {"gpus": 1, "track": False},
     "recipes": {"vgg": {"default": "vgg-crowded"}},
 }
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--configfile", "crowded.yaml", "--cores", "8"]

@@ -20,11 +20,11 @@ def test_a_recipe_that_starts_from_another_network_asks_for_it(fresh: Checkout, 
     config.write_text(yaml.safe_dump(values))
     plain, started_too = fresh.planned("table2"), fresh.planned("table2", config=config)
     birds = ("vgg", "vgg-att2-concat-pc")  # the networks of table 2 that this configuration trains on cub200
-    assert started_too["train_seeds_0_1"] == plain["train_seeds_0_1"] + len(birds)
+    assert started_too["train"] == plain["train"] + 2 * len(birds)
     assert started_too["prepare"] == plain["prepare"] + 1
 
 
 def test_the_table_of_extensions_is_a_target_of_every_configuration(fresh: Checkout):
     planned = fresh.planned("extensions")
-    assert planned["train_seeds_0_1"] == 2  # (VGG-att2)-concat-pc on both stand-ins, beside rows of others' variants
-    assert set(planned) == {"prepare", "train_seeds_0_1", "table", "extensions"}
+    assert planned["train"] == 4  # (VGG-att2)-concat-pc on both stand-ins, two seeds, beside rows of others' variants
+    assert set(planned) == {"prepare", "train", "table", "extensions"}

@@ -12,12 +12,11 @@ from pathlib import Path
 
 parser = argparse.ArgumentParser()
 parser.add_argument("stage")
-parser.add_argument("--spec", type=json.loads, nargs="+", required=True)
+parser.add_argument("--spec", type=lambda text: json.loads(Path(text[1:]).read_text()), required=True)
 parser.add_argument("--results", type=Path, required=True)
-parser.add_argument("--seeds", type=int, nargs="*", default=[0])
+parser.add_argument("--seed", type=int, default=0)
 options, _ = parser.parse_known_args()
-stage, specs, results = options.stage, options.spec, options.results
-spec = specs[0]
+stage, spec, results = options.stage, options.spec, options.results
 
 settings = json.loads(Path("simulation.json").read_text())
 minutes = settings["minutes"]
@@ -26,15 +25,15 @@ if stage == "train":
     family = "resnet" if variant.startswith("rn") else "plain" if variant in ("vgg", "vgg-gap") else "attention"
     amount = minutes["train"][family] * minutes["factor"].get(dataset, 1)
 else:
-    amount = minutes[stage] * len(specs)
+    amount = minutes[stage]
 started = time.time()
-time.sleep(amount * len(options.seeds) * settings["seconds_per_minute"])
+time.sleep(amount * settings["seconds_per_minute"])
 
-runs = [results / stage / dataset / s.get("variant", "") / f"seed-{seed}" for s in specs for seed in options.seeds]
+run = results / stage / dataset / variant / f"seed-{options.seed}"
 paths = {
-    "patches": [run / name for run in runs for name in ("result.json", "boxes.parquet", "boxes.json")],
+    "patches": [run / name for name in ("result.json", "boxes.parquet", "boxes.json")],
     "prepare": [results / "data" / dataset / "manifest.json"],
-    "train": [run / name for run in runs for name in ("model.safetensors", "history.csv", "result.json")],
+    "train": [run / name for name in ("model.safetensors", "history.csv", "result.json")],
     "table": [results / "tables" / f"{spec.get('table')}.{end}" for end in ("tidy.csv", "csv", "md", "tex", "html")],
     "gallery": [
         results / "figures" / "paper" / f"{n}.{e}" for n in spec.get("figures", {}) for e in ("png", "svg", "pdf")
@@ -45,7 +44,7 @@ paths = {
     "figures": [
         results / "figures" / n for n in ("index.json", "attention.png", "learning-curves.png", "fooling-rate.png")
     ],
-}.get(stage, [run / "result.json" for run in runs])
+}.get(stage, [run / "result.json"])
 for path in paths:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("stand-in\n")

@@ -1,0 +1,187 @@
+"""Code by meaning: what counts as a change, and which code a job depends on."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ltpa
+from ltpa.core import code, registry
+from ltpa.core.config import load_config
+from ltpa.core.declared import config_dir
+from ltpa.data.registry import EMBEDDED, READERS
+from ltpa.data.registry import code_of as reader_code
+from ltpa.models import list_models, resolve_architecture
+from ltpa.models.code import code_of
+from ltpa.plan import Plan, jobs
+from ltpa.plan.why import differing
+
+SOURCE = '''
+"""A module."""
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ltpa.models.base import AttentionClassifier
+
+RATE = 0.5
+PLACES = Registry("place", {"here": "ltpa.core.files:write_text"})
+
+
+class Layer(Base):
+    """A layer."""
+
+    width: int = 3
+
+    def forward(self, x):
+        # doubled
+        return 2 * x
+
+
+def mean(values: Sequence[float]) -> float:
+    """Their mean."""
+    total = 0.0
+    return np.mean(values) + total
+'''
+
+
+IMPORT = "from collections.abc import Sequence\n"
+
+
+def changed(*edits: tuple[str, str]) -> list[str]:
+    text = SOURCE
+    for old, new in edits:
+        assert old in text
+        text = text.replace(old, new)
+    before, after = code.parse_module(SOURCE), code.parse_module(text)
+    names = [text.removeprefix("m: ") for text in differing({"m": before.definitions}, {"m": after.definitions})]
+    assert bool(names) is (before.hash != after.hash)
+    return names
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        [('"""A module."""', '"""Another docstring."""')],
+        [('    """Their mean."""\n', "")],
+        [("# doubled", "# twice as much")],
+        [("    return 2 * x", "    return (\n            2 * x\n        )")],
+        [("values: Sequence[float]) -> float", "values: list[float]) -> np.float64"), (IMPORT, "")],
+        [("values: Sequence[float]) -> float", "values)"), (IMPORT, "")],
+        [("total = 0.0", "total: float = 0.0")],
+        [("RATE = 0.5", "RATE: float = 0.5\n\"\"\"A share.\"\"\"")],
+        [("from ltpa.models.base import AttentionClassifier", "from ltpa.data.arrays import PreparedDataset")],
+        [('{"here": "ltpa.core.files:write_text"}', '{"here": "ltpa.core.files:write_bytes", "there": "x:y"}')],
+    ],
+    ids=["docstring", "no docstring", "comment", "format", "annotation", "no annotation", "local", "constant", "typing",
+         "registry"],
+)  # fmt: skip
+def test_what_has_no_effect_is_no_change(edits):
+    assert changed(*edits) == []
+
+
+@pytest.mark.parametrize(
+    ("edit", "name"),
+    [
+        (("2 * x", "3 * x"), "Layer.forward changed"),
+        (("width: int = 3", "width: int = 4"), "Layer changed"),
+        (("width: int", "width: float"), "Layer changed"),
+        (("RATE = 0.5", "RATE = 0.25"), "RATE changed"),
+        (("import numpy as np", "import jax.numpy as np"), "(imports) changed"),
+        (("def mean(", "def middle("), "mean removed"),
+        (("np.mean(values)", "np.median(values)"), "mean changed"),
+    ],
+)
+def test_what_has_an_effect_is_a_change_with_a_name(edit, name):
+    assert name in changed(edit)
+
+
+def test_the_order_of_definitions_counts():
+    one, other = (code.parse_module(text) for text in ("A = 1\nB = A\n", "B = A\nA = 1\n"))
+    assert one.hash != other.hash
+    assert list(differing({"m": one.definitions}, {"m": other.definitions})) == ["m: order of definitions changed"]
+
+
+def test_only_the_definitions_of_what_is_reached_count():
+    found = code.reached(("ltpa.core.records",))
+    assert found == ("ltpa.core", *(f"ltpa.core.{name}" for name in ("errors", "files", "hashing", "records")))
+    assert code.definitions(["ltpa.core.records"])["ltpa.core.records"].keys() >= {"Record", "read_record"}
+    assert "ltpa.models.store" in code.reached(("ltpa.models:load",))
+    with pytest.raises(ModuleNotFoundError, match=r"ltpa\.core\.recods"):
+        code.reached(("ltpa.core.recods",))
+
+
+def loaded(program: str) -> set[str]:
+    """The modules of the package that a program loads."""
+    end = "; print(*[name for name in sys.modules if name.startswith('ltpa.')])"
+    done = subprocess.run([sys.executable, "-c", f"import sys; {program}{end}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("stage", jobs.STAGES)
+def test_a_stage_depends_on_every_module_that_it_loads(stage):
+    assert loaded(f"import ltpa.stages.{stage}") <= set(code.reached((f"ltpa.stages.{stage}",)))
+
+
+@pytest.mark.parametrize("variant", list_models())
+def test_a_network_depends_on_every_module_that_it_is_built_by(variant):
+    architecture = resolve_architecture(variant, width=0.0625)
+    program = f"from ltpa.models import build_model; build_model({architecture!r}, 10, 80)"
+    needed = set(code.reached(("ltpa.stages.train", *code_of(architecture))))
+    assert loaded(program) <= needed
+    attends = bool(architecture.get("levels")) or architecture["family"] == "vgg-pan"
+    assert ("ltpa.models.attention" in needed) is attends
+
+
+def test_only_its_own_reader_counts_for_a_dataset():
+    def needed(reader: str) -> set[str]:
+        return set(code.reached(("ltpa.stages.prepare", *reader_code(reader))))
+
+    assert not [name for name in needed(EMBEDDED) if ".readers" in name or ".archives" in name]
+    assert {name for name in needed("stl") if ".readers." in name} == {"ltpa.data.readers.stl"}
+    for place in READERS.values():
+        assert callable(registry.member(place))
+
+
+def test_an_unknown_member_is_named_with_near_matches():
+    with pytest.raises(ValueError, match=r"unknown reader 'cifr': did you mean cifar"):
+        READERS.load("cifr")
+
+
+def test_the_embedded_default_needs_no_reader_of_files():
+    plan = Plan(load_config(config_dir() / "config.yaml"), "config.yaml")
+    roots = [f"ltpa.stages.{stage}" for stage in jobs.STAGES]
+    roots += [place for name in plan.config.datasets for place in plan.prepare_spec(name).code]
+    assert not [name for name in code.reached((*roots, "ltpa.stages.prepare")) if ".readers." in name]
+
+
+MAY_IMPORT_BY_NAME = {"ltpa.core.registry", "ltpa.models"}
+
+
+def test_nothing_else_that_a_job_depends_on_imports_by_a_name_that_no_one_can_follow():
+    needed = code.reached(tuple(f"ltpa.stages.{stage}" for stage in (*jobs.STAGES, "prepare", "table", "gallery")))
+    found = set()
+    for name in needed:
+        for node in ast.walk(ast.parse(code.module_file(name).read_text())):
+            if isinstance(node, ast.Attribute) and node.attr == "import_module":
+                found.add(name)
+    assert found <= MAY_IMPORT_BY_NAME
+
+
+def test_every_python_that_serves_gives_the_same_hash(tmp_path: Path):
+    """The text that is hashed names no field that is empty: fields come with versions of Python."""
+    assert code._text(ast.parse("def f(x): return x").body[0]) == (
+        "FunctionDef(name='f',args=arguments(args=[arg(arg='x')]),body=[Return(value=Name(id='x'))])"
+    )
+    assert json.dumps(code.definitions(["ltpa.core.seeds"]))
+
+
+def test_a_release_reruns_nothing(monkeypatch):
+    assert "ltpa" not in code.reached(("ltpa.stages.train",))
+    assert ltpa.__version__
