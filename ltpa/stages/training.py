@@ -34,7 +34,6 @@ from ltpa.training.loop import Diverged, EpochRow, Interrupted, Loop, Watch
 from ltpa.training.memory import is_out_of_memory
 
 _FINISHED = "finished"
-_ARTEFACTS = (layout.MODEL, layout.HISTORY, layout.RECORD)  # in the order they are written
 
 
 class CannotStart(TrainingError):
@@ -60,6 +59,8 @@ class Ready:
         save: writes the network to a path.
         metrics: what the record says of a run that went well, from its history.
         extra: what else the record says.
+        keep: writes what the network says of each test image into a folder, if there is any, and gives what the record
+            must say of it.
     """
 
     trainer: Loop
@@ -67,6 +68,7 @@ class Ready:
     metrics: Callable[[list[EpochRow]], list[Metric]]
     extra: dict[str, Any]
     begin: Callable[[], None] = lambda: None
+    keep: Callable[[Path], dict[str, Any]] = lambda folder: {}
 
 
 class TrainingJob(abc.ABC):
@@ -82,6 +84,7 @@ class TrainingJob(abc.ABC):
     """
 
     module: ClassVar[str]
+    artefacts: ClassVar[tuple[str, ...]] = (layout.MODEL, layout.HISTORY, layout.RECORD)  # in the order of writing
 
     def __init__(
         self,
@@ -179,7 +182,7 @@ class TrainingJob(abc.ABC):
                     write_text(state / ABOUT, identity.to_json(scale=spec.scale, recipe=spec.recipe))
                     self._run(seed, name, device, identity, state, given, kept)
                     self._got_further = True
-                _publish(kept, folder)
+                self._publish(kept, folder)
             if read_record(folder / layout.RECORD).status == "ok":  # else the last good state is worth a look
                 checkpoint.clear(state)
         return state
@@ -229,9 +232,16 @@ class TrainingJob(abc.ABC):
                     **training.extra,
                     "start": identity.start,
                     "model_sha256": sha256_file(target / layout.MODEL),
+                    **training.keep(target),
                 },
             )
             write_record(target / layout.RECORD, record)
+
+    def _publish(self, source: Path, folder: Path) -> None:
+        """Copy finished artefacts to where everyone looks for them, the record last."""
+        for name in self.artefacts:
+            with atomic_path(folder / name, (source / name).stat().st_size) as temporary:
+                shutil.copyfile(source / name, temporary)
 
 
 @contextlib.contextmanager
@@ -246,13 +256,6 @@ def memory_for_data(name: str, images: int, size: int, device: torch.device) -> 
             f"{name}: {images} images do not fit into the memory of {describe_device(device)} ({size} bytes); "
             "give the training the device alone (jobs.gpu_share: 1), or a larger device"
         ) from error
-
-
-def _publish(source: Path, folder: Path) -> None:
-    """Copy finished artefacts to where everyone looks for them, the record last."""
-    for name in _ARTEFACTS:
-        with atomic_path(folder / name, (source / name).stat().st_size) as temporary:
-            shutil.copyfile(source / name, temporary)
 
 
 def _history_csv(trainer: Loop) -> str:

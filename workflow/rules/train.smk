@@ -16,7 +16,13 @@ for block in PLAN.blocks():
             [
                 f"{RESULTS}/train/{{dataset}}/{{variant}}/seed-{seed}/{name}"
                 for seed in block
-                for name in (layout.MODEL, layout.HISTORY, layout.RECORD)
+                for name in (
+                    layout.MODEL,
+                    layout.HISTORY,
+                    layout.LOGITS,
+                    layout.HITS,
+                    layout.RECORD,
+                )
             ],
         log:
             f"{LOGS}/train/{{dataset}}/{{variant}}/seeds-{seeds_name(block)}.log",

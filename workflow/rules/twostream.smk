@@ -88,7 +88,9 @@ for dataset, rows in FINE_BLOCKS:
                 files=fine_files(dataset, rows, block),
                 code=code("finegrained"),
             output:
-                fine_artefacts("finegrained", dataset, rows, block, (layout.RECORD,)),
+                fine_artefacts(
+                    "finegrained", dataset, rows, block, (layout.HITS, layout.RECORD)
+                ),
             log:
                 f"{LOGS}/finegrained/{place}.log",
             conda:
