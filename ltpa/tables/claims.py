@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ltpa.tables.frame import SlotRows
 from ltpa.tables.paired import Difference, by_seed, difference, holm_of, place_of
 from ltpa.tables.slots import Address
+from ltpa.tables.statistics import FEWEST
 from ltpa.tables.verdict import ERROR, UNDECIDED
 
 KEPT, REVERSED = "kept", "reversed"
@@ -79,8 +80,8 @@ def lines(found: Sequence[Claim], panels: Sequence[str], columns: Sequence[str],
     tests = sum(claim.p_holm is not None for claim in found)
     texts = [
         f"Pairs of networks whose published numbers lie more than {_GAP} sd of their difference apart. Kept or "
-        f"reversed: the test over seeds says so at {ERROR:.0%}, after Holm's correction for the {tests} tests of this "
-        "block; else undecided."
+        f"reversed: the test over seeds says so at {100 * ERROR:g} %, after Holm's correction for the {tests} tests of "
+        f"this block; else undecided. Without a test below {FEWEST} seeds."
     ]
     for place, group in itertools.groupby(found, lambda claim: (claim.item.slot.panel, claim.item.slot.column)):
         title = ", ".join(filter(None, (panels[place[0]], columns[place[1]])))
