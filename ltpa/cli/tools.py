@@ -32,7 +32,7 @@ def add_commands(command: Command) -> None:
         help="another option of the network, such as pools=cub; may be given several times",
     )
     model.add_argument("--json", action="store_true", help="print JSON")
-    plan = command("plan", _plan, "what a configuration costs: jobs, downloads, disk, hours")
+    plan = command("plan", _plan, "what a configuration costs and can tell: jobs, downloads, disk, hours, power")
     add_config_option(plan)
     plan.add_argument(
         "--throughput",
@@ -76,6 +76,7 @@ def _model(options: argparse.Namespace) -> None:
 def _plan(options: argparse.Namespace) -> None:
     from ltpa.core.declared import config_dir
     from ltpa.plan.budget import Budget, Throughput
+    from ltpa.plan.power import markdown
     from ltpa.plan.summary import summarise
 
     plan = load_plan(options)
@@ -87,6 +88,7 @@ def _plan(options: argparse.Namespace) -> None:
     throughput = Throughput.read(options.throughput or config_dir() / "throughput.json")
     print(summarise(plan))
     print(f"\n{Budget(plan, _facts, throughput).markdown()}")
+    print(f"\n{markdown(plan)}")
 
 
 def _facts(spec: "TrainSpec") -> "Facts":

@@ -6,6 +6,8 @@ from pathlib import Path
 RECORD = "result.json"
 MODEL = "model.safetensors"
 HISTORY = "history.csv"
+HITS = "hits.npy"
+LOGITS = "logits.npy"
 BOXES = "boxes.parquet"
 BOXES_SIDECAR = "boxes.json"
 MANIFEST = "manifest.json"

@@ -31,14 +31,15 @@ class Stage:
 
 
 _TRAINED = (layout.MODEL, layout.HISTORY, layout.RECORD)
+_PER_IMAGE = (layout.LOGITS, layout.HITS)
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("train", "train", "Training", _TRAINED, trains=True),
+        Stage("train", "train", "Training", (*_TRAINED, *_PER_IMAGE), trains=True),
         Stage(TRAINING, "twostream train", "Training", _TRAINED, trains=True),
         *(Stage(name, name, f"Evaluating ({name})") for name in EVALUATIONS),
         Stage("patches", "patches", "Extracting patches:", (layout.RECORD, layout.BOXES, layout.BOXES_SIDECAR)),
-        Stage(EVALUATION, "twostream evaluate", f"Evaluating ({EVALUATION})"),
+        Stage(EVALUATION, "twostream evaluate", f"Evaluating ({EVALUATION})", (layout.RECORD, layout.HITS)),
     )
 }
 

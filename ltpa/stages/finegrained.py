@@ -13,6 +13,7 @@ import numpy as np
 from ltpa.core import layout
 from ltpa.core.errors import ConfigError, ModelError
 from ltpa.core.hashing import sha256_file
+from ltpa.core.per_image import save_hits
 from ltpa.core.records import Metric, read_record
 from ltpa.core.specs import EvaluationSpec, TwoStreamSpec
 from ltpa.data.arrays import PreparedDataset
@@ -39,18 +40,20 @@ def run(spec: EvaluationSpec, results: Path, seeds: Sequence[int]) -> None:
         for seed in seeds:
             started = time.perf_counter()
             source = layout.run_dir(results, _TRAINED, spec.dataset, spec.variant, seed)
+            folder = layout.run_dir(results, _STAGE, spec.dataset, spec.variant, seed)
             trained = read_record(source / layout.RECORD)
             if trained.config_hash != spec.training:
                 raise ModelError(
                     f"{source}: trained under another configuration than asked for; "
                     f"delete {source / layout.RECORD} and run again to retrain it"
                 )
-            reason, found = "", Measurement([])
+            reason, found, hits = "", Measurement([]), {}
             if trained.status == "ok":
                 model = load_twostream(source / layout.MODEL, spec.variant).to(device)
                 _, test = fine_splits(training, results, dataset, seed)
                 scores = score(model, test.images, test.labels, test.boxes, seed)
                 found = _measure(spec, training, dataset, test.boxes, scores)
+                hits = _hits(scores)
                 best = [m for m in trained.metrics if m.name == "parity_best_test_accuracy_pct"]
                 found = Measurement([*found.metrics, *best], {**found.extra, "weights": trained.extra["weights"]})
             else:
@@ -64,7 +67,7 @@ def run(spec: EvaluationSpec, results: Path, seeds: Sequence[int]) -> None:
                 device=describe_device(device),
                 seconds=time.perf_counter() - started,
                 reason=reason,
-                extra=found.extra,
+                extra={**found.extra, "hits": save_hits(folder, hits)},
             )
             save_record(results, record, [_MODULE, *spec.code])
 
@@ -76,24 +79,26 @@ def _measure(
     boxes: np.ndarray | None,
     scores: Scores,
 ) -> Measurement:
-    """Accuracies in percent by policy (metric name) and readout (condition); per-image hits for paired tests."""
+    """Accuracies in percent by policy (metric name) and readout (condition)."""
     target = spec.dataset if training.split == "test" else f"{spec.dataset}/{training.split}"
     metrics: list[Metric] = []
-    hits: dict[str, dict[str, str]] = {}
     for (policy, readout), correct in scores.correct.items():
         images = correct.shape[-1]
         metrics.append(Metric(f"{policy}_accuracy_pct", 100 * float(correct.mean()), images, target, readout))
         if policy == RANDOM1 and readout == JOINT and correct.ndim == 2:
             spread = float(correct.mean(axis=1).std(ddof=1))
             metrics.append(Metric("random1_draws_sd_pct", 100 * spread, len(correct), target, readout))
-        if policy in (MEAN_N, TOP1) and readout == JOINT:
-            hits[f"{policy}_accuracy_pct"] = {readout: np.packbits(correct).tobytes().hex()}
     chance = 100 / training.num_classes
     metrics.append(Metric("chance_accuracy_pct", chance, len(scores.correct[MEAN_N, JOINT]), target))
     if training.split != VALIDATION:
         metrics += _part_metrics(dataset, boxes, scores, target)
         metrics += _without_overlap(spec, dataset, scores, target)
-    return Measurement(metrics, {"hits": hits, "hits_images": len(scores.correct[MEAN_N, JOINT])})
+    return Measurement(metrics)
+
+
+def _hits(scores: Scores) -> dict[tuple[str, str], np.ndarray]:
+    """Which images are right, by metric name and condition, where an image has one prediction."""
+    return {(f"{policy}_accuracy_pct", JOINT): scores.correct[policy, JOINT] for policy in (MEAN_N, TOP1)}
 
 
 def _part_metrics(dataset: PreparedDataset, boxes: np.ndarray | None, scores: Scores, target: str) -> list[Metric]:

@@ -8,6 +8,7 @@ from typing import Any, Self
 from ltpa.core import layout
 from ltpa.core.errors import RecordError
 from ltpa.core.hashing import digest, sha256_file
+from ltpa.core.per_image import intact
 from ltpa.core.records import Record, read_record
 
 
@@ -70,6 +71,7 @@ def is_finished(folder: Path, identity: Identity, failed_too: bool) -> bool:
             and (record.status == "ok" or failed_too)
             and (folder / layout.HISTORY).is_file()
             and sha256_file(folder / layout.MODEL) == record.extra["model_sha256"]
+            and intact(folder, record)
         )
     except (RecordError, OSError):
         return False

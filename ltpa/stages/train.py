@@ -1,13 +1,15 @@
-"""Train one variant on one dataset, one network per seed: model.safetensors, history.csv and result.json each."""
+"""Train one variant on one dataset, one network per seed: network, history, test logits, hits and record each."""
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ltpa.core import layout
+from ltpa.core.per_image import save_hits, save_logits
 from ltpa.core.records import Metric
 from ltpa.core.seeds import derive
 from ltpa.core.specs import TrainSpec
@@ -24,6 +26,7 @@ from ltpa.training.loop import EpochRow
 from ltpa.training.recipe import Recipe
 
 _STAGE = "train"
+_ERROR = "test_error_pct"
 
 
 def run(
@@ -92,12 +95,20 @@ class _Job(TrainingJob):
                 extra={"dataset": spec.dataset, "seed": seed, "spec": spec.hash()},
             )
 
+        trainer = Trainer(model, arrays[0], arrays[1], recipe, seed, state, name=name, key=identity.key)
+
+        def keep(folder: Path) -> dict[str, Any]:
+            logits = trainer.test_logits().numpy()
+            hits = {(_ERROR, ""): logits.argmax(1) == np.asarray(test.labels)} if len(logits) else {}
+            return {"logits": save_logits(folder, logits), "hits": save_hits(folder, hits)}
+
         return Ready(
-            Trainer(model, arrays[0], arrays[1], recipe, seed, state, name=name, key=identity.key),
+            trainer,
             save,
             lambda history: _metrics(spec, history[-1], len(test.labels), len(train.labels)),
             {"recipe": dataclasses.asdict(recipe), "architecture": spec.architecture},
             lambda: self._begin(model, identity.start, seed),
+            keep,
         )
 
     def _begin(self, model: AttentionClassifier, start: dict[str, str] | None, seed: int) -> None:
@@ -114,7 +125,7 @@ class _Job(TrainingJob):
 def _metrics(spec: TrainSpec, last: EpochRow, test_images: int, train_images: int) -> list[Metric]:
     chance = 100 * (1 - 1 / spec.num_classes)
     return [
-        Metric("test_error_pct", last.test_error_pct, test_images, spec.dataset),
+        Metric(_ERROR, last.test_error_pct, test_images, spec.dataset),
         Metric("chance_error_pct", chance, test_images, spec.dataset),
         Metric("train_error_pct", last.train_error_pct, train_images, spec.dataset),
         Metric("train_loss", last.train_loss, train_images, spec.dataset),

@@ -57,6 +57,8 @@ class Ready:
         save: writes the network to a path.
         metrics: what the record says of a run that went well, from its history.
         extra: what else the record says.
+        keep: writes what the network says of each test image into a folder, if there is any, and gives what the record
+            must say of it.
     """
 
     trainer: Loop
@@ -64,6 +66,7 @@ class Ready:
     metrics: Callable[[list[EpochRow]], list[Metric]]
     extra: dict[str, Any]
     begin: Callable[[], None] = lambda: None
+    keep: Callable[[Path], dict[str, Any]] = lambda folder: {}
 
 
 class TrainingJob(abc.ABC):
@@ -219,6 +222,7 @@ class TrainingJob(abc.ABC):
                     **training.extra,
                     "start": identity.start,
                     "model_sha256": sha256_file(folder / layout.MODEL),
+                    **training.keep(folder),
                 },
             )
             save_record(self.results, record, [self.module, *self._spec.code])

@@ -1,35 +1,47 @@
 """Build the model of a table of metrics: a pure function of spec, declaration, published values and records."""
 
+import dataclasses
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from ltpa.tables import claims
 from ltpa.tables.declaration import Declaration
 from ltpa.tables.frame import FAILED, MISSING, NO_TARGET, OK, RecordIndex, SlotRows, TidyRow, tidy_rows
 from ltpa.tables.head import head, stand_in
-from ltpa.tables.mcnemar import mcnemar_notes
+from ltpa.tables.mcnemar import image_notes
 from ltpa.tables.model import Cell, Panel, Row, Table
 from ltpa.tables.paired import Comparison, compare, notes
 from ltpa.tables.published import Published
 from ltpa.tables.slots import Address
 from ltpa.tables.spec import TableSpec
-from ltpa.tables.statistics import Estimate, estimate
-from ltpa.tables.verdict import rule, verdict, withheld
+from ltpa.tables.statistics import estimate
+from ltpa.tables.verdict import Pooled, assess, expected_errors, pool, rule, withheld
 
 OTHER_READING = "other reading"
 _REASON_WIDTH = 48  # characters of a failure's reason inside a cell; the whole reason stands below the table
 
 
 def build_table(spec: TableSpec, declaration: Declaration, published: Sequence[Published], index: RecordIndex) -> Table:
-    """The table model. Nothing is averaged silently: every cell says how many of the asked seeds it holds."""
+    """The table model. Nothing is averaged silently: every cell says how many of the asked seeds it holds.
+
+    Raises:
+        RecordError: a file of per-image hits is not the one that its record tells of.
+    """
     collected = tidy_rows(spec, declaration, published, index)
-    baselines = dict.fromkeys(spec.baselines, declaration.baseline) if declaration.baseline else spec.baselines
+    baselines = declaration.baselines(spec.baselines)
     comparisons = compare(collected, baselines)
-    blocks = range(len(declaration.blocks()))
-    panels = tuple(_panel(spec, declaration, number, collected, comparisons) for number in blocks)
+    pools = _pools(collected) if declaration.pooled_sd else {}
+    cells = [
+        _cell(spec, declaration, item, comparisons.get(place), pools.get(_column(item)))
+        for place, item in enumerate(collected)
+    ]
+    panels = tuple(_panel(spec, declaration, number, collected, cells) for number in range(len(declaration.blocks())))
     compared = [(collected[position], comparison) for position, comparison in comparisons.items()]
     titles = [block.title for block in declaration.blocks()]
+    columns = [column.title for column in declaration.columns]
     named = [(item, comparison, baselines[item.slot.entry.variant]) for item, comparison in compared]
     judged = any(entry.value is not None for entry in published)
+    claimed = claims.claims(collected) if spec.comparable else []
     statistics = (
         "Ours: mean over seeds (standard deviation, ddof 1), n = seeds with a result / seeds asked for. The CSV adds "
         "the 95 % interval of the mean, Student's t; it is not cut where a percentage ends."
@@ -47,33 +59,72 @@ def build_table(spec: TableSpec, declaration: Declaration, published: Sequence[P
         panels=panels,
         notes=(
             statistics,
-            *([rule(declaration.direction, declaration.tolerance, declaration.unit)] if judged else []),
+            *(_verdict_notes(declaration, published, cells, pools) if judged else []),
             *notes(compared, titles),
-            *mcnemar_notes(named, titles, index),
+            *image_notes(named, titles, columns, index),
             *declaration.notes,
             *_incomplete(collected),
         ),
+        claims=tuple(claimed),
+        orders=tuple(claims.lines(claimed, titles, columns, declaration.decimals)),
     )
 
 
-def _panel(
-    spec: TableSpec,
+def _column(item: SlotRows) -> tuple[int, int]:
+    return item.slot.panel, item.slot.column
+
+
+def _pools(collected: Sequence[SlotRows]) -> dict[tuple[int, int], Pooled | str]:
+    """The pooled spread of each column of each panel, or why there is none."""
+    columns: dict[tuple[int, int], list[list[float]]] = {}
+    for item in collected:
+        columns.setdefault(_column(item), []).append([row.value for row in item.rows if row.value is not None])
+    return {column: pool(values) for column, values in columns.items()}
+
+
+def _verdict_notes(
     declaration: Declaration,
-    number: int,
-    collected: Sequence[SlotRows],
-    comparisons: Mapping[int, Comparison],
+    published: Sequence[Published],
+    cells: Sequence[Cell],
+    pools: Mapping[tuple[int, int], Pooled | str],
+) -> list[str]:
+    """The rule, the number of verdicts and of those that chance gives, and the columns that could not be pooled."""
+    sds = [entry.sd is not None for entry in published if entry.value is not None and not entry.quoted]
+    runs = f"{declaration.published_n} runs assumed"
+    if any(entry.n for entry in published):
+        runs = f"runs as published, else {runs}"
+    lines = [
+        rule(
+            declaration.direction,
+            declaration.tolerance,
+            declaration.unit,
+            published_runs=runs if any(sds) else "",
+            taken_as_exact=not all(sds),
+            pooled_sd=declaration.pooled_sd,
+        )
+    ]
+    verdicts = sum(cell.judgement is not None for cell in cells)
+    if verdicts:
+        lines.append(expected_errors(verdicts))
+    blocks = declaration.blocks()
+    for (panel, column), found in pools.items():
+        if isinstance(found, str):
+            title = ", ".join(filter(None, (blocks[panel].title, declaration.columns[column].title)))
+            lines.append(f"No pooled sd for {title}: {found}.")
+    return lines
+
+
+def _panel(
+    spec: TableSpec, declaration: Declaration, number: int, collected: Sequence[SlotRows], cells: Sequence[Cell]
 ) -> Panel:
     """One panel; a column without any entry in it (the paper prints dashes only) is dropped."""
     block = declaration.blocks()[number]
-    places = [place for place, item in enumerate(collected) if item.slot.panel == number]
-    mine = [collected[place] for place in places]
-    used = sorted({item.slot.column for item in mine})
-    order = list(dict.fromkeys((item.slot.entry.group, getattr(item.slot.entry, declaration.rows)) for item in mine))
-    cells = {
-        (item.slot.entry.group, getattr(item.slot.entry, declaration.rows), item.slot.column): _cell(
-            spec, declaration, item, comparisons.get(place)
-        )
-        for place, item in zip(places, mine, strict=True)
+    mine = [(item, cell) for item, cell in zip(collected, cells, strict=True) if item.slot.panel == number]
+    used = sorted({item.slot.column for item, _ in mine})
+    order = list(dict.fromkeys((item.slot.entry.group, getattr(item.slot.entry, declaration.rows)) for item, _ in mine))
+    placed = {
+        (item.slot.entry.group, getattr(item.slot.entry, declaration.rows), item.slot.column): cell
+        for item, cell in mine
     }
     columns = [declaration.columns[position] for position in used]
     return Panel(
@@ -83,14 +134,20 @@ def _panel(
             Row(
                 group=declaration.groups.get(group, group),
                 label=declaration.row_labels.get(name, name),
-                cells=tuple(cells.get((group, name, position)) for position in used),
+                cells=tuple(placed.get((group, name, position)) for position in used),
             )
             for group, name in order
         ),
     )
 
 
-def _cell(spec: TableSpec, declaration: Declaration, item: SlotRows, comparison: Comparison | None) -> Cell:
+def _cell(
+    spec: TableSpec,
+    declaration: Declaration,
+    item: SlotRows,
+    comparison: Comparison | None,
+    pooled: Pooled | str | None,
+) -> Cell:
     entry = item.slot.entry
     if isinstance(item.address, str):
         return Cell(entry, item.rows, missing=item.address)
@@ -98,19 +155,26 @@ def _cell(spec: TableSpec, declaration: Declaration, item: SlotRows, comparison:
     if not values:
         return Cell(entry, item.rows, expected=len(spec.seeds), missing=_why(item.rows))
     found = estimate(values)
-    delta = None if entry.value is None else found.mean - entry.value
-    judged = _judge(spec, declaration, item, found, delta)
-    return Cell(entry, item.rows, found, len(spec.seeds), delta, judged, comparison=comparison)
-
-
-def _judge(spec: TableSpec, declaration: Declaration, item: SlotRows, found: Estimate, delta: float | None) -> str:
-    if delta is None:
-        return ""
+    cell = Cell(entry, item.rows, found, len(spec.seeds), comparison=comparison)
+    if entry.value is None:
+        return cell
+    cell = dataclasses.replace(cell, delta=found.mean - entry.value)
     if not spec.comparable:
-        return withheld(spec.scale)
+        return dataclasses.replace(cell, verdict=withheld(spec.scale))
     if item.slot.secondary:
-        return OTHER_READING
-    return verdict(delta, declaration.direction, declaration.tolerance, item.slot.entry.sd, found.sd)
+        return dataclasses.replace(cell, verdict=OTHER_READING)
+    judgement = assess(
+        values,
+        entry.value,
+        entry.sd,
+        declaration.tolerance,
+        declaration.direction,
+        published_n=entry.n or declaration.published_n,
+        pooled=pooled if isinstance(pooled, Pooled) else None,
+    )
+    failed = sum(row.status == FAILED for row in item.rows)
+    text = judgement.text + (f", {failed} failed" if failed else "")
+    return dataclasses.replace(cell, verdict=text, judgement=judgement)
 
 
 def _why(rows: Sequence[TidyRow]) -> str:

@@ -1,5 +1,6 @@
 """Declarations of tables: `config/tables.yaml`, checked. Tables speak of roles, never of concrete datasets."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ltpa.core.config import unknown_name
 from ltpa.core.errors import ConfigError
 from ltpa.tables.published import Published
+from ltpa.tables.verdict import PUBLISHED_RUNS
 
 
 class _Section(BaseModel):
@@ -78,6 +80,9 @@ class Declaration(_Section):
         direction: whether a `lower` or a `higher` number is better.
         decimals: digits after the point in rendered tables (CSV files keep full precision).
         tolerance: smallest difference from the paper that counts, in `unit`.
+        published_n: runs behind published values whose line in the CSV does not say (its column `n`).
+        pooled_sd: whether a cell of fewer than 3 seeds, or of seeds that all agree, is judged by the spread of its
+            column, where that is of one size; such a cell is marked.
         groups: titles of the groups of rows.
         baseline: the variant that networks with a baseline are tested against in a table that does not show theirs.
         beyond_paper: a row without a published value is a network that the paper gives no number for; it is run all the
@@ -98,7 +103,9 @@ class Declaration(_Section):
     unit: str
     direction: Literal["lower", "higher"]
     decimals: Annotated[int, Field(ge=0, le=6)]
-    tolerance: Annotated[float, Field(ge=0)]
+    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    published_n: Annotated[int, Field(ge=2)] = PUBLISHED_RUNS
+    pooled_sd: bool = False
     groups: dict[str, str] = {}
     baseline: str | None = None
     beyond_paper: bool = False
@@ -114,6 +121,10 @@ class Declaration(_Section):
         if (self.kind == "datasets") != (self.stage == "prepare"):
             raise ValueError("kind 'datasets' goes with stage 'prepare', and only with it")
         return self
+
+    def baselines(self, declared: Mapping[str, str]) -> Mapping[str, str]:
+        """Variant to the one it is tested against in this table, for the variants that declare a baseline."""
+        return dict.fromkeys(declared, self.baseline) if self.baseline else declared
 
     def blocks(self) -> list[Panel]:
         """The panels; for a wide table the single block that takes every entry."""

@@ -5,6 +5,7 @@ import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ltpa.core.errors import RecordError
 from ltpa.core.records import Metric, Record, read_record
@@ -18,7 +19,16 @@ FAILED = "failed"
 MISSING = "missing"
 NO_TARGET = "no such target"
 
-RecordIndex = Mapping[tuple[str, str, str, int], tuple[Record, str]]
+
+class Indexed(NamedTuple):
+    """A record, its path below the results folder, and the folder that it lies in."""
+
+    record: Record
+    path: str
+    folder: Path
+
+
+RecordIndex = Mapping[tuple[str, str, str, int], Indexed]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +81,7 @@ def index_records(paths: Sequence[Path], results: Path, spec: TableSpec) -> Reco
     Raises:
         RecordError: a file is unreadable or edited, belongs to another scale or an unasked seed, or repeats another.
     """
-    index: dict[tuple[str, str, str, int], tuple[Record, str]] = {}
+    index: dict[tuple[str, str, str, int], Indexed] = {}
     for path in paths:
         record = read_record(path)
         key = (record.stage, record.dataset, record.variant, record.seed)
@@ -80,8 +90,8 @@ def index_records(paths: Sequence[Path], results: Path, spec: TableSpec) -> Reco
         if record.seed not in spec.seeds:
             raise RecordError(f"{path}: seed {record.seed} is not among the table's seeds {spec.seeds}; leave it out")
         if key in index:
-            raise RecordError(f"{path}: the same run as {index[key][1]}; give each record once")
-        index[key] = (record, relative(path, results))
+            raise RecordError(f"{path}: the same run as {index[key].path}; give each record once")
+        index[key] = Indexed(record, relative(path, results), Path(path).parent)
     return index
 
 
@@ -148,7 +158,7 @@ def _seed_row(blank: TidyRow, address: Address, seed: int, index: RecordIndex) -
     found = index.get((*address.run, seed))
     if found is None:
         return dataclasses.replace(blank, seed=seed, status=MISSING, reason="no record")
-    record, path = found
+    record, path, _ = found
     if record.status != "ok":
         return dataclasses.replace(blank, seed=seed, status=FAILED, reason=record.reason, record=path)
     metric = _find(record, address, path)

@@ -1,25 +1,17 @@
-"""McNemar's exact test between networks, image by image, beside the tests over seeds of `ltpa.tables.paired`.
+"""Networks against their baselines image by image: McNemar's exact test for each seed, and the crossed bootstrap.
 
-Records hold the images that a network gets right as packed bits, in hexadecimal (`extra.hits`, by metric and
-condition), of metrics that are the share of images of which one prediction is right.
+Both read the files of `ltpa.core.per_image` beside the records, for metrics that are the share of images of which one
+prediction is right, or wrong.
 """
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ltpa.core.records import Record
-from ltpa.tables.frame import OK, RecordIndex, SlotRows
+from ltpa.core.per_image import load_hits
+from ltpa.tables.crossed import DRAWS, FEWEST, crossed_interval
+from ltpa.tables.frame import OK, RecordIndex, SlotRows, TidyRow
 from ltpa.tables.paired import Comparison
-
-
-def hits(record: Record, metric: str, condition: str) -> np.ndarray | None:
-    """Which test images are classified correctly, (N,) bool; None where the record does not say."""
-    packed = record.extra.get("hits", {}).get(metric, {}).get(condition)
-    if packed is None:
-        return None
-    bits = np.unpackbits(np.frombuffer(bytes.fromhex(packed), np.uint8))
-    return bits[: record.extra["hits_images"]].astype(bool)
 
 
 def mcnemar(one: np.ndarray, other: np.ndarray) -> tuple[int, int, float]:
@@ -32,33 +24,54 @@ def mcnemar(one: np.ndarray, other: np.ndarray) -> tuple[int, int, float]:
     return first, second, float(binomtest(first, first + second).pvalue)
 
 
-def mcnemar_notes(
-    items: Iterable[tuple[SlotRows, Comparison, str]], panels: Sequence[str], index: RecordIndex
+def image_notes(
+    items: Iterable[tuple[SlotRows, Comparison, str]],
+    panels: Sequence[str],
+    columns: Sequence[str],
+    index: RecordIndex,
 ) -> list[str]:
-    """A line for each network and panel beside its baseline, where both records know the images they get right.
+    """A line for each network, panel and column beside its baseline, where both records know the images they get right.
 
-    `items` are networks' numbers, their comparisons, and the baseline's variant; `panels` the panels' titles.
+    `items` are networks' numbers, their comparisons, and the baseline's variant; `panels` and `columns` are titles.
     """
     lines = []
+    bootstrapped = False
     for item, comparison, base in items:
+        pairs = [(row, *found) for row in item.rows if (found := _hits(row, base, index)) is not None]
+        if not pairs:
+            continue
         texts = []
-        for row in item.rows:
-            other = index.get((row.stage, row.dataset, base, row.seed or 0))
-            if row.status != OK or other is None:
-                continue
-            record = index[row.stage, row.dataset, row.variant, row.seed or 0][0]
-            ours, theirs = (hits(found, row.metric, row.condition) for found in (record, other[0]))
-            if ours is not None and theirs is not None:
-                only, lost, p = mcnemar(ours, theirs)
-                texts.append(f"seed {row.seed}: {only} against {lost}, p = {p:.2g}")
-        if texts:
-            panel = panels[item.slot.panel]
-            head = f"{item.slot.entry.label} against {comparison.baseline}" + (f" ({panel})" if panel else "")
-            lines.append(f"{head}, images that only one gets right: {'; '.join(texts)}")
+        for row, ours, theirs in pairs:
+            only, lost, p = mcnemar(ours, theirs)
+            texts.append(f"seed {row.seed}: {only} against {lost}, p = {p:.2g}")
+        if len(pairs) >= FEWEST:
+            bootstrapped = True
+            differences = np.stack([100.0 * ours - 100.0 * theirs for _, ours, theirs in pairs])
+            low, high = crossed_interval(differences)
+            texts.append(f"right on {differences.mean():+.2f} % of images ({low:+.2f} to {high:+.2f})")
+        places = ", ".join(filter(None, (panels[item.slot.panel], columns[item.slot.column])))
+        lines.append(
+            f"{item.slot.entry.label} against {comparison.baseline} ({places}), images that only one gets right: "
+            f"{'; '.join(texts)}"
+        )
     if lines:
+        crossed = (
+            f" In parentheses: 95 % interval over seeds and images, both drawn with replacement {DRAWS:,} times."
+            if bootstrapped
+            else ""
+        )
         lines.insert(
             0,
-            "Image by image: McNemar's exact test, two-sided, for each seed, without correction; only where an image "
-            "has one prediction.",
+            "Image by image: McNemar's exact test, two-sided, for each seed, without correction (the seeds share the "
+            f"images, so their p values are not independent); only where an image has one prediction.{crossed}",
         )
     return lines
+
+
+def _hits(row: TidyRow, base: str, index: RecordIndex) -> tuple[np.ndarray, np.ndarray] | None:
+    """Which images a network and its baseline get right, of one seed; None where one of them does not know."""
+    both = [index.get((row.stage, row.dataset, variant, row.seed or 0)) for variant in (row.variant, base)]
+    if row.status != OK or None in both:
+        return None
+    ours, theirs = (load_hits(found.folder, found.record, row.metric, row.condition) for found in both if found)
+    return None if ours is None or theirs is None else (ours, theirs)

@@ -2,10 +2,12 @@
 
 import dataclasses
 
+from ltpa.tables.claims import Claim
 from ltpa.tables.frame import TidyRow
 from ltpa.tables.paired import Comparison
 from ltpa.tables.published import Published
 from ltpa.tables.statistics import Estimate
+from ltpa.tables.verdict import Judgement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,6 +15,7 @@ class Cell:
     """One published value and what stands against it.
 
     `estimate` is None where there is no number; `missing` then says why. `expected` is the number of seeds asked for.
+    `verdict` is what the cell shows; `judgement` what it rests on, None where it is withheld or of another reading.
     `comparison` holds the network against its baseline over seeds, where the table shows both.
     """
 
@@ -22,6 +25,7 @@ class Cell:
     expected: int = 0
     delta: float | None = None
     verdict: str = ""
+    judgement: Judgement | None = None
     missing: str = ""
     comparison: Comparison | None = None
 
@@ -54,6 +58,8 @@ class Table:
         fields: what each column shows, of `published`, `ours`, `prepared`, `delta`, `verdict`.
         lead: titles of the leading text columns after the row label.
         notes: paragraphs below the table.
+        claims: the published orders of networks beside ours; none where the scale is not comparable.
+        orders: what the block of published orders says, a paragraph each; empty where there is no such block.
     """
 
     name: str
@@ -67,6 +73,8 @@ class Table:
     lead: tuple[str, ...]
     panels: tuple[Panel, ...]
     notes: tuple[str, ...]
+    claims: tuple[Claim, ...] = ()
+    orders: tuple[str, ...] = ()
 
     def tidy(self) -> list[TidyRow]:
         """The tidy rows behind all cells, in the table's order."""

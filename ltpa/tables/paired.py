@@ -1,17 +1,46 @@
-"""Networks against their baselines, seed by seed: paired t-tests with Holm's correction."""
+"""Networks against their baselines over seeds: Welch's t-test, or a paired one where seeds go together; with Holm.
+
+A seed gives two networks the same order of images and nothing else that is common to their shapes, so that their
+numbers hardly rise and fall together, and pairing would halve the degrees of freedom for nothing. Which test is made
+follows from the measured correlation alone, never from the p values.
+"""
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from ltpa.tables.frame import SlotRows
 from ltpa.tables.slots import Address
-from ltpa.tables.statistics import estimate
+from ltpa.tables.statistics import FEWEST, estimate, t_two_sided, welch_df
 
-FEWEST = 3  # seeds; with fewer a paired test has next to no power, and its p value misleads
 OTHERS = " (panels of other readings are corrected each by itself)"
+WELCH, PAIRED = "welch", "paired"
+_CORRELATED = 0.3  # above it a paired test gains more by the pairing than it loses by half the degrees of freedom
+_FEWEST_TO_CORRELATE = 5
 
 Place = tuple[int, str, str, str, str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """The numbers of one network less those of another, and whether that is more than chance.
+
+    Attributes:
+        test: `welch` over all seeds of both, or `paired` over those that both have, where at least 5 such seeds
+            correlate by more than .3.
+        n, other_n: seeds of either network that enter.
+        delta: difference of the means of these seeds; None where one network has none.
+        p: two-sided; None where the test is withheld.
+        correlation: Pearson's, over the common seeds; None below 5 of them, and where one network has no spread.
+    """
+
+    test: str
+    n: int
+    other_n: int
+    delta: float | None
+    p: float | None
+    correlation: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,18 +49,42 @@ class Comparison:
 
     Attributes:
         baseline: label of the baseline's row or column.
-        n: seeds that both have a number for.
-        delta: mean over these seeds of the network's number minus the baseline's; None for n = 0.
-        p: of the two-sided paired t-test; None where it is withheld.
-        p_holm: `p` after Holm's correction for all tests of its family: the panels that carry verdicts together, each
-            secondary panel by itself.
+        difference: the network's numbers less the baseline's, and the test.
+        p_holm: its p after Holm's correction for all tests of its family: the panels that carry verdicts together, each
+            secondary panel by itself; None where the test is withheld.
     """
 
     baseline: str
-    n: int
-    delta: float | None
-    p: float | None
+    difference: Difference
     p_holm: float | None = None
+
+
+def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference:
+    """Compare the numbers of two networks, each by seed."""
+    common = [seed for seed in ours if seed in theirs]
+    first, second = [ours[seed] for seed in common], [theirs[seed] for seed in common]
+    correlation = _correlation(first, second) if len(common) >= _FEWEST_TO_CORRELATE else None
+    if correlation is not None and correlation > _CORRELATED:
+        differences = [one - other for one, other in zip(first, second, strict=True)]
+        mean = estimate(differences).mean
+        return Difference(PAIRED, len(common), len(common), mean, paired_p(differences), correlation)
+    first, second = list(ours.values()), list(theirs.values())
+    delta = estimate(first).mean - estimate(second).mean if first and second else None
+    return Difference(WELCH, len(first), len(second), delta, welch_p(first, second), correlation)
+
+
+def welch_p(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Two-sided p value of Welch's t-test that two means are equal.
+
+    None where one has fewer than `FEWEST` values, and where neither has a spread.
+    """
+    if min(len(first), len(second)) < FEWEST:
+        return None
+    one, other = estimate(first), estimate(second)
+    if one.sd is None or other.sd is None or not (one.has_spread or other.has_spread):
+        return None
+    own, its = one.sd**2 / one.n, other.sd**2 / other.n
+    return t_two_sided((one.mean - other.mean) / math.sqrt(own + its), welch_df(own, one.n - 1, its, other.n - 1))
 
 
 def paired_p(differences: Sequence[float]) -> float | None:
@@ -42,11 +95,15 @@ def paired_p(differences: Sequence[float]) -> float | None:
     if len(differences) < FEWEST:
         return None
     found = estimate(differences)
-    if not found.sd or found.sd <= 1e-12 * abs(found.mean):
+    if found.sd is None or not found.has_spread:
         return None
-    from scipy.special import stdtr
+    return t_two_sided(found.mean / (found.sd / math.sqrt(found.n)), found.n - 1)
 
-    return 2 * float(stdtr(found.n - 1, -abs(found.mean) / (found.sd / math.sqrt(found.n))))
+
+def _correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+    if not (estimate(first).has_spread and estimate(second).has_spread):
+        return None
+    return statistics.correlation(first, second)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -59,6 +116,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def holm_of(p_values: Sequence[float | None]) -> list[float | None]:
+    """`holm` of the tests that were made; None stays for those that were withheld."""
+    corrected = iter(holm([p for p in p_values if p is not None]))
+    return [None if p is None else next(corrected) for p in p_values]
+
+
 def compare(collected: Sequence[SlotRows], baselines: Mapping[str, str]) -> dict[int, Comparison]:
     """The comparisons of a table, by position in `collected`.
 
@@ -66,20 +129,20 @@ def compare(collected: Sequence[SlotRows], baselines: Mapping[str, str]) -> dict
     in the table too.
     """
     by_variant = {
-        (_place(item), item.slot.entry.variant): item for item in collected if isinstance(item.address, Address)
+        (place_of(item), item.slot.entry.variant): item for item in collected if isinstance(item.address, Address)
     }
     found: dict[int, Comparison] = {}
     families: dict[int | None, list[int]] = {}
     for position, item in enumerate(collected):
         if not isinstance(item.address, Address):
             continue
-        base = by_variant.get((_place(item), baselines.get(item.slot.entry.variant, "")))
+        base = by_variant.get((place_of(item), baselines.get(item.slot.entry.variant, "")))
         if base is not None:
-            found[position] = _compare(item, base)
-            if found[position].p is not None:
-                families.setdefault(_family(item), []).append(position)
+            compared = difference(by_seed(item), by_seed(base))
+            found[position] = Comparison(base.slot.entry.label, compared)
+            families.setdefault(_family(item), []).append(position)
     for tested in families.values():
-        corrected = holm([p for position in tested if (p := found[position].p) is not None])
+        corrected = holm_of([found[position].difference.p for position in tested])
         for position, p in zip(tested, corrected, strict=True):
             found[position] = dataclasses.replace(found[position], p_holm=p)
     return found
@@ -98,15 +161,17 @@ def notes(items: Iterable[tuple[SlotRows, Comparison]], panels: Sequence[str]) -
     listed = list(items)
     if not listed:
         return []
-    if all(comparison.n < FEWEST for _, comparison in listed):
-        most = max(comparison.n for _, comparison in listed)
-        return [f"Paired test against the baseline: withheld below {FEWEST} seeds; here are {most}."]
-    tests = sum(comparison.p is not None for item, comparison in listed if not item.slot.secondary)
-    others = any(comparison.p is not None for item, comparison in listed if item.slot.secondary)
+    compared = [comparison.difference for _, comparison in listed]
+    if all(min(found.n, found.other_n) < FEWEST for found in compared):
+        most = max(min(found.n, found.other_n) for found in compared)
+        return [f"Test against the baseline: withheld below {FEWEST} seeds; here are {most}."]
+    tests = sum(comparison.p_holm is not None for item, comparison in listed if not item.slot.secondary)
+    others = any(comparison.p_holm is not None for item, comparison in listed if item.slot.secondary)
     lines = [
-        f"Against the baseline: two-sided paired t-test over seeds, p after Holm's correction for the {tests} tests of "
-        f"this table{OTHERS if others else ''}; withheld below {FEWEST} common seeds, and where all differences are "
-        "equal."
+        f"Against the baseline: Welch's two-sided t-test over seeds, a paired one where at least "
+        f"{_FEWEST_TO_CORRELATE} common seeds correlate by more than {_CORRELATED:g}; p after Holm's correction for "
+        f"the {tests} tests of this table{OTHERS if others else ''}; withheld below {FEWEST} seeds, and where nothing "
+        "varies."
     ]
     grouped: dict[str, list[str]] = {}
     for item, comparison in listed:
@@ -116,25 +181,23 @@ def notes(items: Iterable[tuple[SlotRows, Comparison]], panels: Sequence[str]) -
     return lines + [f"{head}: {'; '.join(texts)}" for head, texts in grouped.items()]
 
 
-def _place(item: SlotRows) -> Place:
+def place_of(item: SlotRows) -> Place:
+    """What two networks' numbers must have in common to be compared."""
     entry = item.slot.entry
     return item.slot.panel, item.slot.metric, item.slot.measure, entry.source, entry.target, entry.condition
 
 
-def _compare(item: SlotRows, base: SlotRows) -> Comparison:
-    ours, theirs = (
-        {row.seed: row.value for row in each.rows if row.seed is not None and row.value is not None}
-        for each in (item, base)
-    )
-    differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
-    delta = estimate(differences).mean if differences else None
-    return Comparison(base.slot.entry.label, len(differences), delta, paired_p(differences))
+def by_seed(item: SlotRows) -> dict[int, float]:
+    """The numbers of the seeds that have one."""
+    return {row.seed: row.value for row in item.rows if row.seed is not None and row.value is not None}
 
 
 def _text(item: SlotRows, comparison: Comparison) -> str:
-    entry = item.slot.entry
+    entry, found = item.slot.entry, comparison.difference
     where = " ".join(filter(None, (entry.source, entry.condition)))
-    if comparison.delta is None:
-        return f"{where} no seed in common"
+    if found.delta is None:
+        return f"{where} no seed of one of them"
     p = "withheld" if comparison.p_holm is None else f"p = {comparison.p_holm:.2g}"
-    return f"{where} {comparison.delta:+.2f}, n={comparison.n}, {p}"
+    paired = f"paired (r = {found.correlation:.2f}), " if found.test == PAIRED else ""
+    n = f"n={found.n}" if found.n == found.other_n else f"n={found.n} and {found.other_n}"
+    return f"{where} {found.delta:+.2f}, {n}, {paired}{p}"

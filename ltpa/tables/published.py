@@ -1,11 +1,12 @@
 """Published values: one tidy CSV file per table of the paper, in one long form.
 
-Columns: `table, group, variant, label, source, target, condition, value, sd, quoted, where`. `source` and `target` are
-roles (a dataset's name in the paper); `target` may carry a split (`stl10/test`) and is empty where a network is
-measured on its own dataset. `variant` is empty for rows that no network here produces. An empty `value` is a dash in
-the paper or, in a table declared `beyond_paper`, a number that the paper does not give; such a line may name several
-sources and conditions, with `|` between them, and stands for all their pairs. `quoted` is 1 for values that the paper
-itself quotes from other publications.
+Columns: `table, group, variant, label, source, target, condition, value, sd, quoted, where`, and a last one, `n`, in a
+file whose publication says how many runs stand behind a mean and its sd. `source` and `target` are roles (a dataset's
+name in the paper); `target` may carry a split (`stl10/test`) and is empty where a network is measured on its own
+dataset. `variant` is empty for rows that no network here produces. An empty `value` is a dash in the paper or, in a
+table declared `beyond_paper`, a number that the paper does not give; such a line may name several sources and
+conditions, with `|` between them, and stands for all their pairs. `quoted` is 1 for values that the paper itself quotes
+from other publications.
 """
 
 import csv
@@ -34,9 +35,11 @@ class Published:
     sd: float | None
     quoted: bool
     where: str
+    n: int | None = None
 
 
-COLUMNS = tuple(field.name for field in dataclasses.fields(Published))
+COLUMNS = tuple(field.name for field in dataclasses.fields(Published) if field.name != "n")
+_RUNS = (*COLUMNS, "n")
 
 
 def load_published(path: Path) -> list[Published]:
@@ -52,9 +55,12 @@ def load_published(path: Path) -> list[Published]:
         raise ConfigError(f"{path}: cannot read the published values ({error}); restore the file") from error
     rows = csv.reader(text.splitlines())
     header = next(rows, [])
-    if header != list(COLUMNS):
-        raise ConfigError(f"{path}: its columns are {','.join(header)}; they must be {','.join(COLUMNS)}")
-    entries = list(_parse(rows, path))
+    if tuple(header) not in (COLUMNS, _RUNS):
+        raise ConfigError(
+            f"{path}: its columns are {','.join(header)}; they must be {','.join(COLUMNS)}, and n as a last one where "
+            "the numbers of runs are published"
+        )
+    entries = list(_parse(rows, path, header))
     if not entries:
         raise ConfigError(f"{path}: holds no values; restore the file")
     return entries
@@ -73,7 +79,8 @@ def to_dicts(entries: Sequence[Published]) -> list[dict[str, Any]]:
         )
         together = dataclasses.replace(members[0], source="|".join(sources), condition="|".join(conditions))
         packed += [together] if _unpacked(together) == members else members
-    return [dataclasses.asdict(entry) for entry in packed]
+    plain = [dataclasses.asdict(entry) for entry in packed]
+    return [{key: value for key, value in row.items() if key != "n" or value is not None} for row in plain]
 
 
 def _unpacked(entry: Published) -> list[Published]:
@@ -93,13 +100,13 @@ def from_dicts(rows: list[dict[str, Any]]) -> list[Published]:
         raise ConfigError(f"published values of a table spec: {error}; take the spec from `snakemake -n -p`") from error
 
 
-def _parse(rows: Iterator[list[str]], path: Path) -> Iterator[Published]:
+def _parse(rows: Iterator[list[str]], path: Path, header: Sequence[str]) -> Iterator[Published]:
     seen: dict[tuple[str, ...], int] = {}
     for line, row in enumerate(rows, start=2):
         where = f"{path}, line {line}"
-        if len(row) != len(COLUMNS):
-            raise ConfigError(f"{where}: {len(row)} fields; there must be {len(COLUMNS)} (quote those with commas)")
-        for entry in _entries(dict(zip(COLUMNS, row, strict=True)), where):
+        if len(row) != len(header):
+            raise ConfigError(f"{where}: {len(row)} fields; there must be {len(header)} (quote those with commas)")
+        for entry in _entries(dict(zip(header, row, strict=True)), where):
             _check(entry, where, path.stem)
             key = (entry.label, entry.source, entry.target, entry.condition)
             if key in seen:
@@ -124,6 +131,7 @@ def _entries(fields: dict[str, str], where: str) -> Iterator[Published]:
             sd=_number(fields["sd"], f"{where}: sd"),
             quoted=_flag(fields["quoted"], f"{where}: quoted"),
             where=fields["where"],
+            n=_runs(fields.get("n", ""), f"{where}: n"),
         )
 
 
@@ -146,6 +154,14 @@ def _number(text: str, where: str) -> float | None:
     if not math.isfinite(value):
         raise ConfigError(f"{where} is {text!r}; write a finite number, or nothing for a dash")
     return value
+
+
+def _runs(text: str, where: str) -> int | None:
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) < 2:
+        raise ConfigError(f"{where} is {text!r}; write the number of runs, 2 or more, or nothing")
+    return int(text)
 
 
 def _flag(text: str, where: str) -> bool:

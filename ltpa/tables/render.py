@@ -7,13 +7,17 @@ import io
 from collections.abc import Iterator
 
 from ltpa.tables import latex
+from ltpa.tables.claims import Claim
 from ltpa.tables.model import Cell, Panel, Row, Table
 
 _CSV_COLUMNS = (
     *("table", "panel", "group", "row", "column", "variant", "stage", "dataset", "target", "condition", "metric"),
     *("published", "published_sd", "quoted", "mean", "sd", "n", "expected", "ci95_low", "ci95_high"),
-    *("delta", "verdict", "baseline", "paired_n", "paired_delta", "paired_p", "paired_p_holm", "missing", "where"),
+    *("published_n", "delta", "delta_low", "delta_high", "delta_df", "verdict", "more_seeds", "pooled_sd"),
+    *("baseline", "test", "test_n", "baseline_n", "test_delta", "test_p", "correlation", "test_p_holm"),
+    *("missing", "where"),
 )
+ORDERS = "Published orders"  # the title of the block of claims, and the panel of its lines in the CSV
 _DASH = "–"
 _CSS = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1c1c1c; }
@@ -45,7 +49,11 @@ def cell_texts(table: Table, cell: Cell | None) -> list[str]:
 
 
 def to_csv(table: Table) -> str:
-    """One line per cell, floats in full precision (`repr`), absent values empty."""
+    """One line per cell, floats in full precision (`repr`), absent values empty; then one per published order.
+
+    A line of panel `Published orders` has the network of the lower published number as row and that of the higher one
+    as baseline; `published` is the one less the other, `test_delta` the same of ours.
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(_CSV_COLUMNS)
@@ -54,6 +62,7 @@ def to_csv(table: Table) -> str:
             for column, cell in zip(panel.columns, row.cells, strict=True):
                 if cell is not None:
                     writer.writerow(_csv_values(table, panel, row, column, cell))
+    writer.writerows(_csv_claim(table, claim) for claim in table.claims)
     return stream.getvalue()
 
 
@@ -72,6 +81,8 @@ def to_markdown(table: Table) -> str:
         for group, texts in _lines(table, panel):
             body.append([f"*{_md(group)}*", *[""] * (len(titles) - 1)] if group else [_md(text) for text in texts])
         blocks.append(tabulate(body, [_md(title) for title in titles], tablefmt="pipe", disable_numparse=True))
+    if table.orders:
+        blocks += [f"## {ORDERS}", "\n".join(f"- {_md(text)}" for text in table.orders), "## Notes"]
     blocks.append("\n".join(f"- {_md(note)}" for note in table.notes))
     return "\n\n".join(blocks) + "\n"
 
@@ -92,6 +103,9 @@ def to_latex(table: Table) -> str:
                 lines=list(_lines(table, panel)),
             )
         )
+    if table.orders:
+        orders = "\\\\\n".join(map(latex.escape, table.orders))
+        parts.append(f"\\paragraph{{{ORDERS}}}\n{orders}")
     parts.append("\\par\\footnotesize\n" + "\\\\\n".join(latex.escape(note) for note in table.notes))
     return "\n".join(parts) + "\n"
 
@@ -105,6 +119,7 @@ def to_html(table: Table) -> str:
         *(f'<p class="head">{html.escape(paragraph)}</p>' for paragraph in table.head),
         f"<p>{html.escape(table.caption)} Unit: {html.escape(table.unit)}.</p>",
         *(_html_panel(table, panel) for panel in table.panels),
+        *_html_orders(table),
         '<ul class="notes">',
         *(f"<li>{html.escape(note)}</li>" for note in table.notes),
         "</ul>\n</body>\n</html>",
@@ -154,16 +169,47 @@ def _round(value: float, decimals: int) -> float:
 def _csv_values(table: Table, panel: Panel, row: Row, column: str, cell: Cell) -> list[object]:
     tidy, found, entry = cell.rows[0], cell.estimate, cell.entry
     numbers = [None] * 6 if found is None else [found.mean, found.sd, found.n, cell.expected, found.low, found.high]
-    paired = [None] * 5 if cell.comparison is None else dataclasses.astuple(cell.comparison)
+    judged = cell.judgement
+    interval = [None] * 3 if judged is None else [judged.low, judged.high, judged.df]
+    verdict = [cell.verdict, None, None] if judged is None else [judged.word, judged.more_seeds, int(judged.pooled)]
+    compared: list[object] = [None] * 8
+    if cell.comparison is not None:
+        compared = [cell.comparison.baseline, *dataclasses.astuple(cell.comparison.difference), cell.comparison.p_holm]
     return [
         *(table.name, panel.title, row.group, row.label, column),
         *(tidy.variant, tidy.stage, tidy.dataset, tidy.target, tidy.condition, tidy.metric),
         *(entry.value, entry.sd, int(entry.quoted)),
         *numbers,
-        *(cell.delta, cell.verdict),
-        *paired,
+        *(entry.n, cell.delta, *interval, *verdict),
+        *compared,
         *(cell.missing, entry.where),
     ]
+
+
+def _csv_claim(table: Table, claim: Claim) -> list[object]:
+    tidy = claim.item.rows[0]
+    values = {
+        "table": table.name,
+        "panel": ORDERS,
+        "group": tidy.panel,
+        "row": claim.item.slot.entry.label,
+        **{
+            key: getattr(tidy, key)
+            for key in ("column", "variant", "stage", "dataset", "target", "condition", "metric")
+        },
+        "published": claim.gap,
+        "published_sd": claim.sd,
+        "verdict": claim.word,
+        "baseline": claim.other.slot.entry.label,
+        "test": claim.found.test,
+        "test_n": claim.found.n,
+        "baseline_n": claim.found.other_n,
+        "test_delta": claim.found.delta,
+        "test_p": claim.found.p,
+        "correlation": claim.found.correlation,
+        "test_p_holm": claim.p_holm,
+    }
+    return [values.get(column) for column in _CSV_COLUMNS]
 
 
 def _md(text: str) -> str:
@@ -171,6 +217,12 @@ def _md(text: str) -> str:
     for character in "\\`*_|<>[]":
         text = text.replace(character, f"\\{character}")
     return text
+
+
+def _html_orders(table: Table) -> list[str]:
+    if not table.orders:
+        return []
+    return [f"<h2>{ORDERS}</h2>\n<ul>", *(f"<li>{html.escape(text)}</li>" for text in table.orders), "</ul>"]
 
 
 def _html_panel(table: Table, panel: Panel) -> str:

@@ -6,14 +6,17 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from ltpa.tables.render import ORDERS
+
 
 def to_terminal(path: Path) -> str:
     """The table whose CSV lies at `path`: one block per panel, one line per row, `published -> ours (sd) n` per column.
 
-    Cells without a number of ours say why. Numbers are rounded to two digits after the point, counts are whole.
+    Cells without a number of ours say why. Published orders are left out. Numbers are rounded to two digits after the
+    point, counts are whole.
     """
     with open(path, encoding="utf-8", newline="") as stream:
-        cells = list(csv.DictReader(stream))
+        cells = [cell for cell in csv.DictReader(stream) if cell["panel"] != ORDERS]
     blocks = []
     for panel in dict.fromkeys(cell["panel"] for cell in cells):
         chosen = [cell for cell in cells if cell["panel"] == panel]

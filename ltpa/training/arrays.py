@@ -56,8 +56,8 @@ class Arrays:
 
 
 @torch.no_grad()
-def count_wrong(model: nn.Module, arrays: Arrays, part: slice) -> Tensor:
-    """How many of the images `part` of `arrays` are classified wrongly, () int64 on their device.
+def evaluation_logits(model: nn.Module, arrays: Arrays, part: slice) -> Tensor:
+    """Logits (B, C) float32 of the images `part` of `arrays`, on their device.
 
     In evaluation mode, which is put back afterwards, and float32. Does not wait for the device.
     """
@@ -65,6 +65,6 @@ def count_wrong(model: nn.Module, arrays: Arrays, part: slice) -> Tensor:
     model.eval()
     with tensor_cores(False):
         inputs = arrays.inputs(arrays.images[part]).contiguous(memory_format=torch.channels_last)
-        wrong = (model(inputs).argmax(1) != arrays.labels[part]).sum()
+        logits: Tensor = model(inputs)
     model.train(was_training)
-    return wrong
+    return logits

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ltpa.models.base import AttentionClassifier
-from ltpa.training.arrays import Arrays, count_wrong
+from ltpa.training.arrays import Arrays, evaluation_logits
 from ltpa.training.loop import Loop, Watch
 from ltpa.training.recipe import Recipe
 from ltpa.training.schedule import epoch_rate
@@ -44,5 +45,15 @@ class Trainer(Loop):
         return {"lr": epoch_rate(self.recipe, self.epoch)}
 
     def wrong(self, part: slice) -> Tensor:
-        """How many of these test images the network gets wrong."""
-        return count_wrong(self.model, self.test_arrays, part)
+        """How many of these test images the network gets wrong; in the last epoch their logits are kept."""
+        logits = evaluation_logits(self.model, self.test_arrays, part)
+        if self.epoch == self.recipe.epochs:
+            self.outputs.append(logits)
+        return (logits.argmax(1) != self.test_arrays.labels[part]).sum()
+
+    def test_logits(self) -> Tensor:
+        """Logits (N, C) float32 of the test images, on the CPU, behind the last epoch's test error.
+
+        (0, 0) where training ended before that epoch was evaluated.
+        """
+        return torch.cat([logits.float().cpu() for logits in self.outputs] or [torch.zeros(0, 0)])

@@ -75,6 +75,9 @@ class Loop(abc.ABC):
         watch: who is asked and told.
         name: how errors call this run.
         key: what else the states in `folder` must belong to; a state of another key is refused.
+
+    Attributes:
+        outputs: what `wrong` keeps of the pieces of an evaluation, if anything; part of every saved state.
     """
 
     row_type: ClassVar[type[EpochRow]] = EpochRow
@@ -102,6 +105,7 @@ class Loop(abc.ABC):
         self.history: list[EpochRow] = []
         self.epoch, self.step, self.seconds = 1, 0, 0.0
         self.tested, self._missed = 0, torch.zeros((), dtype=torch.int64)
+        self.outputs: list[Tensor] = []
         self._meter = Meter()
         self._saved_at, self._saved_epoch = time.monotonic(), 0
         self._clock = self._saved_at
@@ -274,6 +278,7 @@ class Loop(abc.ABC):
             "step": self.step,
             "tested": self.tested,
             "missed": int(self._missed),
+            "outputs": [part.cpu() for part in self.outputs],
             "seconds": self.seconds,
             "history": [dataclasses.asdict(row) for row in self.history],
         }
@@ -289,4 +294,5 @@ class Loop(abc.ABC):
         for key in ("epoch", "step", "tested", "seconds"):
             setattr(self, key, payload[key])
         self._missed = torch.tensor(payload["missed"])
+        self.outputs = list(payload["outputs"])
         self._saved_epoch = self.epoch - 1

@@ -99,6 +99,7 @@ MAY_LOAD = {
     "ltpa.cli": set(),
     "ltpa.plan": set(),
     "ltpa.runtime.lost_jobs": set(),
+    "ltpa.plan.power": set(),
     "ltpa.plan.views": set(),
     "ltpa.models": set(),
     "ltpa.stages.train": {"torch", "numpy"},

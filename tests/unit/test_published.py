@@ -165,3 +165,16 @@ def test_missing_file_is_named():
 def test_unknown_table_is_answered_with_near_matches():
     with pytest.raises(ConfigError, match="unknown table 'tabel1'; did you mean table1"):
         find_declaration(load_declarations(DECLARATIONS), "tabel1")
+
+
+def test_a_last_column_may_say_how_many_runs_stand_behind_a_value(tmp_path):
+    path = tmp_path / "small.csv"
+    path.write_text(f"{HEADER},n\n{GOOD},3\n{GOOD.replace('cifar10', 'svhn')},\n")
+    entries = load_published(path)
+    assert [entry.n for entry in entries] == [3, None]
+    assert from_dicts(to_dicts(entries)) == entries
+    for wrong in ("1", "0", "3.5", "many", "-3"):
+        path.write_text(f"{HEADER},n\n{GOOD},{wrong}\n")
+        with pytest.raises(ConfigError, match=rf"line 2: n is '{wrong}'; write the number of runs") as caught:
+            load_published(path)
+        assert "\n" not in str(caught.value)

@@ -10,6 +10,7 @@ import torch
 from ltpa.core import layout
 from ltpa.core.config import parse_config
 from ltpa.core.errors import ConfigError, ModelError, TrainingError
+from ltpa.core.per_image import load_hits
 from ltpa.core.records import read_record, write_record
 from ltpa.core.specs import TrainSpec
 from ltpa.data.arrays import Split, write_prepared
@@ -134,6 +135,12 @@ def test_training_starts_from_the_named_network(source):
     record, of_donor = read_record(folders[1] / layout.RECORD), read_record(folders[0] / layout.RECORD)
     assert record.extra["start"]["model_sha256"] == of_donor.extra["model_sha256"]
     assert record.extra["recipe"] == json.loads(json.dumps(dataclasses.asdict(Recipe.from_dict(RECIPE))))
+    right = load_hits(folders[1], record, "test_error_pct", "")
+    error = next(metric for metric in record.metrics if metric.name == "test_error_pct")
+    assert (len(right), 100 * (1 - right.mean())) == (error.n, pytest.approx(error.value))
+    logits = np.load(folders[1] / layout.LOGITS)
+    assert (logits.shape, logits.dtype) == ((16, 3), np.float32)
+    assert np.array_equal(logits.argmax(1) == np.arange(16) % 3, right)
     assert record.extra["recipe"]["momentum"] == 0.9, "a default is part of the resolved recipe"
 
 
@@ -158,3 +165,16 @@ def test_a_failed_start_fails_what_would_start_from_it(source):
         path.write_bytes(whole)
     record = read_record(layout.run_dir(results, "train", "birds", VARIANT, 0) / layout.RECORD)
     assert record.status == "failed" and "the loss is not finite" in record.reason
+    for name in (layout.HITS, layout.LOGITS):
+        assert np.load(layout.run_dir(results, "train", "birds", VARIANT, 0) / name).shape == (0, 0)
+
+
+@pytest.mark.parametrize("name", [layout.HITS, layout.LOGITS])
+def test_a_damaged_file_of_hits_or_logits_is_remade(source, name):
+    results, first = source
+    folder = layout.run_dir(results, "train", "many", VARIANT, 0)
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / name).write_bytes(whole[name][:-1])
+    train.run(first, results, [0])
+    assert {path.name for path in folder.iterdir()} == whole.keys()
+    assert (folder / name).read_bytes() == whole[name], "the same training ends with the same bits"

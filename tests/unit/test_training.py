@@ -14,7 +14,7 @@ from ltpa.core.errors import ConfigError, TrainingError
 from ltpa.data.normalise import fit_normaliser
 from ltpa.data.schemes import SCHEMES
 from ltpa.training import loop
-from ltpa.training.arrays import Arrays, count_wrong
+from ltpa.training.arrays import Arrays, evaluation_logits
 from ltpa.training.augment import Draws, crop, flip
 from ltpa.training.engine import Trainer
 from ltpa.training.loop import Diverged, Interrupted, Watch
@@ -134,11 +134,23 @@ def test_every_start_gets_further_however_short(tmp_path):
     assert starts == 2 * (4 + 4), "steps and pieces of two epochs"
     assert equal(weights(whole.model), weights(t.model))
     assert [(r.train_loss, r.test_error_pct) for r in rows] == [(r.train_loss, r.test_error_pct) for r in history]
+    assert torch.equal(t.test_logits(), whole.test_logits())
+
+
+def test_the_logits_of_the_last_evaluation_are_kept_and_no_others(tmp_path):
+    t = trainer(tmp_path, evaluation_batch=8)
+    error = t.run()[-1].test_error_pct
+    logits = t.test_logits()
+    assert (logits.shape, logits.dtype) == ((30, 3), torch.float32)
+    assert torch.allclose(logits, evaluation_logits(t.model, t.test_arrays, slice(None)), atol=1e-5)
+    assert error == pytest.approx(100 * float((logits.argmax(1) != t.test_arrays.labels).float().mean()))
+    assert trainer(tmp_path / "new").test_logits().shape == (0, 0)
 
 
 def test_training_learns(tmp_path):
     t = trainer(tmp_path, epochs=8)
-    before = 100 * int(count_wrong(t.model, t.test_arrays, slice(None))) / len(t.test_arrays.labels)
+    untrained = evaluation_logits(t.model, t.test_arrays, slice(None)).argmax(1)
+    before = 100 * float((untrained != t.test_arrays.labels).float().mean())
     assert t.run()[-1].test_error_pct < before / 2
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from ltpa.core import layout
 from ltpa.core.errors import ConfigError, DataError, MemoryFullError, ModelError, TrainingError
+from ltpa.core.per_image import load_hits
 from ltpa.core.records import read_record
 from ltpa.core.specs import EvaluationSpec, TwoStreamSpec
 from ltpa.data.arrays import PreparedDataset, Split, write_prepared
@@ -28,7 +29,7 @@ from ltpa.models.twostream.options import parse_twostream
 from ltpa.runtime.stopping import Stopped, StopRequest
 from ltpa.stages import finegrained, step_pictures, twostream
 from ltpa.stages.training import Watcher
-from ltpa.tables.mcnemar import hits, mcnemar
+from ltpa.tables.mcnemar import mcnemar
 from ltpa.training.journal import LOG, PROGRESS, read_about, read_metrics
 from ltpa.training.loop import Interrupted, Watch
 from ltpa.training.schedule import epoch_rate
@@ -444,9 +445,11 @@ def test_the_whole_road_learns_a_part_and_repeats_itself(results):
     shutil.rmtree(model.parent)  # else it would be found trained
     again, _ = evaluated(results, spec)
     assert model.read_bytes() == first and again.metrics == record.metrics
+    folder = layout.run_dir(results, "finegrained", "squares", "row", 0)
     for metric in ("mean_n_accuracy_pct", "top1_accuracy_pct"):
-        assert 100 * hits(record, metric, "joint").mean() == pytest.approx(metrics[metric, "joint"].value)
-    assert hits(record, "random1_accuracy_pct", "joint") is None
+        hits = load_hits(folder, record, metric, "joint")
+        assert 100 * hits.mean() == pytest.approx(metrics[metric, "joint"].value)
+    assert load_hits(folder, record, "random1_accuracy_pct", "joint") is None
 
 
 def test_every_readout_is_in_the_record(results):

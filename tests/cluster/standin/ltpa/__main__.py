@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+TRAINED = ("model.safetensors", "history.csv", "logits.npy", "hits.npy", "result.json")
+
 parser = argparse.ArgumentParser()
 parser.add_argument("stage")
 parser.add_argument("--spec", type=lambda text: json.loads(Path(text[1:]).read_text()), required=True)
@@ -33,7 +35,7 @@ run = results / stage / dataset / variant / f"seed-{options.seed}"
 paths = {
     "patches": [run / name for name in ("result.json", "boxes.parquet", "boxes.json")],
     "prepare": [results / "data" / dataset / "manifest.json"],
-    "train": [run / name for name in ("model.safetensors", "history.csv", "result.json")],
+    "train": [run / name for name in TRAINED],
     "table": [results / "tables" / f"{spec.get('table')}.{end}" for end in ("tidy.csv", "csv", "md", "tex", "html")],
     "gallery": [
         results / "figures" / "paper" / f"{n}.{e}" for n in spec.get("figures", {}) for e in ("png", "svg", "pdf")
