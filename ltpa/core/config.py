@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ltpa.core.declared import near_matches
 from ltpa.core.errors import ConfigError
@@ -100,12 +100,15 @@ class Pgd(_Section):
 class Fgsm(_Section):
     """Fast gradient sign attack; epsilons on the 0-255 scale (paper section 5.2).
 
-    Beyond the paper: `pgd`, the iterated attack (null: none), and `transferred`, which maps a variant to the one whose
-    perturbations are tried on it.
+    `loss` is of the `predicted` or the `true` class, or the `score` of the predicted one; YAML reads a plain `true` as a
+    boolean, which means the true class here. Beyond the paper: `pgd`, the iterated attack (null: none), and
+    `transferred`, which maps a variant to the one whose perturbations are tried on it.
     """
 
     epsilons: Epsilons = [1, 2, 4, 8, 16]
-    loss: Literal["predicted", "true", "score"] = "predicted"
+    loss: Annotated[
+        Literal["predicted", "true", "score"], BeforeValidator(lambda value: "true" if value is True else value)
+    ] = "predicted"
     clip: bool = True
     round: bool = False
     batch_size: Positive = 250

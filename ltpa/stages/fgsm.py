@@ -14,7 +14,7 @@ from ltpa.core.errors import ConfigError, RecordError
 from ltpa.core.records import Metric
 from ltpa.core.specs import EvaluationSpec
 from ltpa.data.arrays import PreparedDataset
-from ltpa.evaluation.fgsm import AttackResult, FgsmSettings, attack
+from ltpa.evaluation.fgsm import AttackResult, FgsmSettings, attack, percent, worst_case
 from ltpa.evaluation.pgd import PgdSettings, attack_iterated
 from ltpa.stages.common import Measurement, evaluate_each, read_settings, trained_network
 
@@ -70,8 +70,9 @@ def measure(
     source: "AttentionClassifier | None" = None,
     no_source: str = "not asked for",
 ) -> Measurement:
-    """Fooling rate over all test images, and accuracy, for each attack and epsilon (condition `eps=1`).
+    """Clean accuracy, then for each epsilon (condition `eps=1`) fooling rates and robust accuracy over all test images.
 
+    `robust_accuracy_pct` is the worst case over the fast gradient sign and, where it is run, the iterated attack.
     Perturbations made against `source` are tried on `model` where it is given; `no_source` says why it is not.
     """
     settings = read_settings(
@@ -82,27 +83,34 @@ def measure(
     if source is not None:
         source.to(next(model.parameters()).device)
     metrics: list[Metric] = []
-    facts: dict[str, dict[str, Any]] = {"clean_accuracy_pct": {}, "zero_gradient_images": {}}
+    zero_gradients: dict[str, int] = {}
     for dataset in datasets:
         test = dataset.split("test")
-        found = attack(model, test.images, test.labels, settings)
-        metrics += _metrics(found, dataset.name, len(test), "fooling_rate_pct", "adversarial_accuracy_pct")
-        facts["clean_accuracy_pct"][dataset.name] = found.clean_accuracy_pct
-        facts["zero_gradient_images"][dataset.name] = found.zero_gradients
-        if source is not None:
-            found = attack(model, test.images, test.labels, settings, source)
-            names = ("transferred_fooling_rate_pct", "transferred_accuracy_pct")
-            metrics += _metrics(found, dataset.name, len(test), *names)
+        own = attack(model, test.images, test.labels, settings)
+        attacks = [own]
+        metrics.append(Metric("clean_accuracy_pct", own.clean_accuracy_pct, len(test), dataset.name))
+        metrics += _metrics("fooling_rate_pct", own.fooling_rate_pct, len(test), dataset.name)
         if pgd is not None:
-            found = attack_iterated(model, test.images, test.labels, settings, pgd)
-            metrics += _metrics(found, dataset.name, len(test), "pgd_fooling_rate_pct", "pgd_accuracy_pct")
-    return Measurement(metrics, {**facts, "transferred": no_source or spec.protocol["transferred"]["variant"]})
+            attacks.append(attack_iterated(model, test.images, test.labels, settings, pgd))
+        worst = {epsilon: percent(robust) for epsilon, robust in worst_case(attacks).items()}
+        metrics += _metrics("robust_accuracy_pct", worst, len(test), dataset.name)
+        if pgd is not None:
+            metrics += _metrics("fgsm_robust_accuracy_pct", own.robust_accuracy_pct, len(test), dataset.name)
+            metrics += _rates("pgd_", attacks[1], dataset.name)
+        if source is not None:
+            metrics += _rates("transferred_", attack(model, test.images, test.labels, settings, source), dataset.name)
+        zero_gradients[dataset.name] = own.zero_gradients
+    transferred = no_source or spec.protocol["transferred"]["variant"]
+    return Measurement(metrics, {"zero_gradient_images": zero_gradients, "transferred": transferred})
 
 
-def _metrics(found: AttackResult, dataset: str, images: int, fooling: str, accuracy: str) -> list[Metric]:
-    metrics = []
-    for epsilon, fooled in found.fooling_rate_pct.items():
-        condition = f"eps={epsilon:g}"
-        metrics.append(Metric(fooling, fooled, images, dataset, condition))
-        metrics.append(Metric(accuracy, found.accuracy_pct[epsilon], images, dataset, condition))
-    return metrics
+def _rates(prefix: str, found: AttackResult, dataset: str) -> list[Metric]:
+    images = len(found.right)
+    return [
+        *_metrics(f"{prefix}fooling_rate_pct", found.fooling_rate_pct, images, dataset),
+        *_metrics(f"{prefix}robust_accuracy_pct", found.robust_accuracy_pct, images, dataset),
+    ]
+
+
+def _metrics(name: str, rates: dict[float, float], images: int, dataset: str) -> list[Metric]:
+    return [Metric(name, rate, images, dataset, f"eps={epsilon:g}") for epsilon, rate in rates.items()]

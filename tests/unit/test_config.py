@@ -258,7 +258,7 @@ def test_plan_and_status_print_tables(capsys):
     assert "| train | digits10 | vgg |" in capsys.readouterr().out
 
 
-FGSM_CHOICES = [{"loss": loss} for loss in ("predicted", "true", "score")]
+FGSM_CHOICES = [{"loss": loss} for loss in ("predicted", "true", True, "score")]
 FGSM_CHOICES += [
     {"clip": False},
     {"round": True},

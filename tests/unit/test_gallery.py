@@ -299,7 +299,7 @@ def evaluate(results: Path, protocol: str, images: Path, *options: str, variant:
     ("protocol", "metrics"),
     [
         ("transfer", {"svm_accuracy_pct"}),
-        ("fgsm", {"fooling_rate_pct", "adversarial_accuracy_pct"}),
+        ("fgsm", {"clean_accuracy_pct", "fooling_rate_pct", "robust_accuracy_pct"}),
         ("query", {"moved_mass_pct", "effective_rank"}),
         ("segmentation", {"jaccard_pct", "pointing_pct"}),
         ("maps", {"gradcam_jaccard_pct", "combined_jaccard_pct", "pointing_pct"}),
@@ -430,4 +430,8 @@ def test_the_iterated_attack_of_a_configuration_is_run_on_a_folder(
     config.write_text(yaml.safe_dump(values))
     assert evaluate(results, "fgsm", pictures / "images", "--config", str(config)) == 0
     found = {(m["name"], m["condition"]) for m in json.loads(capsys.readouterr().out)["metrics"]}
-    assert {("fooling_rate_pct", "eps=2"), ("pgd_fooling_rate_pct", "eps=4"), ("pgd_accuracy_pct", "eps=4")} <= found
+    assert {
+        ("fooling_rate_pct", "eps=2"),
+        ("pgd_fooling_rate_pct", "eps=4"),
+        ("pgd_robust_accuracy_pct", "eps=4"),
+    } <= found
