@@ -100,8 +100,8 @@ class Pgd(_Section):
 class Fgsm(_Section):
     """Fast gradient sign attack; epsilons on the 0-255 scale (paper section 5.2).
 
-    `loss` is of the `predicted` or the `true` class, or the `score` of the predicted one; YAML reads a plain `true` as a
-    boolean, which means the true class here. Beyond the paper: `pgd`, the iterated attack (null: none), and
+    `loss` is of the `predicted` or the `true` class, or the `score` of the predicted one. YAML reads a plain `true` as
+    a boolean; here it means the true class. Beyond the paper: `pgd`, the iterated attack (null: none), and
     `transferred`, which maps a variant to the one whose perturbations are tried on it.
     """
 
@@ -248,13 +248,15 @@ class TwoStream(_Section):
 class Checks(_Section):
     """What the pipeline asserts about its own results.
 
+    A seed learned where its test error is at most `max_error_of_chance` of that of guessing
+    (`max_twostream_error_of_chance` for two-stream networks). `attention_beats` says what the peaks of maps must hit
+    the object more often than: a `random` pixel, the same network `untrained`, the `centre` of the image.
     `local_beats`, by dataset and row: the row's local stream must be right oftener than its global one on patches that
     hold the part, and than the local streams of the rows listed, its controls.
     """
 
     max_error_of_chance: Annotated[float, Field(gt=0, le=1)] = 0.5
-    max_error_of_chance_elsewhere: Annotated[float, Field(gt=0, le=1)] = 0.75
-    min_pointing_over_chance: Annotated[float, Field(ge=0)] = 1.2
+    attention_beats: list[Literal["random", "untrained", "centre"]] = ["random", "untrained"]
     query_pc_max: Annotated[float, Field(ge=0)] = 1e-4
     max_twostream_error_of_chance: Annotated[float, Field(gt=0, le=1)] = 0.9
     local_beats: dict[str, dict[str, list[str]]] = {}

@@ -6,7 +6,7 @@ from ltpa.core import layout
 from ltpa.core.declared import load_declaration
 from ltpa.plan.plan import Plan, Run
 from ltpa.plan.schema import FigureEntry, check_entries
-from ltpa.plan.views import all_runs
+from ltpa.plan.views import all_runs, learning_limits
 from ltpa.report.spec import GallerySpec
 
 
@@ -27,6 +27,7 @@ def gallery_spec(plan: Plan) -> GallerySpec:
         seed=plan.config.seeds[0],
         figures={name: _resolved(plan, entry) for name, entry in declared.items() if not lacking[name]},
         missing={name: reason for name, reason in lacking.items() if reason},
+        max_error_of_chance=learning_limits(plan),
     )
 
 

@@ -12,7 +12,8 @@ class FiguresSpec(Spec):
 
     `overlays` maps a variant to its `saliency` declaration and `labels` a variant to its title; overlays show `images`
     test images, the first of each class in turn. `published` holds the paper's fooling rates by variant and norm;
-    `comparable` says whether those of this scale may be held against them.
+    `comparable` says whether those of this scale may be held against them. `max_error_of_chance` are the limits of
+    `ltpa.core.learned`; networks beyond are named in the figures.
     """
 
     seeds: list[int]
@@ -20,6 +21,7 @@ class FiguresSpec(Spec):
     labels: dict[str, str]
     overlays: dict[str, dict[str, object]]
     published: dict[str, dict[str, float]]
+    max_error_of_chance: dict[str, float]
     comparable: bool = False
 
 
@@ -29,9 +31,10 @@ class GallerySpec(Spec):
 
     `figures` are entries of `config/figures.yaml` by name, with every role replaced by the dataset that plays it
     (`images.datasets`, `columns[].dataset`), and with each network's `label` and `saliency` declaration. `missing`
-    says of the figures that are left out what they lack.
+    says of the figures that are left out what they lack. `max_error_of_chance` are the limits of `ltpa.core.learned`.
     """
 
     seed: int
     figures: dict[str, dict[str, Any]]
     missing: dict[str, str]
+    max_error_of_chance: dict[str, float]

@@ -7,11 +7,11 @@ attack; `transferred`, `{"variant", "training"}` of the network whose perturbati
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ltpa.core import layout
 from ltpa.core.errors import ConfigError, RecordError
-from ltpa.core.records import Metric
+from ltpa.core.records import Metric, Record
 from ltpa.core.specs import EvaluationSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.evaluation.fgsm import AttackResult, FgsmSettings, attack, percent, worst_case
@@ -32,14 +32,20 @@ def run(spec: EvaluationSpec, results: Path, seeds: Sequence[int]) -> None:
         RecordError: the network whose perturbations are transferred was not trained.
     """
     for seed in seeds:
-        source, reason = _source(spec, results, seed)
+        trained, reason = _source(spec, results, seed)
+        source = None
+        if trained is not None:
+            from ltpa.models import load
+
+            folder = layout.run_dir(results, "train", spec.dataset, trained.variant, seed)
+            source = load(folder / layout.MODEL, expect_variant=trained.variant), trained
         evaluate_each(
             __name__, spec, results, [seed], functools.partial(measure, spec, source=source, no_source=reason)
         )
 
 
-def _source(spec: EvaluationSpec, results: Path, seed: int) -> "tuple[AttentionClassifier | None, str]":
-    """The network of the same seed whose perturbations are transferred, or None and why there is none."""
+def _source(spec: EvaluationSpec, results: Path, seed: int) -> tuple[Record | None, str]:
+    """The record of the network of the same seed whose perturbations are transferred, or None and why there is none."""
     declared: dict[str, str] | None = spec.protocol.get("transferred")
     if declared is None:
         return None, "not asked for"
@@ -56,10 +62,7 @@ def _source(spec: EvaluationSpec, results: Path, seed: int) -> "tuple[AttentionC
         ) from error
     if trained.status != "ok":
         return None, f"training of {variant} failed: {trained.reason}"
-    from ltpa.models import load
-
-    folder = layout.run_dir(results, "train", spec.dataset, variant, seed)
-    return load(folder / layout.MODEL, expect_variant=variant), ""
+    return trained, ""
 
 
 def measure(
@@ -67,13 +70,14 @@ def measure(
     model: "AttentionClassifier",
     datasets: list[PreparedDataset],
     folder: Path,
-    source: "AttentionClassifier | None" = None,
+    source: "tuple[AttentionClassifier, Record] | None" = None,
     no_source: str = "not asked for",
 ) -> Measurement:
     """Clean accuracy, then for each epsilon (condition `eps=1`) fooling rates and robust accuracy over all test images.
 
     `robust_accuracy_pct` is the worst case over the fast gradient sign and, where it is run, the iterated attack.
-    Perturbations made against `source` are tried on `model` where it is given; `no_source` says why it is not.
+    Perturbations made against `source`, a network and the record of its training, are tried on `model` where it is
+    given; `no_source` says why it is not.
     """
     settings = read_settings(
         FgsmSettings, "fgsm", {key: value for key, value in spec.protocol.items() if key not in _BEYOND}
@@ -81,7 +85,7 @@ def measure(
     declared = spec.protocol.get("pgd")
     pgd = None if declared is None else read_settings(PgdSettings, "fgsm: pgd", declared)
     if source is not None:
-        source.to(next(model.parameters()).device)
+        source[0].to(next(model.parameters()).device)
     metrics: list[Metric] = []
     zero_gradients: dict[str, int] = {}
     for dataset in datasets:
@@ -98,10 +102,12 @@ def measure(
             metrics += _metrics("fgsm_robust_accuracy_pct", own.robust_accuracy_pct, len(test), dataset.name)
             metrics += _rates("pgd_", attacks[1], dataset.name)
         if source is not None:
-            metrics += _rates("transferred_", attack(model, test.images, test.labels, settings, source), dataset.name)
+            moved = attack(model, test.images, test.labels, settings, source[0])
+            metrics += _rates("transferred_", moved, dataset.name)
         zero_gradients[dataset.name] = own.zero_gradients
     transferred = no_source or spec.protocol["transferred"]["variant"]
-    return Measurement(metrics, {"zero_gradient_images": zero_gradients, "transferred": transferred})
+    facts = {"zero_gradient_images": zero_gradients, "transferred": transferred}
+    return Measurement(metrics, facts, [] if source is None else [source[1]])
 
 
 def _rates(prefix: str, found: AttackResult, dataset: str) -> list[Metric]:

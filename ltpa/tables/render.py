@@ -12,7 +12,8 @@ from ltpa.tables.model import Cell, Panel, Row, Table
 _CSV_COLUMNS = (
     *("table", "panel", "group", "row", "column", "variant", "stage", "dataset", "target", "condition", "metric"),
     *("published", "published_sd", "quoted", "mean", "sd", "n", "expected", "ci95_low", "ci95_high"),
-    *("delta", "verdict", "baseline", "paired_n", "paired_delta", "paired_p", "paired_p_holm", "missing", "where"),
+    *("delta", "verdict", "baseline", "paired_n", "paired_delta", "paired_p", "paired_p_holm", "missing", "unlearned"),
+    "where",
 )
 _DASH = "–"
 _CSS = """
@@ -162,7 +163,8 @@ def _csv_values(table: Table, panel: Panel, row: Row, column: str, cell: Cell) -
         *numbers,
         *(cell.delta, cell.verdict),
         *paired,
-        *(cell.missing, entry.where),
+        *(cell.missing, " ".join(str(row.seed) for row in cell.rows if row.value is not None and row.reason)),
+        entry.where,
     ]
 
 

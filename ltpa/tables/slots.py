@@ -53,7 +53,7 @@ def place(declaration: Declaration, published: Sequence[Published]) -> list[Slot
     Raises:
         ConfigError: an entry fits no panel, no column of its panel, or several.
     """
-    slots = []
+    slots: list[Slot] = []
     placed: set[Published] = set()
     for number, panel in enumerate(declaration.blocks()):
         for entry in filter(panel.matches, published):

@@ -15,7 +15,7 @@ SIZE = 4
 
 
 def numpy_attack(network, images, labels, epsilon, loss, clip=True, rounded=False):
-    """Fooling rate and robust accuracy in percent, float64: grad of CE is W^T (softmax - onehot), of minus a logit -W_y."""
+    """Fooling rate and robust accuracy in percent; grad of CE is W^T (softmax - onehot), of minus a logit -W_y."""
     weight, bias = network.weight.detach().numpy(), network.bias.detach().numpy()
     pixels = images.transpose(0, 3, 1, 2).reshape(len(images), -1).astype(np.float64)
     logits = pixels @ weight.T + bias
