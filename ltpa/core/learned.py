@@ -3,9 +3,11 @@
 import dataclasses
 from collections.abc import Mapping
 
-from ltpa.core.records import Record, metric_value
+from ltpa.core.records import Record
 
-Limits = Mapping[str, float]  # by stage, `train` or `finegrained`: the largest error, as a share of that of guessing
+# By stage, `train` or `finegrained`: the largest error of a network that learned, as a share of that of guessing. A
+# stage that is left out has no limit.
+Limits = Mapping[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +28,8 @@ class Outcome:
 
     def failure(self, limits: Limits) -> str:
         """Why the network counts as not having learned; empty where it has."""
-        limit = limits[self.stage]
-        if self.share <= limit:
+        limit = limits.get(self.stage)
+        if limit is None or self.share <= limit:
             return ""
         return (
             f"{self.variant} on {self.dataset}, seed {self.seed}: test error {self.error_pct:.1f} %, beyond {limit:g} "
@@ -36,23 +38,19 @@ class Outcome:
 
 
 def outcomes(record: Record) -> list[Outcome]:
-    """The networks that a record's numbers come from; none where its stage looks at no classifier.
-
-    Raises:
-        LtpaError: a record of training or of a two-stream network lacks its error.
-    """
-    if record.status != "ok":
-        return []
+    """The networks that a record's numbers come from; none where it does not tell what they err."""
+    values = {(metric.name, metric.condition): metric.value for metric in record.metrics}
     if record.stage == "train":
-        errors = [metric_value(record, "test_error_pct"), metric_value(record, "chance_error_pct")]
+        errors = [values.get((name, "")) for name in ("test_error_pct", "chance_error_pct")]
     elif record.stage == "finegrained":
-        errors = [
-            100 - metric_value(record, "mean_n_accuracy_pct", condition="joint"),
-            100 - metric_value(record, "chance_accuracy_pct"),
-        ]
+        accuracies = (values.get(key) for key in (("mean_n_accuracy_pct", "joint"), ("chance_accuracy_pct", "")))
+        errors = [None if accuracy is None else 100 - accuracy for accuracy in accuracies]
     else:
         return [Outcome(**each) for each in record.extra.get("networks", [])]
-    return [Outcome(record.stage, record.dataset, record.variant, record.seed, *errors)]
+    error, chance = errors
+    if error is None or chance is None:
+        return []
+    return [Outcome(record.stage, record.dataset, record.variant, record.seed, error, chance)]
 
 
 def failures(record: Record, limits: Limits) -> list[str]:

@@ -21,8 +21,8 @@ class FiguresSpec(Spec):
     labels: dict[str, str]
     overlays: dict[str, dict[str, object]]
     published: dict[str, dict[str, float]]
-    max_error_of_chance: dict[str, float]
     comparable: bool = False
+    max_error_of_chance: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,4 +37,4 @@ class GallerySpec(Spec):
     seed: int
     figures: dict[str, dict[str, Any]]
     missing: dict[str, str]
-    max_error_of_chance: dict[str, float]
+    max_error_of_chance: dict[str, float] = dataclasses.field(default_factory=dict)

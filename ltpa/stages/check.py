@@ -99,6 +99,9 @@ def _failures(stage: str, subject: str, group: Sequence[Record]) -> Iterator[Che
 
 def _learns(spec: CheckSpec, subject: str, group: Sequence[Record]) -> Check:
     """The worst seed decides."""
+    for record in group:
+        metric_value(record, "chance_error_pct" if record.stage == "train" else "chance_accuracy_pct")
+        metric_value(record, "test_error_pct" if record.stage == "train" else "mean_n_accuracy_pct")
     found = [outcome for record in group for outcome in outcomes(record)]
     worst = max(found, key=lambda outcome: outcome.share)
     limit = spec.max_error_of_chance[worst.stage]

@@ -42,9 +42,9 @@ class TableSpec(ViewSpec):
     standins: dict[str, str]
     declaration: dict[str, Any]
     published: list[dict[str, Any]]
-    max_error_of_chance: dict[str, float]
     conditions: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
     baselines: dict[str, str] = dataclasses.field(default_factory=dict)
+    max_error_of_chance: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

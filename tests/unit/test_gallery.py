@@ -165,7 +165,7 @@ def test_attack_curves_name_their_data(results: Path, monkeypatch: pytest.Monkey
     write_record(path, attack)
     for comparable in (False, True):
         labels = {PC: "att2", "vgg": "VGG"}
-        wanted = FiguresSpec("tiny", "toy", 1, [0], 3, labels, {PC: ATTENTION}, {}, LIMITS, comparable)
+        wanted = FiguresSpec("tiny", "toy", 1, [0], 3, labels, {PC: ATTENTION}, {}, comparable)
         figures_stage.run(wanted, results, [path])
     assert titles == ["toy, scale tiny; the paper's curves are of other images and networks", "toy, scale tiny"]
 
@@ -190,7 +190,7 @@ def test_figures_name_the_networks_that_did_not_learn(results: Path, tmp_path: P
     attack = trained("vgg", stage="fgsm", metrics=metrics, extra=extra)
     write_record(tmp_path / "attack.json", attack)
     (path.parent / layout.HISTORY).write_text("epoch,test_error_pct\n1,60.0\n")
-    wanted = FiguresSpec("tiny", "toy", 1, [0], 3, {PC: "att2", "vgg": "VGG"}, {PC: ATTENTION}, {}, LIMITS)
+    wanted = FiguresSpec("tiny", "toy", 1, [0], 3, {PC: "att2", "vgg": "VGG"}, {PC: ATTENTION}, {}, False, LIMITS)
     figures_stage.run(wanted, tmp_path, [path, tmp_path / "attack.json"])
     index = json.loads((tmp_path / "figures" / "index.json").read_text())
     assert index["captions"] == drawn

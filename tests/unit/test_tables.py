@@ -343,7 +343,9 @@ def test_edited_manifest_is_refused(tmp_path):
 
 
 def test_a_seed_that_did_not_learn_is_named_in_every_format(tmp_path):
-    paths = [put(tmp_path, trained("digits10", "vgg", seed, error)) for seed, error in ((0, 44.0), (1, 46.0))]
+    chance = Metric("chance_error_pct", 90.0, 500, "digits10")
+    records = [trained("digits10", "vgg", seed, error) for seed, error in ((0, 44.0), (1, 46.0))]
+    paths = [put(tmp_path, dataclasses.replace(each, metrics=[*each.metrics, chance])) for each in records]
     stage.run(support.spec(), tmp_path, paths)
     told = "vgg on digits10, seed 1: test error 46.0 %, beyond 0.5 of guessing (90.0 %)"
     files = {suffix: layout.table_path(tmp_path, "small", suffix).read_text() for suffix in layout.TABLE_SUFFIXES}
