@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ltpa.core.declared import near_matches
 from ltpa.core.errors import ConfigError
@@ -95,12 +95,15 @@ class Pgd(_Section):
 class Fgsm(_Section):
     """Fast gradient sign attack; epsilons on the 0-255 scale (paper section 5.2).
 
-    Beyond the paper: `pgd`, the iterated attack (null: none), and `transferred`, which maps a variant to the one whose
-    perturbations are tried on it.
+    `loss` is of the `predicted` or the `true` class, or the `score` of the predicted one. YAML reads a plain `true` as
+    a boolean; here it means the true class. Beyond the paper: `pgd`, the iterated attack (null: none), and
+    `transferred`, which maps a variant to the one whose perturbations are tried on it.
     """
 
     epsilons: Epsilons = [1, 2, 4, 8, 16]
-    loss: Literal["predicted", "true", "score"] = "predicted"
+    loss: Annotated[
+        Literal["predicted", "true", "score"], BeforeValidator(lambda value: "true" if value is True else value)
+    ] = "predicted"
     clip: bool = True
     round: bool = False
     batch_size: Positive = 250
@@ -240,13 +243,15 @@ class TwoStream(_Section):
 class Checks(_Section):
     """What the pipeline asserts about its own results.
 
+    A seed learned where its test error is at most `max_error_of_chance` of that of guessing
+    (`max_twostream_error_of_chance` for two-stream networks). `attention_beats` says what the peaks of maps must hit
+    the object more often than: a `random` pixel, the same network `untrained`, the `centre` of the image.
     `local_beats`, by dataset and row: the row's local stream must be right oftener than its global one on patches that
     hold the part, and than the local streams of the rows listed, its controls.
     """
 
     max_error_of_chance: Annotated[float, Field(gt=0, le=1)] = 0.5
-    max_error_of_chance_elsewhere: Annotated[float, Field(gt=0, le=1)] = 0.75
-    min_pointing_over_chance: Annotated[float, Field(ge=0)] = 1.2
+    attention_beats: list[Literal["random", "untrained", "centre"]] = ["random", "untrained"]
     query_pc_max: Annotated[float, Field(ge=0)] = 1e-4
     max_twostream_error_of_chance: Annotated[float, Field(gt=0, le=1)] = 0.9
     local_beats: dict[str, dict[str, list[str]]] = {}

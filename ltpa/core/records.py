@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ltpa.core.errors import RecordError
+from ltpa.core.errors import LtpaError, RecordError
 from ltpa.core.files import write_text
 from ltpa.core.hashing import digest
 
@@ -93,3 +93,16 @@ def read_record(path: Path) -> Record:
         raise RecordError(f"{path}: written in another format; {remedy}")
     metrics = [Metric(**metric) for metric in content.pop("metrics")]
     return Record(metrics=metrics, **content)
+
+
+def metric_value(record: Record, name: str, target: str | None = None, condition: str | None = None) -> float:
+    """The record's value of a metric; `target` and `condition` select among several.
+
+    Raises:
+        LtpaError: the record lacks it.
+    """
+    for metric in record.metrics:
+        if metric.name == name and target in (None, metric.target) and condition in (None, metric.condition):
+            return metric.value
+    where = f"{record.stage} {record.dataset} {record.variant} seed {record.seed}"
+    raise LtpaError(f"the record of {where} has no {name}; delete it and run again to remake it")

@@ -2,6 +2,10 @@
 
 x' = clip(x + eps * sign(grad of loss)) on raw 0-255 pixels, with the preprocessing inside the graph. The paper steps
 "opposite to the predicted class score gradient" and does not say whether it clips or rounds; all are options.
+
+Two numbers come of one gradient. The paper's fooling rate counts every image whose predicted class changes. Robust
+accuracy counts the images that are right both without and under attack, and attacks the true class. Only images that
+are right can count there, and for those the predicted class is the true one: both numbers share the same step.
 """
 
 import dataclasses
@@ -37,7 +41,7 @@ class FgsmSettings:
     Attributes:
         epsilons: step sizes on the 0-255 scale, each >= 0.
         loss: what the step climbs: the cross-entropy of the `predicted` or the `true` class, or minus the predicted
-            class's logit (`score`).
+            class's logit (`score`). For images that are right, which robust accuracy counts, this is the true class.
         clip: keep pixels within 0-255.
         round: round pixels to whole numbers, as a stored picture would be.
         batch_size: images per forward and backward pass.
@@ -57,21 +61,50 @@ class FgsmSettings:
             raise ConfigError("fgsm: needs batch_size >= 1")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class AttackResult:
-    """What the attack did over all images.
+    """What an attack did to N images.
 
     Attributes:
-        fooling_rate_pct: for each epsilon, the share of images whose predicted class changed, right or wrong before.
-        accuracy_pct: for each epsilon, the share classified correctly under attack.
-        clean_accuracy_pct: share classified correctly without attack.
+        right: (N,) bool, whether the image is classified correctly without attack.
+        fooled: for each epsilon (N,) bool, whether the predicted class changed, right or wrong before.
+        robust: for each epsilon (N,) bool, whether the image is right without and under attack.
         zero_gradients: images whose gradient is zero everywhere (in float32), which no epsilon can change.
     """
 
-    fooling_rate_pct: dict[float, float]
-    accuracy_pct: dict[float, float]
-    clean_accuracy_pct: float
+    right: np.ndarray
+    fooled: dict[float, np.ndarray]
+    robust: dict[float, np.ndarray]
     zero_gradients: int
+
+    @property
+    def clean_accuracy_pct(self) -> float:
+        """Share of the images that are right without attack."""
+        return percent(self.right)
+
+    @property
+    def fooling_rate_pct(self) -> dict[float, float]:
+        """For each epsilon the share of all images whose predicted class changed."""
+        return {epsilon: percent(fooled) for epsilon, fooled in self.fooled.items()}
+
+    @property
+    def robust_accuracy_pct(self) -> dict[float, float]:
+        """For each epsilon the share of all images that are right without and under attack."""
+        return {epsilon: percent(robust) for epsilon, robust in self.robust.items()}
+
+
+def worst_case(attacks: Sequence[AttackResult]) -> dict[float, np.ndarray]:
+    """For each epsilon (N,) bool, whether the image withstands every one of `attacks` that was run with it."""
+    survived: dict[float, np.ndarray] = {}
+    for found in attacks:
+        for epsilon, robust in found.robust.items():
+            survived[epsilon] = survived.get(epsilon, found.right) & robust
+    return survived
+
+
+def percent(hits: np.ndarray) -> float:
+    """Share of true entries, 0-100."""
+    return 100 * int(hits.sum()) / len(hits)
 
 
 def ascent_signs(
@@ -84,7 +117,7 @@ def ascent_signs(
     """Signs of the loss's gradient, shaped like `pixels` (B, 3, S, S), and the predicted classes (B,).
 
     The loss is summed over the batch, so that no image's gradient depends on how many share its batch. `predicted`
-    gives the classes that losses other than `true` refer to; by default those that the network predicts for `pixels`.
+    are the classes (B,) that losses other than `true` refer to; by default those that `model` predicts for `pixels`.
     """
     inputs = pixels.detach().clone().requires_grad_(True)
     logits = model(model.preprocessing(inputs))
@@ -117,32 +150,36 @@ def perturb(pixels: torch.Tensor, signs: torch.Tensor, epsilon: float, settings:
 
 
 class Tally:
-    """Counts over batches of what an attack does to a network; `result` turns them into rates."""
+    """Collects over batches what an attack does to a network."""
 
     def __init__(self, epsilons: Sequence[float]) -> None:
-        self._fooled = dict.fromkeys(epsilons, 0)
-        self._correct = dict.fromkeys(epsilons, 0)
-        self._clean = self._zero = self._images = 0
+        self._right: list[torch.Tensor] = []
+        self._fooled: dict[float, list[torch.Tensor]] = {epsilon: [] for epsilon in epsilons}
+        self._robust: dict[float, list[torch.Tensor]] = {epsilon: [] for epsilon in epsilons}
+        self._zero = 0
 
     def count_clean(self, before: torch.Tensor, truth: torch.Tensor, zero_gradients: int) -> None:
         """Count a batch before the attack: predicted and true classes (B,), images without any gradient."""
-        self._images += len(truth)
-        self._clean += int((before == truth).sum())
+        self._right.append(before == truth)
         self._zero += zero_gradients
 
     def count_attacked(self, epsilon: float, after: torch.Tensor, before: torch.Tensor, truth: torch.Tensor) -> None:
         """Count a batch under attack: classes (B,) predicted after and before, and true ones."""
-        self._fooled[epsilon] += int((after != before).sum())
-        self._correct[epsilon] += int((after == truth).sum())
+        self._fooled[epsilon].append(after != before)
+        self._robust[epsilon].append((before == truth) & (after == truth))
 
     def result(self) -> AttackResult:
-        """Shares of all images counted, in percent."""
+        """What was counted, images in the order of the batches."""
         return AttackResult(
-            {epsilon: 100 * count / self._images for epsilon, count in self._fooled.items()},
-            {epsilon: 100 * count / self._images for epsilon, count in self._correct.items()},
-            100 * self._clean / self._images,
+            _joined(self._right),
+            {epsilon: _joined(parts) for epsilon, parts in self._fooled.items()},
+            {epsilon: _joined(parts) for epsilon, parts in self._robust.items()},
             self._zero,
         )
+
+
+def _joined(parts: list[torch.Tensor]) -> np.ndarray:
+    return torch.cat(parts).cpu().numpy()
 
 
 def without_gradient(signs: torch.Tensor) -> int:
@@ -159,7 +196,7 @@ def attack(
 ) -> AttackResult:
     """Attack every image (N, H, W, 3) uint8 with every epsilon; `labels` (N,) int64 are the true classes.
 
-    With `source` the perturbation is made against that network and transferred to `model`, whose predictions count.
+    With `source` the gradient is that network's; the classes it refers to and those that count are `model`'s.
 
     Raises:
         ModelError: `source` takes images of another size than `model`.
@@ -174,9 +211,8 @@ def attack(
     done = 0
     for pixels in pixel_batches(model, images, settings.batch_size):
         truth = torch.from_numpy(np.array(labels[done : done + len(pixels)])).to(pixels.device)
-        signs, before = ascent_signs(source or model, pixels, truth, settings.loss)
-        if source is not None:
-            before = classify(model, pixels)
+        before = None if source is None else classify(model, pixels).clone()  # no longer an inference tensor
+        signs, before = ascent_signs(source or model, pixels, truth, settings.loss, before)
         tally.count_clean(before, truth, without_gradient(signs))
         for epsilon in settings.epsilons:
             after = classify(model, perturb(pixels, signs, epsilon, settings))

@@ -128,6 +128,28 @@ def attention_maps(
     Raises:
         ModelError: the network has no trained attention.
     """
+    levels = _by_level(model, model.attention, images, batch_size, queries)
+    return {level: maps.astype(np.float32, copy=False) for level, maps in levels.items()}
+
+
+def log_attention_maps(
+    model: "AttentionClassifier", images: np.ndarray, batch_size: int, queries: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """The logarithms of `attention_maps`, each (N, h, w) float64, computed from scores: no weight underflows.
+
+    Raises:
+        ModelError: the network has no trained attention.
+    """
+    return _by_level(model, model.log_attention, images, batch_size, queries)
+
+
+def _by_level(
+    model: "AttentionClassifier",
+    measure: Callable[[torch.Tensor, torch.Tensor | None], dict[str, torch.Tensor]],
+    images: np.ndarray,
+    batch_size: int,
+    queries: np.ndarray | None,
+) -> dict[str, np.ndarray]:
     if not model.attention_levels:
         raise ModelError(f"a {type(model).__name__} has no attention maps; leave its variant out of this stage")
     parts: dict[str, list[np.ndarray]] = {}
@@ -135,6 +157,6 @@ def attention_maps(
         asking = iter(()) if queries is None else pixel_batches(model, queries, batch_size)
         for pixels in pixel_batches(model, images, batch_size):
             query = None if queries is None else model.preprocessing(next(asking))
-            for level, maps in model.attention(model.preprocessing(pixels), query).items():
-                parts.setdefault(level, []).append(maps.float().cpu().numpy())
+            for level, maps in measure(model.preprocessing(pixels), query).items():
+                parts.setdefault(level, []).append(maps.cpu().numpy())
     return {level: np.concatenate(maps) for level, maps in parts.items()}

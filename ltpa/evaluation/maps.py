@@ -39,9 +39,9 @@ def network_maps(model: "AttentionClassifier", images: np.ndarray, batch_size: i
     from ltpa.models.plain import GapClassifier
 
     found: dict[str, np.ndarray] = {}
-    if kinds := level_kinds(model):
+    if model.attention_levels:
         levels = attention_maps(model, images, batch_size)
-        found |= {kind: levels[level] for level, kind in kinds.items()}
+        found |= dict(zip((LAST, PREVIOUS), reversed([*levels.values()][-2:]), strict=False))
     activations, gradients = _activations_and_gradcam(model, images, batch_size)
     found |= dict(zip((ACTIVATION_LAST, ACTIVATION_PREVIOUS), reversed(activations[-2:]), strict=True))
     if isinstance(model, GapClassifier):
@@ -51,11 +51,6 @@ def network_maps(model: "AttentionClassifier", images: np.ndarray, batch_size: i
         if not np.isfinite(maps).all():
             raise NotFiniteError(f"its {kind} maps of these images are not finite; retrain the network")
     return found
-
-
-def level_kinds(model: "AttentionClassifier") -> dict[str, str]:
-    """By level, which kind of map (`attention_last`, `attention_previous`) the last levels of its attention are."""
-    return dict(zip(reversed(list(model.attention_levels)[-2:]), (LAST, PREVIOUS), strict=False))
 
 
 def activation_map(features: torch.Tensor) -> torch.Tensor:

@@ -10,9 +10,8 @@ import numpy as np
 
 from ltpa.core.errors import DataError
 from ltpa.data.masks import Masks
-from ltpa.evaluation.saliency import Masking, Saliency, upsample
+from ltpa.evaluation.saliency import COMBINED, Masking, Saliency, upsample
 
-COMBINED = "combined"
 _BLOCK_PIXELS = 2**18  # of maps upsampled at a time: arrays of this size stay in a processor's cache
 _BINS = 256
 PAPER = Masking()
@@ -134,9 +133,9 @@ def score_maps(
 ) -> Scores:
     """Score a network's maps (N, h, w), by level in the order of depth, against N masks, each of any height and width.
 
-    Maps are upsampled to the size of each mask; every level is scored, and `combined` as the variant declares, if it
-    does. Binary masks are made as `masking` says, of `combined` alone where there is one, unless `each` asks for those
-    of all maps.
+    Maps are upsampled to the size of each mask; every level is scored. With a `saliency` the levels are what its `maps`
+    gave, and `combined` is scored as well; without one they are plain maps. Binary masks are made as `masking` says, of
+    `combined` alone where there is one, unless `each` asks for those of all maps.
 
     Raises:
         DataError: no maps or masks, their numbers differ, or a map is not finite.
@@ -175,9 +174,10 @@ def _score_block(
     levels: dict[str, np.ndarray], truth: np.ndarray, saliency: Saliency | None, each: bool, masking: Masking
 ) -> Scores:
     height, width = truth.shape[1:]
-    scored = {name: upsample(maps, (height, width), masking.upsampling) for name, maps in levels.items()}
-    if saliency is not None:
-        scored[COMBINED] = saliency.combine(scored)
+    if saliency is None:
+        scored = {name: upsample(maps, (height, width), masking.upsampling) for name, maps in levels.items()}
+    else:
+        scored = saliency.at(levels, (height, width), masking.upsampling)
     binary = scored if each or saliency is None else (COMBINED,)
     return Scores(
         {

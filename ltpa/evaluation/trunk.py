@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from ltpa.core.errors import ModelError
 from ltpa.evaluation.inference import class_activation_maps, pixel_batches
-from ltpa.evaluation.saliency import Saliency, upsample
+from ltpa.evaluation.saliency import COMBINED, Saliency
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
@@ -85,7 +85,7 @@ def saliency_maps(
         saliency = Saliency.from_declaration(declared, "patches")
         levels = saliency.maps(model, images, batch_size)
         largest = max((maps.shape[1:] for maps in levels.values()), key=lambda shape: shape[0] * shape[1])
-        return saliency.combine({name: upsample(maps, (largest[0], largest[1])) for name, maps in levels.items()})
+        return saliency.at(levels, (largest[0], largest[1]))[COMBINED]
     batches = feature_maps(model, images, batch_size, max(images.shape[1:3]), level)
     return np.concatenate([maps.mean(axis=1) for maps in batches])
 

@@ -1,7 +1,7 @@
 """Networks that classify by attended local features alone: VGG-att, att2, att3 and RN-att, att2."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -56,11 +56,15 @@ class AttendedClassifier(AttentionClassifier):
         vectors.update({level: branch(maps[level]) for level, branch in self.branches.items()})
         return vectors
 
-    def _attend(self, x: Tensor, query: Tensor | None = None) -> dict[str, tuple[Tensor, Tensor]]:
-        """(g_a, a) of every level; g from `query` where given."""
+    def _compared(self, x: Tensor, query: Tensor | None) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """The local features and g of every level; g from `query` where given."""
         maps = self.local_features(x)
         vectors = self._global_vectors(maps if query is None else self.local_features(query))
-        return {level: unit(maps[level], vectors[level]) for level, unit in self.units.items()}
+        return {level: (maps[level], vectors[level]) for level in self.units}
+
+    def _attend(self, x: Tensor, query: Tensor | None = None) -> dict[str, tuple[Tensor, Tensor]]:
+        """(g_a, a) of every level."""
+        return {level: self.units[level](*pair) for level, pair in self._compared(x, query).items()}
 
     def level_logits(self, x: Tensor) -> list[Tensor]:
         """Logits (N, classes) of every classifier: one per level for `indep`, a single joint one for `concat`."""
@@ -82,6 +86,11 @@ class AttendedClassifier(AttentionClassifier):
     def attention(self, x: Tensor, query: Tensor | None = None) -> dict[str, Tensor]:
         """Attention maps (N, h, w) by level, each summing to 1; with `query`, g is that of the query images."""
         return {level: weights for level, (_, weights) in self._attend(x, query).items()}
+
+    def log_attention(self, x: Tensor, query: Tensor | None = None) -> dict[str, Tensor]:
+        """Logarithms of the attention maps by level, (N, h, w) float64."""
+        units = cast(dict[str, AttentionUnit], dict(self.units.items()))
+        return {level: units[level].log_weights(*pair) for level, pair in self._compared(x, query).items()}
 
     def global_descriptor(self, x: Tensor, level: str | None = None) -> Tensor:
         """Global feature vector g (N, d) that `level` (default: the last) uses, before any projection.

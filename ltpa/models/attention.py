@@ -162,7 +162,16 @@ class AttentionUnit(nn.Module):
             g_a = sum_i a_i l_i (N, C) and a (N, h, w), non-negative, summing to 1 over each map.
         """
         local = self.project_local(local)
-        scores = self.compatibility(local, None if g is None else self.project_global(g))
-        weights = self.normalise(scores)
+        weights = self.normalise(self._scores(local, g))
         attended = weights.to(local.dtype).flatten(1).unsqueeze(1) @ _vectors(local)
         return attended.squeeze(1), weights
+
+    def log_weights(self, local: Tensor, g: Tensor | None) -> Tensor:
+        """Logarithms (N, h, w) of the weights a, float64, in which none of them underflows."""
+        scores = self._scores(self.project_local(local), g).double()
+        if self.normalise is spatial_sigmoid:
+            scores = F.logsigmoid(scores)
+        return scores.flatten(1).log_softmax(dim=1).view_as(scores)
+
+    def _scores(self, projected: Tensor, g: Tensor | None) -> Tensor:
+        return self.compatibility(projected, None if g is None else self.project_global(g))

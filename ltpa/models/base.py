@@ -70,6 +70,13 @@ class AttentionClassifier(nn.Module):
         """
         return {}
 
+    def log_attention(self, x: Tensor, query: Tensor | None = None) -> dict[str, Tensor]:
+        """Logarithms of `attention`, (N, h, w) float64 by level; minus infinity where a weight is zero.
+
+        Networks that make their maps from scores take the logarithms from these, so that no weight underflows.
+        """
+        return {level: maps.double().log() for level, maps in self.attention(x, query).items()}
+
     def global_descriptor(self, x: Tensor, level: str | None = None) -> Tensor:
         """Global feature vector g (N, d) that `level` (default: the last) compares its local features with.
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from ltpa.core.errors import ModelError
 from ltpa.models.attention import AttentionUnit, Parametrised
@@ -47,9 +48,9 @@ class PanClassifier(AttentionClassifier):
         return {"conv7": conv7, "conv10": self.trunk.local("conv10", self.trunk.pool7(conv7))}
 
     def _gate_and_conv13(self, conv10: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-        """The gate (N, h, w), values in (0, 1), and conv13's map from the gated map of conv10."""
-        gate = self.gate(conv10, g).sigmoid()
-        return gate, self.trunk.local("conv13", self.trunk.pool10(conv10 * gate.unsqueeze(1)))
+        """Scores (N, h, w) whose sigmoid is the gate, and conv13's map from the gated map of conv10."""
+        scores = self.gate(conv10, g)
+        return scores, self.trunk.local("conv13", self.trunk.pool10(conv10 * scores.sigmoid().unsqueeze(1)))
 
     def local_features(self, x: Tensor) -> dict[str, Tensor]:
         """Maps (N, C, h, w) by layer name, from input to output; conv10's is the one before the gate."""
@@ -63,17 +64,14 @@ class PanClassifier(AttentionClassifier):
         last = None if self.last_branch is None else self.last_branch(maps["conv13"])
         return self.gate_branch(maps["conv10"]), last
 
-    def _attend(self, x: Tensor, query: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """g_a (N, C) of the last level, and both maps; the global vectors from `query` where given."""
+    def _compared(self, x: Tensor, query: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The gate's scores, conv13's map, and the last level's g; the global vectors from `query` where given."""
         conv10 = self._conv10(x)["conv10"]
-        if query is None:
-            gate, conv13 = self._gate_and_conv13(conv10, self.gate_branch(conv10))
-            last = None if self.last_branch is None else self.last_branch(conv13)
-        else:
+        if query is not None:
             g, last = self._global_vectors(query)
-            gate, conv13 = self._gate_and_conv13(conv10, g)
-        vector, weights = self.unit(conv13, last)
-        return vector, {"conv10": gate, "conv13": weights}
+            return *self._gate_and_conv13(conv10, g), last
+        scores, conv13 = self._gate_and_conv13(conv10, self.gate_branch(conv10))
+        return scores, conv13, None if self.last_branch is None else self.last_branch(conv13)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes)."""
@@ -81,11 +79,18 @@ class PanClassifier(AttentionClassifier):
 
     def features(self, x: Tensor) -> Tensor:
         """Input (N, feature_dim) of the linear layer."""
-        return self.head.features([self._attend(x)[0]])
+        _, conv13, last = self._compared(x, None)
+        return self.head.features([self.unit(conv13, last)[0]])
 
     def attention(self, x: Tensor, query: Tensor | None = None) -> dict[str, Tensor]:
         """conv10: the gate (N, h, w), each value in (0, 1); conv13: attention weights that sum to 1 over the map."""
-        return self._attend(x, query)[1]
+        scores, conv13, last = self._compared(x, query)
+        return {"conv10": scores.sigmoid(), "conv13": self.unit(conv13, last)[1]}
+
+    def log_attention(self, x: Tensor, query: Tensor | None = None) -> dict[str, Tensor]:
+        """Logarithms of the maps by level, (N, h, w) float64."""
+        scores, conv13, last = self._compared(x, query)
+        return {"conv10": logsigmoid(scores.double()), "conv13": self.unit.log_weights(conv13, last)}
 
     def global_descriptor(self, x: Tensor, level: str | None = None) -> Tensor:
         """Global feature vector g (N, d) of `level` (default: conv13).

@@ -6,7 +6,7 @@ from ltpa.core import layout
 from ltpa.core.declared import load_declaration
 from ltpa.plan.plan import Plan, Run
 from ltpa.plan.schema import FigureEntry, check_entries
-from ltpa.plan.views import all_runs, network_code
+from ltpa.plan.views import all_runs, learning_limits, network_code
 from ltpa.report.spec import GallerySpec
 
 
@@ -29,6 +29,7 @@ def gallery_spec(plan: Plan) -> GallerySpec:
         figures=figures,
         code=network_code(plan, _networks(figures)),
         missing={name: reason for name, reason in lacking.items() if reason},
+        max_error_of_chance=learning_limits(plan),
     )
 
 

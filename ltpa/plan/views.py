@@ -109,6 +109,7 @@ def table_spec(plan: Plan, table: str) -> TableSpec:
         standins=standins,
         declaration=declaration.model_dump(mode="json"),
         published=to_dicts(published),
+        max_error_of_chance=learning_limits(plan),
         conditions=subsets,
         baselines={name: base for name in plan.config.variants if (base := plan.variants[name].get("baseline"))}
         | plan.twostream.baselines(),
@@ -272,6 +273,7 @@ def figures_spec(plan: Plan) -> FiguresSpec:
         labels={variant: plan.variants[variant]["label"] for variant in plan.config.variants},
         overlays={variant: plan.saliency(variant) or {} for variant in variants},
         published=published,
+        max_error_of_chance=learning_limits(plan),
         comparable=plan.config.scale.comparable,
         records=_within(plan, records(plan, figure_runs(plan))),
         code=network_code(plan, [Run("train", plan.roles[SOURCE_ROLES[0]], variant) for variant in variants]),
@@ -301,15 +303,18 @@ def check_spec(plan: Plan) -> CheckSpec:
         scale=plan.config.scale.name,
         records=_within(plan, records(plan, check_runs(plan))),
         compatibility={name: _compatibility(a) for name, a in attending.items()},
-        primary=plan.roles.get(SOURCE_ROLES[0], ""),
-        max_error_of_chance=checks.max_error_of_chance,
-        max_error_of_chance_elsewhere=checks.max_error_of_chance_elsewhere,
-        min_pointing_over_chance=checks.min_pointing_over_chance,
+        max_error_of_chance=learning_limits(plan),
+        attention_beats=list(checks.attention_beats),
         query_pc_max=checks.query_pc_max,
-        max_twostream_error_of_chance=checks.max_twostream_error_of_chance,
         local_beats=checks.local_beats,
         patch_limits=plan.config.protocols.patches.limits,
     )
+
+
+def learning_limits(plan: Plan) -> dict[str, float]:
+    """The largest error, as a share of that of guessing, of networks that learned (`ltpa.core.learned`)."""
+    checks = plan.config.protocols.checks
+    return {"train": checks.max_error_of_chance, EVALUATION: checks.max_twostream_error_of_chance}
 
 
 def _compatibility(architecture: dict[str, Any]) -> str:

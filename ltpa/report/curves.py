@@ -3,17 +3,18 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ltpa.report.overlays import every_format, save_figure
+from ltpa.report.overlays import add_text, every_format, save_figure
 
 
 def draw_learning_curves(
-    path: Path, histories: Mapping[str, Sequence[Sequence[tuple[int, float]]]], chance: float
+    path: Path, histories: Mapping[str, Sequence[Sequence[tuple[int, float]]]], chance: float, caption: str = ""
 ) -> None:
     """Draw test error (%) over epochs: one colour per network, one line per seed, chance dashed.
 
     Writes `path`, a PNG, and SVG and PDF beside it.
 
     `histories` maps a network's title to its seeds' points (epoch, error); an epoch without evaluation has no point.
+    `caption` stands below.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -28,6 +29,7 @@ def draw_learning_curves(
     axis.axhline(chance, color="grey", linestyle="--", linewidth=0.8, label="chance")
     axis.set(xlabel="epoch", ylabel="test error (%)", ylim=(0, 100))
     axis.legend(fontsize=6, ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    add_text(figure, caption=caption)
     save_figure(figure, *every_format(path))
 
 
@@ -36,9 +38,11 @@ def draw_attack_curves(
     curves: Mapping[str, Mapping[float, Sequence[float]]],
     published: Mapping[str, Mapping[float, float]],
     title: str,
+    caption: str = "",
 ) -> None:
     """Draw fooling rate (%) over the perturbation's norm: our mean and every seed as a dot, published dashed.
 
+    `caption` stands below.
     Writes `path`, a PNG, and SVG and PDF beside it.
     """
     from matplotlib import colormaps
@@ -62,4 +66,5 @@ def draw_attack_curves(
     axis.set_xticks(shown, [f"{norm:g}" for norm in shown])
     axis.set(xlabel="L-infinity norm of the perturbation (0-255 scale)", ylabel="fooling rate (%)", ylim=(0, 100))
     axis.legend(fontsize=7)
+    add_text(figure, caption=caption)
     save_figure(figure, *every_format(path))

@@ -1,14 +1,13 @@
 """Grids of pictures for reading and for print: images, maps over images, masks, differences, each with its caption."""
 
 import dataclasses
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ltpa.report.overlays import BRIGHTEST, grid, relative_to_uniform, save_figure
+from ltpa.report.overlays import BRIGHTEST, add_text, grid, relative_to_uniform, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
 _STEEPEST = 3.0  # times a uniform map, for differences of two maps
 _BAR_INCHES = 0.6
-_LETTERS_PER_INCH = 24  # of the caption
 _SCALES = {"saliency": ("inferno", 0.0, BRIGHTEST), "difference": ("coolwarm", -_STEEPEST, _STEEPEST)}
 
 
@@ -73,7 +71,7 @@ def draw_gallery(
                 axis.set_title(title, fontsize=6)
     cells = [cell for row in rows for cell in row]
     _add_bars(figure, [kind for kind in _SCALES if any(getattr(cell, kind) is not None for cell in cells)])
-    _add_text(figure, heading, caption)
+    add_text(figure, heading, caption)
     save_figure(figure, *paths)
 
 
@@ -103,15 +101,3 @@ def _add_bars(figure: "Figure", kinds: Sequence[str]) -> None:
         bar = figure.colorbar(scale, ax=cells, fraction=0.12 / inches, aspect=30, pad=0.06 / inches, extend=extend)
         bar.set_label(names[kind], fontsize=6)
         bar.ax.tick_params(labelsize=5.5)
-
-
-def _add_text(figure: "Figure", heading: str, caption: str) -> None:
-    """The heading above and the caption below, for which the figure grows."""
-    letters = int(_LETTERS_PER_INCH * figure.get_figwidth())
-    lines = textwrap.wrap(caption, letters)
-    title = textwrap.wrap(heading, int(0.75 * letters))
-    figure.set_figheight(figure.get_figheight() + 0.12 * len(lines) + 0.16 * len(title))
-    if title:
-        figure.suptitle("\n".join(title), fontsize=8)
-    if lines:
-        figure.supxlabel("\n".join(lines), fontsize=5.5, x=0.01, ha="left")

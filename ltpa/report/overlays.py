@@ -1,5 +1,6 @@
 """Attention overlays: one row per image, one column per network, one colour scale."""
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CELL_INCHES = 1.15
+_LETTERS_PER_INCH = 24  # of the caption
 BRIGHTEST = 6.0  # times a uniform map
 
 
 def draw_overlays(
-    path: Path, images: np.ndarray, masks: np.ndarray | None, row_labels: list[str], maps: dict[str, np.ndarray]
+    path: Path,
+    images: np.ndarray,
+    masks: np.ndarray | None,
+    row_labels: list[str],
+    maps: dict[str, np.ndarray],
+    caption: str = "",
 ) -> None:
     """Write a PNG grid: image, object outline where known, then each network's map over the image.
 
@@ -27,6 +34,7 @@ def draw_overlays(
         masks: (N, H, W) 0/1 or None.
         row_labels: N texts.
         maps: column title -> (N, H, W) saliency.
+        caption: text below the grid.
     """
     figure = grid(len(images), len(maps) + 1)
     for row, image in enumerate(images):
@@ -40,6 +48,7 @@ def draw_overlays(
             axis.imshow(relative_to_uniform(stack[row]), cmap="inferno", alpha=0.65, vmin=0, vmax=BRIGHTEST)
             if row == 0:
                 axis.set_title(title, fontsize=6)
+    add_text(figure, caption=caption)
     save_figure(figure, path)
 
 
@@ -58,6 +67,18 @@ def grid(rows: int, columns: int) -> "Figure":
         axis.set_xticks([])
         axis.set_yticks([])
     return figure
+
+
+def add_text(figure: "Figure", heading: str = "", caption: str = "") -> None:
+    """The heading above and the caption below, for which the figure grows."""
+    letters = int(_LETTERS_PER_INCH * figure.get_figwidth())
+    lines = textwrap.wrap(caption, letters)
+    title = textwrap.wrap(heading, int(0.75 * letters))
+    figure.set_figheight(figure.get_figheight() + 0.12 * len(lines) + 0.16 * len(title))
+    if title:
+        figure.suptitle("\n".join(title), fontsize=8)
+    if lines:
+        figure.supxlabel("\n".join(lines), fontsize=5.5, x=0.01, ha="left")
 
 
 def every_format(path: Path) -> list[Path]:

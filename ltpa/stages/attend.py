@@ -9,7 +9,7 @@ import numpy as np
 from ltpa.core.errors import DataError, ModelError
 from ltpa.data.decode import load_picture
 from ltpa.evaluation.inference import attention_maps, class_probabilities
-from ltpa.evaluation.saliency import CAM, Saliency, upsample
+from ltpa.evaluation.saliency import CAM, COMBINED, Saliency, upsample
 from ltpa.evaluation.segmentation import otsu_masks
 from ltpa.models.variants import declared_variants
 from ltpa.report.gallery import Cell, draw_gallery
@@ -71,11 +71,12 @@ def _maps(
         raise without_maps(model_path, model.metadata["variant"])
     if query is not None and (saliency is None or saliency.source == CAM):
         raise ModelError(f"a {model.metadata['variant']} has no global vector to take from a query; leave --query out")
-    if saliency is not None and query is None:
-        found = saliency.maps(model, image[None], 1)
+    queries = None if query is None else query[None]
+    if saliency is None:
+        found = attention_maps(model, image[None], 1, queries)
+        maps = {level: upsample(each, image.shape[:2]) for level, each in found.items()}
     else:
-        found = attention_maps(model, image[None], 1, None if query is None else query[None])
-    maps = {level: upsample(each, image.shape[:2]) for level, each in found.items()}
-    if saliency is not None and len(saliency.levels) > 1:
-        maps["combined"] = saliency.combine(maps)
+        maps = saliency.at(saliency.maps(model, image[None], 1, queries=queries), image.shape[:2])
+        if len(maps) == 2:  # the combined map is that of the only level
+            del maps[COMBINED]
     return {level: each[0] for level, each in maps.items()}

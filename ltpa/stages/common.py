@@ -12,6 +12,7 @@ from ltpa.core.code import code_hash, definitions
 from ltpa.core.errors import ConfigError, ModelError, NotFiniteError
 from ltpa.core.files import write_text
 from ltpa.core.hashing import canonical_json, digest
+from ltpa.core.learned import outcomes
 from ltpa.core.provenance import code_version, library_versions, peak_memory_mb
 from ltpa.core.records import Metric, Record, read_record, write_record
 from ltpa.core.specs import EvaluationSpec, TrainSpec, TwoStreamSpec
@@ -37,10 +38,13 @@ def read_settings(kind: type[Settings], stage: str, values: dict[str, Any]) -> S
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What a protocol found for one network: its metrics, and small extra facts for the record."""
+    """What a protocol found for one network: its metrics, small extra facts for the record, and the training records
+    of other networks that the metrics come from.
+    """
 
     metrics: list[Metric]
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    sources: Sequence[Record] = ()
 
 
 def trained_network(results: Path, dataset: str, variant: str, seed: int, training: str) -> Record:
@@ -134,7 +138,8 @@ def evaluate_each(
 
     `module` is the stage's module name (`ltpa.stages.fgsm`); its last part is the stage's name. `targets` are opened in
     the order of `spec.targets`. A network whose training failed gives a `failed` record that names the reason. Every
-    record holds the protocol's settings as `extra["protocol"]`.
+    record holds the protocol's settings as `extra["protocol"]`, and as `extra["networks"]` what the networks behind it
+    err (`ltpa.core.learned.Outcome`).
 
     Raises:
         ModelError: the model file is missing, or belongs to another variant or training spec.
@@ -152,11 +157,14 @@ def evaluate_each(
             folder = layout.run_dir(results, stage, spec.dataset, spec.variant, seed)
             trained = trained_network(results, spec.dataset, spec.variant, seed, spec.training)
             reason, found = "", Measurement([])
+            networks: list[dict[str, Any]] = []
             if trained.status == "ok":
                 path, expected = source / layout.MODEL, trained.extra.get("model_sha256")
                 model = load(path, expect_variant=spec.variant, expect_sha256=expected).to(device)
                 with naming(path):
                     found = measure(model, targets, folder)
+                behind = [outcome for source in (trained, *found.sources) for outcome in outcomes(source)]
+                networks = [dataclasses.asdict(outcome) for outcome in behind]
             else:
                 reason = f"training failed: {trained.reason}"
             record = make_record(
@@ -168,6 +176,6 @@ def evaluate_each(
                 device=describe_device(device),
                 seconds=time.perf_counter() - started,
                 reason=reason,
-                extra={"protocol": spec.protocol, **found.extra},
+                extra={"protocol": spec.protocol, "networks": networks, **found.extra},
             )
             save_record(results, record, [module, *spec.code])

@@ -35,7 +35,12 @@ PROTOCOLS = {
 }
 _NEED_MASKS = ("segmentation", "maps")
 _PICTURES = (*SUFFIXES, ".webp", ".tif", ".tiff")
-_NEED_LABELS = ("adversarial_accuracy_pct", "pgd_accuracy_pct")
+_NEED_LABELS = (
+    "clean_accuracy_pct",
+    "robust_accuracy_pct",
+    "fgsm_robust_accuracy_pct",
+    "pgd_robust_accuracy_pct",
+)
 
 
 def evaluate_folder(

@@ -1,6 +1,7 @@
 """Draw what people look at first: attention overlays, learning curves, attack curves."""
 
 import csv
+import functools
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,30 +12,43 @@ import numpy as np
 from ltpa.core import layout
 from ltpa.core.files import write_text
 from ltpa.core.hashing import sha256_file
+from ltpa.core.learned import failures
 from ltpa.core.records import Record, read_record
 from ltpa.data.arrays import PreparedDataset, Split
 from ltpa.data.masks import squashed
-from ltpa.evaluation.saliency import Saliency, upsample
+from ltpa.evaluation.saliency import COMBINED, Saliency
 from ltpa.report.curves import draw_attack_curves, draw_learning_curves
 from ltpa.report.overlays import draw_overlays, every_format
-from ltpa.report.spec import FiguresSpec
+from ltpa.report.spec import FiguresSpec, GallerySpec
 
 SPEC = FiguresSpec
 
 
 def run(spec: FiguresSpec, results: Path, records: Sequence[Path]) -> None:
-    """Write PNGs into `figures/` and their list, with digests, into `figures/index.json` last."""
+    """Write PNGs into `figures/`, and `figures/index.json` last: their digests, and which networks did not learn."""
     folder = Path(results) / "figures"
     found = [record for record in map(read_record, records) if record.status == "ok"]
-    curves, attacks = folder / "learning-curves.png", folder / "fooling-rate.png"
-    written = _overlays(spec, results, folder / "attention.png")
-    _learning_curves(spec, results, [r for r in found if r.stage == "train" and r.dataset == spec.dataset], curves)
-    _attack_curves(spec, [r for r in found if r.stage == "fgsm"], attacks)
-    index = {
-        str(path.relative_to(folder)): sha256_file(path)
-        for path in (*written, *every_format(curves), *every_format(attacks))
-    }
-    write_text(folder / "index.json", json.dumps(index, indent=1) + "\n")
+    training = [record for record in found if record.stage == "train" and record.dataset == spec.dataset]
+    attacks = [record for record in found if record.stage == "fgsm"]
+    captions: dict[str, str] = {}
+    written = _overlays(spec, results, folder / "attention.png", captions)
+    for name, draw, shown in (
+        ("learning-curves", functools.partial(_learning_curves, spec, results), training),
+        ("fooling-rate", functools.partial(_attack_curves, spec), attacks),
+    ):
+        path = folder / f"{name}.png"
+        captions[path.name] = unlearned(shown, spec)
+        draw(shown, path, captions[path.name])
+        written += every_format(path)
+    files = {str(path.relative_to(folder)): sha256_file(path) for path in written}
+    index = {"files": files, "captions": captions}
+    write_text(folder / "index.json", json.dumps(index, indent=1, ensure_ascii=False) + "\n")
+
+
+def unlearned(records: Sequence[Record], spec: FiguresSpec | GallerySpec) -> str:
+    """A sentence that names the networks behind `records` that did not learn; empty where all did."""
+    names = dict.fromkeys(text for record in records for text in failures(record, spec.max_error_of_chance))
+    return f"Did not learn: {'; '.join(names)}." if names else ""
 
 
 def choose_images(split: Split, count: int) -> np.ndarray:
@@ -47,8 +61,13 @@ def choose_images(split: Split, count: int) -> np.ndarray:
     return np.array([index for _, _, index in sorted(keys)[:count]])
 
 
-def _overlays(spec: FiguresSpec, results: Path, path: Path) -> list[Path]:
-    """One picture per network with all its maps, and `path` with the combined map of each variant's first seed."""
+def _overlays(spec: FiguresSpec, results: Path, path: Path, captions: dict[str, str]) -> list[Path]:
+    """One picture per network with all its maps, and `path` with the combined map of each variant's first seed.
+
+    The caption of each goes into `captions`. A network whose training failed is left out.
+    """
+    from ltpa.models import load
+
     dataset = PreparedDataset.open(layout.data_dir(results, spec.dataset))
     split = dataset.split("test")
     chosen = choose_images(split, spec.images)
@@ -58,36 +77,29 @@ def _overlays(spec: FiguresSpec, results: Path, path: Path) -> list[Path]:
     )
     labels = [dataset.classes[label] for label in split.labels[chosen]]
     columns, written = {}, [path]
+    first: list[Record] = []
     for variant, declared in spec.overlays.items():
         saliency = Saliency.from_declaration(declared, "figures")
         for seed in spec.seeds:
-            maps = _maps(spec, results, variant, seed, saliency, images)
-            if maps is None:
+            source = layout.run_dir(results, "train", spec.dataset, variant, seed)
+            record = read_record(source / layout.RECORD)
+            if record.status != "ok":
                 continue
+            model = load(source / layout.MODEL, expect_variant=variant)
+            maps = saliency.at(saliency.maps(model, images, len(images)), images.shape[1:3])
             if seed == spec.seeds[0]:
-                columns[spec.labels[variant]] = maps["combined"]
-            written.append(layout.overlay_path(results, spec.dataset, variant, seed))
-            draw_overlays(written[-1], images, masks, labels, maps)
-    draw_overlays(path, images, masks, labels, columns)
+                columns[spec.labels[variant]] = maps[COMBINED]
+                first.append(record)
+            target = layout.overlay_path(results, spec.dataset, variant, seed)
+            captions[target.name] = unlearned([record], spec)
+            draw_overlays(target, images, masks, labels, maps, captions[target.name])
+            written.append(target)
+    captions[path.name] = unlearned(first, spec)
+    draw_overlays(path, images, masks, labels, columns, captions[path.name])
     return written
 
 
-def _maps(
-    spec: FiguresSpec, results: Path, variant: str, seed: int, saliency: Saliency, images: np.ndarray
-) -> dict[str, np.ndarray] | None:
-    """Maps by level and combined, at the images' size; None for a network whose training failed."""
-    from ltpa.models import load
-
-    source = layout.run_dir(results, "train", spec.dataset, variant, seed)
-    if read_record(source / layout.RECORD).status != "ok":
-        return None
-    model = load(source / layout.MODEL, expect_variant=variant)
-    found = saliency.maps(model, images, len(images))
-    maps = {level: upsample(stack, images.shape[1:3]) for level, stack in found.items()}
-    return {**maps, "combined": saliency.combine(maps)}
-
-
-def _learning_curves(spec: FiguresSpec, results: Path, records: list[Record], path: Path) -> None:
+def _learning_curves(spec: FiguresSpec, results: Path, records: list[Record], path: Path, caption: str) -> None:
     histories: dict[str, list[list[tuple[int, float]]]] = defaultdict(list)
     chance = 100.0
     for record in records:
@@ -97,10 +109,10 @@ def _learning_curves(spec: FiguresSpec, results: Path, records: list[Record], pa
         points = [(int(row["epoch"]), float(row["test_error_pct"])) for row in rows if row["test_error_pct"]]
         histories[spec.labels[record.variant]].append(points)
         chance = next(m.value for m in record.metrics if m.name == "chance_error_pct")
-    draw_learning_curves(path, histories, chance)
+    draw_learning_curves(path, histories, chance, caption)
 
 
-def _attack_curves(spec: FiguresSpec, records: list[Record], path: Path) -> None:
+def _attack_curves(spec: FiguresSpec, records: list[Record], path: Path, caption: str) -> None:
     curves: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         for metric in record.metrics:
@@ -115,4 +127,4 @@ def _attack_curves(spec: FiguresSpec, records: list[Record], path: Path) -> None
     title = f"{', '.join(dict.fromkeys(record.dataset for record in records))}, scale {spec.scale}"
     if not spec.comparable:
         title += "; the paper's curves are of other images and networks"
-    draw_attack_curves(path, curves, published, title)
+    draw_attack_curves(path, curves, published, title, caption)

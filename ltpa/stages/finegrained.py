@@ -40,7 +40,7 @@ def run(spec: EvaluationSpec, results: Path, seeds: Sequence[int]) -> None:
         for seed in seeds:
             started = time.perf_counter()
             source = layout.run_dir(results, _TRAINED, spec.dataset, spec.variant, seed)
-            folder = layout.run_dir(results, _STAGE, spec.dataset, spec.variant, seed)
+            folder = layout.run_dir(results, "finegrained", spec.dataset, spec.variant, seed)
             trained = read_record(source / layout.RECORD)
             if trained.config_hash != spec.training:
                 raise ModelError(

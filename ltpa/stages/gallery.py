@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +13,17 @@ from ltpa.core import layout
 from ltpa.core.errors import ConfigError
 from ltpa.core.files import write_text
 from ltpa.core.hashing import sha256_file
-from ltpa.core.records import read_record
+from ltpa.core.records import Record, read_record
 from ltpa.data.arrays import PreparedDataset, Split
 from ltpa.data.masks import squashed
 from ltpa.evaluation.fgsm import FgsmSettings, ascent_signs, classify, perturb
 from ltpa.evaluation.inference import attention_maps, pixel_batches
 from ltpa.evaluation.maps import network_maps
-from ltpa.evaluation.saliency import Masking, Saliency, upsample
+from ltpa.evaluation.saliency import COMBINED, Masking, Saliency, upsample
 from ltpa.evaluation.segmentation import binary_masks
 from ltpa.report.gallery import Cell, draw_gallery
 from ltpa.report.spec import GallerySpec
-from ltpa.stages.figures import choose_images
+from ltpa.stages.figures import choose_images, unlearned
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
@@ -63,12 +64,13 @@ def run(spec: GallerySpec, results: Path) -> None:
     missing = dict(spec.missing)
     for name, figure in spec.figures.items():
         paths = [layout.gallery_path(results, name, suffix) for suffix in layout.FIGURE_SUFFIXES]
-        if reason := _failed(spec, results, figure):
+        networks = _networks(spec, results, figure)
+        if reason := _failed(networks):
             missing[name] = reason
             draw_gallery(paths, [f"{figure['paper']}: {reason}"], [""], [[Cell(np.zeros((8, 8), bool))]])
         else:
             titles, labels, rows = _grid(spec, results, figure)
-            captions[name] = caption(spec, figure)
+            captions[name] = " ".join(filter(None, (caption(spec, figure), unlearned(networks, spec))))
             heading = f"{figure['paper']}: {figure['title']}"
             draw_gallery(paths, titles, labels, rows, heading=heading, caption=captions[name])
         written |= {path.name: sha256_file(path) for path in paths}
@@ -93,15 +95,15 @@ def caption(spec: GallerySpec, figure: dict[str, Any]) -> str:
     return " ".join(texts)
 
 
-def _failed(spec: GallerySpec, results: Path, figure: dict[str, Any]) -> str:
-    """Why a network of the figure cannot be shown; empty where all can."""
-    for column in figure["columns"]:
-        if "variant" in column:
-            folder = layout.run_dir(results, "train", column["dataset"], column["variant"], spec.seed)
-            record = read_record(folder / layout.RECORD)
-            if record.status != "ok":
-                return f"{column['variant']} on {column['dataset']}: {record.reason}"
-    return ""
+def _networks(spec: GallerySpec, results: Path, figure: dict[str, Any]) -> list[Record]:
+    """The records of the trainings of the networks that a figure shows."""
+    shown = dict.fromkeys((column["dataset"], column["variant"]) for column in figure["columns"] if "variant" in column)
+    return [read_record(layout.run_dir(results, "train", *pair, spec.seed) / layout.RECORD) for pair in shown]
+
+
+def _failed(networks: Sequence[Record]) -> str:
+    """Why a network cannot be shown; empty where all can."""
+    return next((f"{each.variant} on {each.dataset}: {each.reason}" for each in networks if each.status != "ok"), "")
 
 
 def _grid(spec: GallerySpec, results: Path, figure: dict[str, Any]) -> tuple[list[str], list[str], list[list[Cell]]]:
@@ -157,19 +159,17 @@ def _over(rows: _Rows, maps: np.ndarray) -> list[Cell]:
     return [Cell(image, saliency=each) for image, each in zip(rows.images, maps, strict=True)]
 
 
-def _upsampled(model: "AttentionClassifier", column: dict[str, Any], rows: _Rows) -> dict[str, np.ndarray]:
-    """Maps by level and `combined`, all at the images' size."""
+def _combined(model: "AttentionClassifier", column: dict[str, Any], rows: _Rows) -> np.ndarray:
+    """The combined maps at the images' size."""
     saliency = Saliency.from_declaration(column["saliency"], "figures")
-    found = saliency.maps(model, rows.images, len(rows.images))
-    size, method = rows.images.shape[1:3], _masking(column).upsampling
-    maps = {level: upsample(stack, size, method) for level, stack in found.items()}
-    return {**maps, "combined": saliency.combine(maps)}
+    levels = saliency.maps(model, rows.images, len(rows.images))
+    return saliency.at(levels, rows.images.shape[1:3], _masking(column).upsampling)[COMBINED]
 
 
 def _maps(model: "AttentionClassifier", column: dict[str, Any], rows: _Rows) -> list[Column]:
     wanted, size = column["maps"], rows.images.shape[1:3]
-    if wanted == "combined":
-        return [("combined", _over(rows, _upsampled(model, column, rows)["combined"]))]
+    if wanted == COMBINED:
+        return [(COMBINED, _over(rows, _combined(model, column, rows)))]
     if wanted == "attention":
         found = attention_maps(model, rows.images, len(rows.images))
     else:
@@ -184,7 +184,7 @@ def _maps(model: "AttentionClassifier", column: dict[str, Any], rows: _Rows) -> 
 def _binary(model: "AttentionClassifier", column: dict[str, Any], rows: _Rows) -> list[Column]:
     threshold = _masking(column).threshold
     title = "Otsu mask" if threshold is None else f"above {threshold:g} of its range"
-    return [(title, [Cell(mask) for mask in binary_masks(_upsampled(model, column, rows)["combined"], threshold)])]
+    return [(title, [Cell(mask) for mask in binary_masks(_combined(model, column, rows), threshold)])]
 
 
 def _masking(column: dict[str, Any]) -> Masking:

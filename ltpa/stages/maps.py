@@ -16,11 +16,11 @@ import numpy as np
 from ltpa.core.errors import ConfigError, DataError
 from ltpa.core.records import Metric
 from ltpa.core.specs import EvaluationSpec
-from ltpa.data.arrays import PreparedDataset
+from ltpa.data.arrays import PreparedDataset, Split
 from ltpa.data.masks import Masks
 from ltpa.evaluation.controls import CONTROLS
 from ltpa.evaluation.inference import network_pixels
-from ltpa.evaluation.maps import level_kinds, network_maps
+from ltpa.evaluation.maps import network_maps
 from ltpa.evaluation.saliency import CAM, Masking, Saliency
 from ltpa.evaluation.segmentation import Scores, score_maps
 from ltpa.stages.common import Measurement, evaluate_each, read_settings
@@ -75,7 +75,7 @@ def measure(
 ) -> Measurement:
     """Jaccard by subset (`gradcam_jaccard_pct` ...) and pointing by kind of map, for each target."""
     settings = read_settings(MapSettings, "maps", spec.protocol)
-    saliency, masking = _combined(model, settings), settings.masking()
+    saliency, masking = _combined(settings), settings.masking()
     metrics: list[Metric] = []
     facts: dict[str, Any] = {}
     for target, dataset in zip(spec.targets, datasets, strict=True):
@@ -90,27 +90,39 @@ def measure(
         maps = network_maps(model, pooled.images, settings.batch_size)
         seen = network_pixels(model, pooled.images, settings.batch_size) if settings.controls else pooled.images
         maps |= {name: CONTROLS[name](seen) for name in settings.controls}
-        if pooled.masks is not None:
-            if target["kind"] == "masks":
-                metrics += _by_subset(maps, pooled.labels, pooled.masks, dataset, saliency, masking)
-            else:
-                scores = score_maps(maps, pooled.masks, saliency, masking=masking)
-                metrics += pointing_metrics([scores], dataset.name)
-        metrics += box_metrics([(maps, pooled.boxes)], dataset, saliency, masking)
+        metrics += _scores(maps, None, target["kind"], pooled, dataset, masking)
+        if saliency is not None:
+            levels = saliency.maps(model, pooled.images, settings.batch_size)
+            combined = _scores(levels, saliency, target["kind"], pooled, dataset, masking)
+            metrics += [metric for metric in combined if metric.condition not in levels]
         constant = {kind: int((np.ptp(each, axis=(1, 2)) == 0).sum()) for kind, each in maps.items()}
         facts[dataset.name] = {"constant_maps": constant}
     return Measurement(metrics, facts)
 
 
-def _combined(model: "AttentionClassifier", settings: MapSettings) -> Saliency | None:
-    """The variant's combined map in terms of the kinds of map measured here; None where it is one of them already."""
-    if settings.saliency is None or settings.saliency["source"] == CAM:
+def _combined(settings: MapSettings) -> Saliency | None:
+    """How the variant's combined map is made; None where it is one of the maps measured here already."""
+    if settings.saliency is None or settings.saliency["source"] == CAM or len(settings.saliency["levels"]) < 2:
         return None
-    declared = Saliency.from_declaration(settings.saliency, "maps")
-    kinds = level_kinds(model)
-    if len(declared.levels) < 2 or any(level not in kinds for level in declared.levels):
-        return None
-    return dataclasses.replace(declared, levels=[kinds[level] for level in declared.levels])
+    return Saliency.from_declaration(settings.saliency, "maps")
+
+
+def _scores(
+    levels: dict[str, np.ndarray],
+    saliency: Saliency | None,
+    kind: str,
+    pooled: Split,
+    dataset: PreparedDataset,
+    masking: Masking,
+) -> list[Metric]:
+    """Jaccard by subset where the target asks for it, and pointing inside masks and boxes where there are any."""
+    metrics: list[Metric] = []
+    if pooled.masks is not None:
+        if kind == "masks":
+            metrics += _by_subset(levels, pooled.labels, pooled.masks, dataset, saliency, masking)
+        else:
+            metrics += pointing_metrics([score_maps(levels, pooled.masks, saliency, masking=masking)], dataset.name)
+    return metrics + box_metrics([(levels, pooled.boxes)], dataset, saliency, masking)
 
 
 def _by_subset(
@@ -127,7 +139,7 @@ def _by_subset(
     for subset in np.unique(labels).tolist():
         members = np.flatnonzero(labels == subset).tolist()
         chosen = {kind: each[members] for kind, each in maps.items()}
-        scores = score_maps(chosen, [masks[row] for row in members], saliency, True, masking)
+        scores = score_maps(chosen, [masks[row] for row in members], saliency, saliency is None, masking)
         for kind in scores.jaccard:
             metrics += subset_metrics(scores, dataset.name, dataset.classes[subset], kind, f"{kind}_")
         scored.append(scores)

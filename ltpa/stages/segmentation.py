@@ -4,7 +4,8 @@ Targets are `{"name", "kind": "masks", "class_ids": [...] or null}`, a dataset w
 whose images are scored, and `{"name", "kind": "pointing", "split"}`, whose split is scored in the pointing game alone
 and passed over where it has neither masks nor boxes. Where boxes are known, peaks and mass inside them are counted too.
 `class_ids` gives for each subset the network's class, null where it has none; only class activation maps need it.
-Protocol keys: `SegmentationSettings`.
+Beside attention stand references of the pointing game that nothing was learnt for: a centre prior, and the same network
+untrained. Protocol keys: `SegmentationSettings`.
 """
 
 import dataclasses
@@ -18,15 +19,19 @@ import numpy as np
 from ltpa.core.errors import ConfigError, DataError
 from ltpa.core.records import Metric
 from ltpa.core.specs import EvaluationSpec
-from ltpa.data.arrays import PreparedDataset
-from ltpa.evaluation.saliency import CAM, Masking, Saliency
-from ltpa.evaluation.segmentation import COMBINED, Scores, box_masks, score_maps
+from ltpa.data.arrays import PreparedDataset, Split
+from ltpa.evaluation.controls import centre_prior
+from ltpa.evaluation.saliency import CAM, COMBINED, Masking, Saliency
+from ltpa.evaluation.segmentation import Scores, box_masks, score_maps
+from ltpa.evaluation.untrained import untrained_networks
 from ltpa.stages.common import Measurement, evaluate_each, read_settings
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
 
 MASK_METRICS = ("pointing_pct", "pointing_chance_pct", "mass_in_mask_pct")
+CENTRE, UNTRAINED = "centre", "untrained-"  # conditions of `pointing_pct`; a draw's number follows the latter
+REFERENCE_IMAGES = 100  # at most so many are shown to each untrained network
 BOX_METRICS = ("pointing_in_box_pct", "box_chance_pct", "mass_in_box_pct")
 
 
@@ -105,6 +110,7 @@ def _pointing(
     if split.masks is not None:
         scores = score_maps(maps, split.masks, saliency, masking=settings.masking())
         metrics += pointing_metrics([scores], dataset.name)
+        metrics += reference_metrics(model, saliency, split, dataset.name, settings.masking())
         facts = _facts([scores])
     return metrics + box_metrics([(maps, split.boxes)], dataset, saliency, settings.masking()), facts
 
@@ -150,6 +156,7 @@ def _masks(
         boxed.append((maps, None if pooled.boxes is None else pooled.boxes[members]))
     if scored:
         metrics += pointing_metrics(scored, dataset.name) + box_metrics(boxed, dataset, saliency, settings.masking())
+        metrics += reference_metrics(model, saliency, pooled, dataset.name, settings.masking())
     return metrics, {**_facts(scored), "subsets_without_class": left_out}
 
 
@@ -205,6 +212,32 @@ def pointing_metrics(parts: list[Scores], dataset: str, names: tuple[str, str, s
             Metric(names[2], 100 * float(mass.mean()), count, dataset, level),
         ]
     return metrics
+
+
+def reference_metrics(
+    model: "AttentionClassifier", saliency: Saliency, split: Split, dataset: str, masking: Masking
+) -> list[Metric]:
+    """The pointing game of maps that nothing was learnt for, over images with an object; none beside other maps.
+
+    Conditions of `pointing_pct` are `centre`, a Gaussian in the middle of every image, and `untrained-0` ..., combined
+    maps of draws of the same network before training. The latter are of `REFERENCE_IMAGES` images, spread evenly.
+    """
+    if saliency.source == CAM or split.masks is None:
+        return []
+    centre = score_maps({CENTRE: centre_prior(split.images)}, split.masks, None, masking=masking)
+    seen = np.flatnonzero(centre.area > 0)
+    metrics = [_pointing_metric(centre.pointing[CENTRE][seen], dataset, CENTRE)]
+    chosen = seen[np.unique(np.linspace(0, len(seen) - 1, REFERENCE_IMAGES).round().astype(int))]
+    images, masks = split.images[chosen], [split.masks[row] for row in chosen.tolist()]
+    for draw, network in enumerate(untrained_networks(model)):
+        levels = saliency.maps(network, images, len(images))
+        hits = score_maps(levels, masks, saliency, masking=masking).pointing[COMBINED]
+        metrics.append(_pointing_metric(hits, dataset, f"{UNTRAINED}{draw}"))
+    return metrics
+
+
+def _pointing_metric(hits: np.ndarray, dataset: str, condition: str) -> Metric:
+    return Metric(MASK_METRICS[0], 100 * float(hits.mean()), len(hits), dataset, condition)
 
 
 def _facts(parts: list[Scores]) -> dict[str, Any]:

@@ -186,7 +186,7 @@ def _why(rows: Sequence[TidyRow]) -> str:
 
 
 def _incomplete(collected: Sequence[SlotRows]) -> list[str]:
-    """A line for each run that failed or is missing, and for each metric that some seeds have and others lack."""
+    """A line for each run that failed, did not learn or is missing, and for each metric that only some seeds have."""
     lines: dict[str, None] = {}
     for item in collected:
         if not isinstance(item.address, Address):
@@ -194,7 +194,9 @@ def _incomplete(collected: Sequence[SlotRows]) -> list[str]:
         statuses = {row.status for row in item.rows}
         for row in item.rows:
             where = f"{row.stage} {row.dataset} {row.variant} seed {row.seed}"
-            if row.status == FAILED:
+            if row.status == OK and row.reason:
+                lines[f"Did not learn, and is in the means above: {row.reason}"] = None
+            elif row.status == FAILED:
                 lines[f"Failed: {where}: {row.reason}"] = None
             elif row.status == MISSING:
                 lines[f"Missing: {where}: {row.reason}"] = None

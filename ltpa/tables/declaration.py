@@ -43,16 +43,25 @@ class Selector(_Section):
         return all(wanted is None or wanted == found for wanted, found in pairs)
 
 
+class FirstRow(_Section):
+    """A row above the others of a panel, the same for all of them: its label, and the metric that it shows."""
+
+    label: str
+    metric: str
+
+
 class Panel(Selector):
     """A block of rows with its own title.
 
     Attributes:
+        first_row: a row above those of the published entries; in tables whose rows are conditions.
         secondary: another reading of the same values; they are repeated for orientation, without a verdict.
         beyond_paper: something measured on the same rows that the paper gives no number for; its values are not shown.
         requires: the setting of the stage's protocol without which there is nothing to measure; where a configuration
             leaves it empty the panel is left out, and a note says so.
     """
 
+    first_row: FirstRow | None = None
     secondary: bool = False
     beyond_paper: bool = False
     requires: str | None = None
@@ -120,6 +129,8 @@ class Declaration(_Section):
             raise ValueError("layout 'long' needs panels, and 'wide' must have none")
         if (self.kind == "datasets") != (self.stage == "prepare"):
             raise ValueError("kind 'datasets' goes with stage 'prepare', and only with it")
+        if self.rows != "condition" and any(panel.first_row for panel in self.panels):
+            raise ValueError("a panel's first_row goes with rows 'condition'")
         return self
 
     def baselines(self, declared: Mapping[str, str]) -> Mapping[str, str]:

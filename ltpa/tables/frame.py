@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ltpa.core.errors import RecordError
+from ltpa.core.learned import Limits, failures
 from ltpa.core.records import Metric, Record, read_record
 from ltpa.tables.declaration import Declaration
 from ltpa.tables.published import Published
@@ -35,7 +36,8 @@ RecordIndex = Mapping[tuple[str, str, str, int], Indexed]
 class TidyRow:
     """One number of one seed, and where it belongs.
 
-    `status` is `ok` (then `value` and `items`, the count behind it, are set), `failed` or `missing` (the run, with its
+    `status` is `ok` (then `value` and `items`, the count behind it, are set, and `reason` names the networks behind it
+    that did not learn), `failed` or `missing` (the run, with its
     reason), `no such target` (the record lacks the metric), or why the cell has no run at all (then `seed` is None).
     `target` and `condition` say which of the record's metrics (an empty target in a record means its own dataset);
     `record` is its path below the results folder.
@@ -112,7 +114,7 @@ def tidy_rows(
         if isinstance(address, str):
             rows: tuple[TidyRow, ...] = (blank,)
         else:
-            rows = tuple(_seed_row(blank, address, seed, index) for seed in spec.seeds)
+            rows = tuple(_seed_row(blank, address, seed, index, spec.max_error_of_chance) for seed in spec.seeds)
         collected.append(SlotRows(slot, address, rows))
     return collected
 
@@ -154,7 +156,7 @@ def _blank(spec: TableSpec, declaration: Declaration, slot: Slot, address: Addre
     )
 
 
-def _seed_row(blank: TidyRow, address: Address, seed: int, index: RecordIndex) -> TidyRow:
+def _seed_row(blank: TidyRow, address: Address, seed: int, index: RecordIndex, limits: Limits) -> TidyRow:
     found = index.get((*address.run, seed))
     if found is None:
         return dataclasses.replace(blank, seed=seed, status=MISSING, reason="no record")
@@ -171,6 +173,7 @@ def _seed_row(blank: TidyRow, address: Address, seed: int, index: RecordIndex) -
         value=metric.value,
         items=metric.n,
         status=OK,
+        reason="; ".join(failures(record, limits)),
         record=path,
     )
 

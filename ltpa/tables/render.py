@@ -15,7 +15,7 @@ _CSV_COLUMNS = (
     *("published", "published_sd", "quoted", "mean", "sd", "n", "expected", "ci95_low", "ci95_high"),
     *("published_n", "delta", "delta_low", "delta_high", "delta_df", "verdict", "more_seeds", "pooled_sd"),
     *("baseline", "test", "test_n", "baseline_n", "test_delta", "test_p", "correlation", "test_p_holm"),
-    *("missing", "where"),
+    *("missing", "unlearned", "where"),
 )
 ORDERS = "Published orders"  # the title of the block of claims, and the panel of its lines in the CSV
 _DASH = "–"
@@ -182,7 +182,9 @@ def _csv_values(table: Table, panel: Panel, row: Row, column: str, cell: Cell) -
         *numbers,
         *(entry.n, cell.delta, *interval, *verdict),
         *compared,
-        *(cell.missing, entry.where),
+        cell.missing,
+        " ".join(str(row.seed) for row in cell.rows if row.value is not None and row.reason),
+        entry.where,
     ]
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
 from ltpa.core.errors import ConfigError
-from ltpa.tables.declaration import Declaration
+from ltpa.tables.declaration import Declaration, FirstRow
 from ltpa.tables.published import Published
 
 NOT_OURS = "no network of ours"
@@ -53,7 +53,7 @@ def place(declaration: Declaration, published: Sequence[Published]) -> list[Slot
     Raises:
         ConfigError: an entry fits no panel, no column of its panel, or several.
     """
-    slots = []
+    slots: list[Slot] = []
     placed: set[Published] = set()
     for number, panel in enumerate(declaration.blocks()):
         for entry in filter(panel.matches, published):
@@ -63,19 +63,18 @@ def place(declaration: Declaration, published: Sequence[Published]) -> list[Slot
             if len(fits) != 1:
                 raise ConfigError(f"{_describe(entry)} fits {len(fits)} columns; correct the columns in tables.yaml")
             column = declaration.columns[fits[0]]
-            slots.append(
-                Slot(
-                    panel=number,
-                    column=fits[0],
-                    entry=_unpublished(entry) if panel.beyond_paper else entry,
-                    metric=_of_group(entry, column.metric or panel.metric or declaration.metric),
-                    measure=_of_group(
-                        entry, _first(column.measure, panel.measure, declaration.measure, entry.condition)
-                    ),
-                    secondary=panel.secondary or panel.beyond_paper,
-                    dash=entry.value is None and not declaration.beyond_paper,
-                )
+            slot = Slot(
+                panel=number,
+                column=fits[0],
+                entry=_unpublished(entry) if panel.beyond_paper else entry,
+                metric=_of_group(entry, column.metric or panel.metric or declaration.metric),
+                measure=_of_group(entry, _first(column.measure, panel.measure, declaration.measure, entry.condition)),
+                secondary=panel.secondary or panel.beyond_paper,
+                dash=entry.value is None and not declaration.beyond_paper,
             )
+            if panel.first_row and not any((number, fits[0]) == (other.panel, other.column) for other in slots):
+                slots.append(_above(slot, panel.first_row))
+            slots.append(slot)
             placed.add(entry)
     for entry in published:
         if entry not in placed:
@@ -110,6 +109,12 @@ def resolve(
         target=f"{measured_on}/{split}" if split else measured_on,
         condition=conditions.get(role or entry.source, {}).get(slot.measure, slot.measure),
     )
+
+
+def _above(slot: Slot, row: FirstRow) -> Slot:
+    """The slot of the panel's first row above `slot`, in the same column."""
+    entry = dataclasses.replace(_unpublished(slot.entry), condition=row.label)
+    return dataclasses.replace(slot, entry=entry, metric=row.metric, measure="")
 
 
 def _unpublished(entry: Published) -> Published:

@@ -253,14 +253,24 @@ def test_every_choice_of_the_attack_reaches_the_spec(chosen):
     assert spec.protocol["transferred"]["variant"] == "vgg-att2-concat-pc"
 
 
+def test_true_in_yaml_is_the_loss_of_the_true_class(tmp_path):
+    path = tmp_path / "mine.yaml"
+    base = (ROOT / "config" / "config.yaml").read_text()
+    path.write_text(base.replace("fgsm: {epsilons: [1, 2, 4, 8, 16]}", "fgsm: {loss: true}"))
+    assert load_config(path).protocols.fgsm.loss == "true"
+    path.write_text(base.replace("fgsm: {epsilons: [1, 2, 4, 8, 16]}", "fgsm: {loss: false}"))
+    with pytest.raises(ConfigError, match=r"'protocols\.fgsm\.loss' is False"):
+        load_config(path)
+
+
 def test_panels_of_a_setting_that_is_empty_are_left_out_and_named():
     titles = {}
     for name, fgsm in (("none", {"transferred": {}}), ("all", {"pgd": {}})):
         declaration = views.table_spec(plan(protocols={"fgsm": fgsm}), "figure6").declaration
         titles[name] = [panel["title"] for panel in declaration["panels"]]
         left_out = [note for note in declaration["notes"] if note.startswith("Left out, as protocols.fgsm.")]
-        assert len(titles[name]) + len(left_out) == 6
-    assert len(titles["none"]) == 2 and len(titles["all"]) == 6
+        assert len(titles[name]) + len(left_out) == 7
+    assert len(titles["none"]) == 2 and len(titles["all"]) == 7
 
 
 def test_a_network_is_trained_for_its_perturbations_alone():

@@ -151,10 +151,11 @@ def test_whitening_of_the_evaluated_set_is_what_the_network_then_sees(results):
 def test_fgsm(results):
     record = run_stage(results, "fgsm", "vgg-att2-concat-pc", [{"name": "toy"}], {"epsilons": [0, 0.5, 8.0]})
     metrics = by_key(record)
-    assert {condition for _, _, condition in metrics} == {"eps=0", "eps=0.5", "eps=8"}
+    assert {condition for _, _, condition in metrics} == {"", "eps=0", "eps=0.5", "eps=8"}
     assert metrics["fooling_rate_pct", "toy", "eps=0"].value == 0
-    clean = record.extra["clean_accuracy_pct"]["toy"]
-    assert metrics["adversarial_accuracy_pct", "toy", "eps=0"].value == clean
+    assert record.metrics[0].name == "clean_accuracy_pct"
+    clean = record.metrics[0].value
+    assert metrics["robust_accuracy_pct", "toy", "eps=0"].value == clean
     assert {metric.n for metric in record.metrics} == {12}
 
 
@@ -162,7 +163,7 @@ def test_fgsm_beyond_the_paper_and_the_protocol_in_the_record(results):
     transferred = {"variant": "vgg-gap", "training": TRAINING}
     protocol = {
         "epsilons": [0, 4.0],
-        "pgd": {"epsilons": [2.0], "steps": 2},
+        "pgd": {"epsilons": [2.0, 4.0], "steps": 2},
         "transferred": transferred,
         "loss": "score",
     }
@@ -171,8 +172,15 @@ def test_fgsm_beyond_the_paper_and_the_protocol_in_the_record(results):
     assert record.extra["transferred"] == "vgg-gap"
     metrics = by_key(record)
     assert {(name, condition) for name, _, condition in metrics if "pgd" in name} == {
-        ("pgd_fooling_rate_pct", "eps=2"), ("pgd_accuracy_pct", "eps=2"),
-    }  # fmt: skip
+        (f"pgd_{name}_pct", f"eps={epsilon}") for name in ("fooling_rate", "robust_accuracy") for epsilon in (2, 4)
+    }
+    worst = {key: metric.value for key, metric in metrics.items() if key[0] == "robust_accuracy_pct"}
+    assert [condition for _, _, condition in worst] == ["eps=0", "eps=4", "eps=2"]
+    for name, target, condition in metrics:
+        if name.endswith("robust_accuracy_pct"):
+            value = metrics[name, target, condition].value
+            assert value <= metrics["clean_accuracy_pct", "toy", ""].value
+            assert "transferred" in name or worst["robust_accuracy_pct", target, condition] <= value
     assert metrics["transferred_fooling_rate_pct", "toy", "eps=0"].value == 0
     plain = by_key(run_stage(results, "fgsm", "vgg-att2-concat-pc", [{"name": "toy"}], {"epsilons": [0, 4.0]}))
     assert not any("pgd" in name or "transferred" in name for name, _, _ in plain)
@@ -188,7 +196,8 @@ def test_perturbations_of_a_network_that_is_not_there(results):
     shutil.copytree(model, layout.run_dir(results, "train", "toy", "vgg-gap", 8))
     record = run_stage(results, "fgsm", "vgg-gap", [{"name": "toy"}], protocol, seeds=[8])
     assert record.status == "ok" and record.extra["transferred"] == "training of vgg failed: loss is nan"
-    assert {metric.name for metric in record.metrics} == {"fooling_rate_pct", "adversarial_accuracy_pct"}
+    names = ("clean_accuracy_pct", "fooling_rate_pct", "robust_accuracy_pct")
+    assert {metric.name for metric in record.metrics} == set(names)
 
 
 def segmentation_protocol(variant):

@@ -7,7 +7,7 @@ from tiny_networks import LinearNetwork, linear_network, random_images
 from torch.nn.functional import cross_entropy
 
 from ltpa.core.errors import ConfigError
-from ltpa.evaluation.fgsm import FgsmSettings, ascent_signs, attack, perturb
+from ltpa.evaluation.fgsm import AttackResult, FgsmSettings, ascent_signs, attack, perturb, worst_case
 from ltpa.evaluation.inference import pixel_batches
 from ltpa.models import create_model
 
@@ -15,7 +15,7 @@ SIZE = 4
 
 
 def numpy_attack(network, images, labels, epsilon, loss, clip=True, rounded=False):
-    """Fooling rate and accuracy in percent, in float64: grad of CE is W^T (softmax - onehot), of minus a logit -W_y."""
+    """Fooling rate and robust accuracy in percent; grad of CE is W^T (softmax - onehot), of minus a logit -W_y."""
     weight, bias = network.weight.detach().numpy(), network.bias.detach().numpy()
     pixels = images.transpose(0, 3, 1, 2).reshape(len(images), -1).astype(np.float64)
     logits = pixels @ weight.T + bias
@@ -30,7 +30,7 @@ def numpy_attack(network, images, labels, epsilon, loss, clip=True, rounded=Fals
     moved = np.round(moved) if rounded else moved
     moved = np.clip(moved, 0, 255) if clip else moved
     after = (moved @ weight.T + bias).argmax(axis=1)
-    return 100 * np.mean(after != before), 100 * np.mean(after == labels)
+    return 100 * np.mean(after != before), 100 * np.mean((before == labels) & (after == labels))
 
 
 @pytest.mark.parametrize("loss", ["predicted", "true", "score"])
@@ -42,9 +42,9 @@ def test_rates_are_those_of_the_formula(loss, clip, rounded):
     settings = FgsmSettings([0.5, 2, 16, 60], loss, clip, rounded, batch_size=17)
     found = attack(network, images, labels, settings)
     for epsilon in settings.epsilons:
-        fooled, correct = numpy_attack(network, images, labels, epsilon, loss, clip, rounded)
+        fooled, robust = numpy_attack(network, images, labels, epsilon, loss, clip, rounded)
         assert found.fooling_rate_pct[epsilon] == pytest.approx(fooled)
-        assert found.accuracy_pct[epsilon] == pytest.approx(correct)
+        assert found.robust_accuracy_pct[epsilon] == pytest.approx(robust)
     assert found.fooling_rate_pct[60] > 0
 
 
@@ -80,7 +80,76 @@ def test_fooling_counts_every_image_right_or_wrong():
     found = attack(network, images, labels, FgsmSettings([4]))
     assert found.clean_accuracy_pct == 50
     assert found.fooling_rate_pct[4] == 50  # 206 and 211 cross the border
-    assert found.accuracy_pct[4] == 50  # 206 became right, 211 wrong
+    assert found.robust_accuracy_pct[4] == 25  # 211 became wrong; 206 became right, which counts for nothing
+
+
+def two_classes(rows: int) -> tuple[LinearNetwork, np.ndarray, np.ndarray]:
+    """A linear network that sees either class in half of the pictures, which are near grey, and labels at random."""
+    rng = np.random.default_rng(11)
+    weight = rng.normal(0, 1e-3, (2, 3 * SIZE * SIZE))
+    network = LinearNetwork(weight, -127.5 * weight.sum(axis=1), SIZE)
+    return network, rng.integers(80, 176, (rows, SIZE, SIZE, 3), dtype=np.uint8), rng.integers(0, 2, rows)
+
+
+@pytest.mark.parametrize("loss", ["predicted", "true"])
+def test_robust_accuracy_of_a_linear_network_has_a_closed_form(loss):
+    """An image withstands an L-infinity norm below its margin over the L1 norm of the difference of the weights."""
+    network, images, labels = two_classes(300)
+    weight, bias = (values.detach().numpy().astype(np.float64) for values in (network.weight, network.bias))
+    logits = images.transpose(0, 3, 1, 2).reshape(len(images), -1) @ weight.T + bias
+    margins = np.where(labels == 0, 1, -1) * (logits[:, 0] - logits[:, 1])
+    norms = margins / np.abs(weight[0] - weight[1]).sum()
+    found = attack(network, images, labels, FgsmSettings([0, 0.5, 1, 2, 4, 8], loss))
+    for epsilon, rate in found.robust_accuracy_pct.items():
+        assert rate == pytest.approx(100 * np.mean(norms > epsilon), abs=100 / 300)
+    assert found.clean_accuracy_pct > found.robust_accuracy_pct[1] > found.robust_accuracy_pct[8]
+
+
+@pytest.mark.parametrize("loss", ["predicted", "score"])
+def test_robust_accuracy_attacks_the_true_class(loss):
+    """Images that are right are those whose predicted class is the true one, so that the loss of either is the same."""
+    torch.manual_seed(0)
+    network = create_model("vgg-att2-concat-dp", 3, 20, 1 / 16, bn_weight="one", u_std=0.2).eval()
+    images = random_images(60, 20)
+    (pixels,) = pixel_batches(network, images, 60)
+    labels = network(pixels).argmax(dim=1).numpy()
+    labels[::3] = (labels[::3] + 1) % 3
+    found = attack(network, images, labels, FgsmSettings([0, 4, 32], loss))
+    true = attack(network, images, labels, FgsmSettings([0, 4, 32], "true"))
+    assert found.robust_accuracy_pct[0] == found.clean_accuracy_pct == pytest.approx(100 * 2 / 3)
+    assert found.robust_accuracy_pct[32] < found.clean_accuracy_pct
+    if loss == "predicted":
+        for epsilon in (0, 4, 32):
+            np.testing.assert_array_equal(found.robust[epsilon], true.robust[epsilon])
+
+
+def test_neither_batches_nor_order_nor_the_layout_of_channels_change_who_withstands():
+    torch.manual_seed(0)
+    network = create_model("vgg-att2-concat-pc", 4, 20, 1 / 16, bn_weight="one", u_std=0.2).eval()
+    images, labels = random_images(30, 20), np.arange(30) % 4
+    settings = [FgsmSettings([2, 8], batch_size=size) for size in (30, 7)]
+    whole, parts = (attack(network, images, labels, each) for each in settings)
+    order = np.random.default_rng(0).permutation(30)
+    shuffled = attack(network, images[order], labels[order], settings[1])
+    columns = np.asfortranarray(images)  # channels outermost in memory
+    layout = attack(network.to(memory_format=torch.channels_last), columns, labels, settings[0])
+    for epsilon in (2, 8):
+        for found in (parts, layout):
+            np.testing.assert_array_equal(found.robust[epsilon], whole.robust[epsilon])
+            np.testing.assert_array_equal(found.fooled[epsilon], whole.fooled[epsilon])
+        np.testing.assert_array_equal(shuffled.robust[epsilon], whole.robust[epsilon][order])
+
+
+def test_the_worst_case_is_over_the_attacks_of_an_epsilon():
+    right = np.array([True, True, True, False])
+    first = AttackResult(right, {}, {1: np.array([True, False, True, False]), 2: ~right}, 0)
+    second = AttackResult(right, {}, {1: np.array([False, True, True, False]), 4: right}, 0)
+    found = worst_case([first, second])
+    assert {epsilon: each.tolist() for epsilon, each in found.items()} == {
+        1: [False, False, True, False],
+        2: [False] * 4,
+        4: right.tolist(),
+    }
 
 
 def test_preprocessing_is_inside_the_graph():

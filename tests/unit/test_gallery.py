@@ -33,6 +33,7 @@ from ltpa.stages import gallery as gallery_stage
 ROOT = Path(__file__).parents[2]
 SIZE, CLASSES = 20, ["ant", "bee", "cat"]
 PC, GAP = "vgg-att2-concat-pc", "vgg-gap"
+LIMITS = {"train": 0.5, "finegrained": 0.9}
 NETWORK = {"variant": PC, "dataset": "toy", "label": "att2", "masking": {}}
 ATTENTION = {"source": "attention", "levels": ["conv10", "conv13"], "sqrt": True}
 
@@ -62,9 +63,13 @@ def results(tmp_path_factory) -> Path:
     return folder
 
 
+def errors(test_error: float) -> list[Metric]:
+    return [Metric("test_error_pct", test_error, 9, "toy"), Metric("chance_error_pct", 66.7, 9, "toy")]
+
+
 def trained(variant: str, **changes) -> Record:
     values = {
-        "stage": "train", "scale": "toy", "dataset": "toy", "variant": variant, "seed": 0, "metrics": [],
+        "stage": "train", "scale": "toy", "dataset": "toy", "variant": variant, "seed": 0, "metrics": errors(20.0),
         "config_hash": "", "data_hash": "", "code_hash": "", "code_version": "", "libraries": {}, "device": "cpu",
         "threads": 1, "seconds": 0.0, "peak_memory_mb": 0.0,
     }  # fmt: skip
@@ -74,7 +79,7 @@ def trained(variant: str, **changes) -> Record:
 def spec(columns: list[dict], choose: str = "first_of_each_class", count: int = 3, missing=None) -> GallerySpec:
     images = {"datasets": ["toy"], "count": count, "choose": choose}
     figure = {"title": "t", "paper": "Figure 0", "images": images, "columns": columns}
-    return GallerySpec("toy", "", 1, 0, {"figure0": figure}, missing or {})
+    return GallerySpec("toy", "", 1, 0, {"figure0": figure}, missing or {}, LIMITS)
 
 
 def drawn(results: Path, monkeypatch: pytest.MonkeyPatch, wanted: GallerySpec) -> tuple[list[str], list, list]:
@@ -151,7 +156,7 @@ def test_attack_curves_name_their_data(results: Path, monkeypatch: pytest.Monkey
     titles = []
     monkeypatch.setattr(figures_stage, "draw_overlays", lambda *_: None)
     monkeypatch.setattr(
-        figures_stage, "draw_attack_curves", lambda path, curves, published, title: titles.append(title)
+        figures_stage, "draw_attack_curves", lambda path, curves, published, title, caption: titles.append(title)
     )
     monkeypatch.setattr(figures_stage, "draw_learning_curves", lambda *_: None)
     monkeypatch.setattr(figures_stage, "sha256_file", lambda path: "")
@@ -159,9 +164,39 @@ def test_attack_curves_name_their_data(results: Path, monkeypatch: pytest.Monkey
     path = results / "attack.json"
     write_record(path, attack)
     for comparable in (False, True):
-        wanted = FiguresSpec("tiny", "toy", 1, [0], 3, {PC: "att2", "vgg": "VGG"}, {PC: ATTENTION}, {}, comparable)
+        labels = {PC: "att2", "vgg": "VGG"}
+        wanted = FiguresSpec("tiny", "toy", 1, [0], 3, labels, {PC: ATTENTION}, {}, comparable)
         figures_stage.run(wanted, results, [path])
     assert titles == ["toy, scale tiny; the paper's curves are of other images and networks", "toy, scale tiny"]
+
+
+def test_figures_name_the_networks_that_did_not_learn(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """In the picture and in the index; networks that learned are not named."""
+    shutil.copytree(results, tmp_path, dirs_exist_ok=True)
+    path = layout.run_dir(tmp_path, "train", "toy", PC, 0) / layout.RECORD
+    write_record(path, trained(PC, metrics=errors(60.0)))
+    told = "Did not learn: vgg-att2-concat-pc on toy, seed 0: test error 60.0 %, beyond 0.5 of guessing (66.7 %)."
+    columns = [{"show": "binary", **NETWORK, "saliency": ATTENTION}]
+    gallery_stage.run(spec(columns), tmp_path, [])
+    assert json.loads((tmp_path / "figures" / "paper" / "index.json").read_text())["captions"]["figure0"].endswith(told)
+
+    drawn = {}
+    for name, kind in (("draw_overlays", "overlays"), ("draw_learning_curves", "curves"), ("draw_attack_curves", "a")):
+        monkeypatch.setattr(figures_stage, name, lambda path, *rest, kind=kind: drawn.update({path.name: rest[-1]}))
+    monkeypatch.setattr(figures_stage, "sha256_file", lambda path: "")
+    network = {"stage": "train", "dataset": "toy", "variant": "vgg", "seed": 0, "chance_pct": 90.0}
+    extra = {"networks": [{**network, "error_pct": error} for error in (44.0, 46.0)]}
+    metrics = [Metric("fooling_rate_pct", 5.0, 9, "toy", "eps=2")]
+    attack = trained("vgg", stage="fgsm", metrics=metrics, extra=extra)
+    write_record(tmp_path / "attack.json", attack)
+    (path.parent / layout.HISTORY).write_text("epoch,test_error_pct\n1,60.0\n")
+    wanted = FiguresSpec("tiny", "toy", 1, [0], 3, {PC: "att2", "vgg": "VGG"}, {PC: ATTENTION}, {}, False, LIMITS)
+    figures_stage.run(wanted, tmp_path, [path, tmp_path / "attack.json"])
+    index = json.loads((tmp_path / "figures" / "index.json").read_text())
+    assert index["captions"] == drawn
+    fooling = drawn.pop("fooling-rate.png")
+    assert set(drawn.values()) == {told} and "attention.png" in drawn and "learning-curves.png" in drawn
+    assert fooling == "Did not learn: vgg on toy, seed 0: test error 46.0 %, beyond 0.5 of guessing (90.0 %)."
 
 
 def test_curves_are_drawn_with_the_norms_of_the_attack(tmp_path: Path):
@@ -260,7 +295,8 @@ def test_attend_lays_maps_over_a_picture_at_its_own_size(results: Path, pictures
     attention = drawn[0][1].saliency
     model = load(model_path(results))
     own = attention_maps(model, np.asarray(Image.open(picture))[None], 1)["conv10"]
-    np.testing.assert_allclose(attention, upsample(own, (30, 60))[0])
+    expected = upsample(own, (30, 60))[0]
+    np.testing.assert_allclose(attention, expected / expected.max(), rtol=1e-5)
 
 
 def test_attend_as_a_user_types_it(results: Path, pictures: Path, capsys: pytest.CaptureFixture[str]):
@@ -299,7 +335,7 @@ def evaluate(results: Path, protocol: str, images: Path, *options: str, variant:
     ("protocol", "metrics"),
     [
         ("transfer", {"svm_accuracy_pct"}),
-        ("fgsm", {"fooling_rate_pct", "adversarial_accuracy_pct"}),
+        ("fgsm", {"clean_accuracy_pct", "fooling_rate_pct", "robust_accuracy_pct"}),
         ("query", {"moved_mass_pct", "effective_rank"}),
         ("segmentation", {"jaccard_pct", "pointing_pct"}),
         ("maps", {"gradcam_jaccard_pct", "combined_jaccard_pct", "pointing_pct"}),
@@ -430,4 +466,8 @@ def test_the_iterated_attack_of_a_configuration_is_run_on_a_folder(
     config.write_text(yaml.safe_dump(values))
     assert evaluate(results, "fgsm", pictures / "images", "--config", str(config)) == 0
     found = {(m["name"], m["condition"]) for m in json.loads(capsys.readouterr().out)["metrics"]}
-    assert {("fooling_rate_pct", "eps=2"), ("pgd_fooling_rate_pct", "eps=4"), ("pgd_accuracy_pct", "eps=4")} <= found
+    assert {
+        ("fooling_rate_pct", "eps=2"),
+        ("pgd_fooling_rate_pct", "eps=4"),
+        ("pgd_robust_accuracy_pct", "eps=4"),
+    } <= found

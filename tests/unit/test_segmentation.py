@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -11,7 +12,8 @@ from sklearn.metrics import jaccard_score
 from tiny_networks import linear_network, random_images
 
 from ltpa.core.errors import ConfigError, DataError, ModelError
-from ltpa.evaluation.saliency import Masking, Saliency, upsample
+from ltpa.evaluation.inference import attention_maps
+from ltpa.evaluation.saliency import Masking, Saliency, upsample, upsample_logarithms
 from ltpa.evaluation.segmentation import (
     binary_masks,
     box_masks,
@@ -23,6 +25,7 @@ from ltpa.evaluation.segmentation import (
     pointing_hits,
     score_maps,
 )
+from ltpa.models import create_model
 from ltpa.models.variants import chosen_saliency, get_variant, list_models
 from ltpa.stages.segmentation import pointing_metrics, subset_metrics
 
@@ -103,24 +106,96 @@ def test_levels_and_root_are_chosen_per_variant():
         assert chosen_saliency(name) == get_variant(name).saliency
 
 
+def logs(levels):
+    """Maps by level as `Saliency.maps` gives them."""
+    with np.errstate(divide="ignore"):
+        return {name: np.log(maps, dtype=np.float64) for name, maps in levels.items()}
+
+
+def scaled(maps):
+    return maps / maps.max(axis=(1, 2), keepdims=True)
+
+
 def test_product_and_root_by_hand():
-    levels = {"first": np.full((1, 2, 2), 9.0), "low": np.array([[[4.0, 1], [0, 9]]]), "high": np.full((1, 2, 2), 4.0)}
-    np.testing.assert_allclose(BOTH.combine(levels), [[[4, 2], [0, 6]]])
-    np.testing.assert_allclose(Saliency("attention", ("low", "high")).combine(levels), [[[16, 4], [0, 36]]])
-    np.testing.assert_allclose(Saliency("attention", ("low",)).combine(levels), levels["low"])
-    np.testing.assert_allclose(Saliency("cam").combine({"cam": levels["low"]}), levels["low"])
+    maps = {"first": np.full((1, 2, 2), 9.0), "low": np.array([[[4.0, 1], [0, 9]]]), "high": np.full((1, 2, 2), 4.0)}
+    size, levels = (2, 2), logs(maps)
+    found = BOTH.at(levels, size)
+    assert list(found) == ["first", "low", "high", "combined"]
+    np.testing.assert_allclose(found["combined"], [[[4 / 6, 2 / 6], [0, 1]]], atol=1e-200)
+    np.testing.assert_allclose(found["low"], scaled(maps["low"]), atol=1e-200)
+    plain = Saliency("attention", ("low", "high")).at(levels, size)["combined"]
+    np.testing.assert_allclose(plain, [[[16 / 36, 4 / 36], [0, 1]]], atol=1e-200)
+    three = Saliency("attention", ("first", "low", "high"), True).at(levels, size)["combined"]
+    np.testing.assert_allclose(three, found["combined"], atol=1e-200)
+    np.testing.assert_array_equal(Saliency("cam").at({"cam": -maps["low"]}, size)["combined"], -maps["low"])
 
 
-def test_a_product_of_tiny_weights_does_not_vanish():
-    tiny = np.full((1, 2, 2), 1e-30, dtype=np.float32)
-    np.testing.assert_allclose(BOTH.combine({"low": tiny, "high": tiny}), 1e-30, rtol=1e-6)
+@pytest.mark.parametrize("method", ["bilinear", "nearest", "bicubic"])
+@pytest.mark.parametrize("size", [(11, 9), (5, 4), (3, 2), (1, 1), (40, 40)])
+def test_interpolated_logarithms_are_those_of_interpolated_maps(method, size):
+    maps = random_maps(20, 5)[:, :, :4]
+    np.testing.assert_allclose(np.exp(upsample_logarithms(np.log(maps), size, method)), upsample(maps, size, method))
+    for sqrt in (True, False):
+        levels = {"low": maps, "high": random_maps(20, 3, 2)}
+        product = upsample(levels["low"], size, method) * upsample(levels["high"], size, method)
+        expected = scaled(np.sqrt(product) if sqrt else product)
+        found = Saliency("attention", ("low", "high"), sqrt).at(logs(levels), size, method)["combined"]
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_weights_that_underflow_still_make_a_map():
+    """Both levels are nearly one-hot, at different places: no float64 holds their product."""
+    low, high = np.full((1, 3, 3), -2000.0), np.full((1, 3, 3), -1500.0)
+    low[0, 0, 0], low[0, 1, 2], high[0, 1, 1] = 0, -900, 0
+    found = BOTH.at({"low": low, "high": high}, (3, 3))["combined"]
+    assert found[0, 0, 0] == 1 and np.count_nonzero(found == 1) == 1  # -1500 in all, before -2000 and -2400
+    assert np.count_nonzero(found > 1e-150) == 2 and found[0, 1, 1] == pytest.approx(np.exp(-250))
+    constant = BOTH.at({"low": np.full((1, 2, 2), -900.0), "high": np.full((1, 2, 2), -np.inf)}, (4, 4))
+    assert all(np.ptp(each) == 0 for each in constant.values())
+
+
+def test_one_hot_levels_are_interpolated_exactly():
+    row = np.full((1, 1, 2), -800.0)
+    row[0, 0, 1] = 0
+    found = upsample_logarithms(row, (1, 4))
+    np.testing.assert_allclose(found, [[[-800, np.log(0.25), np.log(0.75), 0]]], atol=1e-12)
+
+
+@pytest.mark.parametrize("variant", ["vgg-att2-concat-dp", "vgg-att2-concat-pcsigmoid", "vgg-pan", "rn164-att2"])
+def test_flushing_denormals_changes_no_bit_of_a_combined_map(variant):
+    """Scores far apart, as those of trained networks are: softmax weights underflow, their logarithms do not."""
+    torch.manual_seed(0)
+    options = {"blocks_per_stage": 1} if variant == "rn164-att2" else {}
+    model = create_model(variant, 4, 32, 1 / 8, bn_weight="one", **options).eval()
+    saliency = Saliency.from_declaration(get_variant(variant).saliency, "test")
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.weight.mul_(3)
+    images = random_images(6, 32)
+    found = []
+    for flush in (False, True):
+        torch.set_flush_denormal(flush)
+        try:
+            found.append(saliency.at(saliency.maps(model, images, 6), (32, 32)))
+        finally:
+            torch.set_flush_denormal(False)
+    logarithms = saliency.maps(model, images, 6)
+    assert min(each.min() for each in logarithms.values()) < -200
+    for level, maps in found[0].items():
+        assert maps.tobytes() == found[1][level].tobytes()
+        if variant in ("vgg-att2-concat-dp", "rn164-att2"):  # a sigmoid near 1 is 1 everywhere
+            assert (np.ptp(maps, axis=(1, 2)) > 0).all()
+    direct = attention_maps(model, images, 6)
+    for level, maps in direct.items():
+        np.testing.assert_allclose(np.exp(logarithms[level]), maps, rtol=1e-3, atol=1e-7)
 
 
 def test_maps_come_from_the_networks_attention():
-    network, images = linear_network(4), random_images(5, 4)
+    network, images = linear_network(4), np.maximum(random_images(5, 4), 1)
     maps = Saliency("attention", ("red", "green")).maps(network, images, 2)
-    np.testing.assert_array_equal(maps["red"], images[..., 0])
-    np.testing.assert_array_equal(maps["green"], images[..., 1])
+    np.testing.assert_allclose(np.exp(maps["red"]), images[..., 0])
+    np.testing.assert_allclose(np.exp(maps["green"]), images[..., 1])
 
 
 @pytest.mark.parametrize(
@@ -147,7 +222,7 @@ def test_every_declared_variant_reads():
 
 def test_a_missing_level_is_named():
     with pytest.raises(ModelError, match="needs level high; the network has low"):
-        BOTH.combine({"low": random_maps()})
+        BOTH.at({"low": random_maps()}, (4, 4))
 
 
 def test_otsu_masks_agree_with_scikit_image():
@@ -209,7 +284,7 @@ def test_scores_of_a_perfect_and_a_constant_map():
     masks[:, 2:5, 1:4] = 1
     maps = masks.astype(np.float32)
     maps[1] = 0.5
-    scores = score_maps({"low": maps, "high": maps}, masks, BOTH)
+    scores = score_maps(logs({"low": maps, "high": maps}), masks, BOTH)
     np.testing.assert_allclose(scores.jaccard["combined"], [1, 0])
     np.testing.assert_allclose(scores.pointing["combined"], [1, 9 / 64])
     np.testing.assert_allclose(scores.mass["high"], [1, 9 / 64])
@@ -223,10 +298,10 @@ def test_objects_of_one_pixel_and_images_of_one_pixel():
     maps[:, 0, 0] = 1
     masks = np.zeros((2, 5, 7), dtype=np.uint8)
     masks[0, 2, 3] = masks[1, 4, 6] = 1
-    scores = score_maps({"low": maps}, masks, Saliency("attention", ("low",)))
+    scores = score_maps(logs({"low": maps}), masks, Saliency("attention", ("low",)))
     assert scores.jaccard["combined"].tolist() == [1, 0]
     assert scores.pointing["low"].tolist() == [1, 0]
-    assert scores.mass["low"].tolist() == [0.75, 0]
+    np.testing.assert_allclose(scores.mass["low"], [0.75, 0], atol=1e-200)
     alone = score_maps({"low": maps[:1]}, np.ones((1, 1, 1), dtype=np.uint8), None)
     assert (alone.jaccard["low"], alone.pointing["low"], alone.constant) == ([0], [1], [True])
 
@@ -249,11 +324,11 @@ def test_a_mask_of_one_pixel_and_a_map_of_one_cell():
     masks[:, 3, 5] = 1
     maps = np.zeros((2, 8, 8), dtype=np.float32)
     maps[0, 3, 5] = maps[1, 0, 0] = 1
-    scores = score_maps({"only": maps}, masks, Saliency("attention", ("only",)))
+    scores = score_maps(logs({"only": maps}), masks, Saliency("attention", ("only",)))
     np.testing.assert_allclose(scores.jaccard["combined"], [1, 0])
     np.testing.assert_allclose(scores.pointing["only"], [1, 0])
-    np.testing.assert_allclose(scores.mass["only"], [1, 0])
-    flat = score_maps({"only": np.ones((2, 1, 1))}, masks, Saliency("attention", ("only",)))
+    np.testing.assert_allclose(scores.mass["only"], [1, 0], atol=1e-200)
+    flat = score_maps(logs({"only": np.ones((2, 1, 1))}), masks, Saliency("attention", ("only",)))
     np.testing.assert_allclose(flat.pointing["combined"], 1 / 64)
     assert flat.constant.all() and (flat.jaccard["combined"] == 0).all()
 
@@ -264,7 +339,7 @@ def test_without_a_combined_map_every_level_has_a_jaccard_of_its_own():
     alone = score_maps(levels, masks, None)
     assert list(alone.jaccard) == list(alone.pointing) == ["low", "high"]
     for name, maps in levels.items():
-        expected = score_maps({name: maps}, masks, Saliency("attention", (name,)))
+        expected = score_maps(logs({name: maps}), masks, Saliency("attention", (name,)))
         np.testing.assert_array_equal(alone.jaccard[name], expected.jaccard["combined"])
 
 
@@ -276,7 +351,7 @@ def test_the_root_is_taken_for_products_of_softmax_maps_alone():
 
 
 def test_scores_do_not_depend_on_how_images_are_grouped():
-    levels, masks = {"low": random_maps(150), "high": random_maps(150, 4, 2)}, random_masks(150, 16)
+    levels, masks = logs({"low": random_maps(150), "high": random_maps(150, 4, 2)}), random_masks(150, 16)
     whole = score_maps(levels, masks, BOTH)
     for index in (0, 63, 64, 149):
         one = score_maps({name: maps[[index]] for name, maps in levels.items()}, masks[[index]], BOTH)
@@ -287,7 +362,7 @@ def test_scores_do_not_depend_on_how_images_are_grouped():
 
 def test_random_maps_point_as_often_as_chance():
     masks = random_masks(3000, 6)
-    scores = score_maps({"only": random_maps(3000, 6)}, masks, Saliency("attention", ("only",)))
+    scores = score_maps(logs({"only": random_maps(3000, 6)}), masks, Saliency("attention", ("only",)))
     assert scores.pointing["only"].mean() == pytest.approx(scores.area.mean(), abs=0.03)
 
 
@@ -296,7 +371,7 @@ def test_maps_that_are_not_finite_are_refused():
         maps = random_maps()
         maps[2, 1, 1] = bad
         with pytest.raises(DataError, match="maps of 1 of 6 images are not finite"):
-            score_maps({"low": maps, "high": random_maps()}, random_masks(), BOTH)
+            score_maps(logs({"low": maps, "high": random_maps()}), random_masks(), BOTH)
 
 
 def test_every_map_is_brought_to_the_size_of_its_own_mask():
@@ -304,7 +379,7 @@ def test_every_map_is_brought_to_the_size_of_its_own_mask():
     rng = np.random.default_rng(3)
     sizes = [(8, 12)] * 70 + [(5, 4), (8, 12), (30, 7), (30, 7)]
     masks = [(rng.random(size) < 0.3).astype(np.uint8) for size in sizes]
-    levels = {"low": random_maps(len(sizes)), "high": random_maps(len(sizes), 4, 2)}
+    levels = logs({"low": random_maps(len(sizes)), "high": random_maps(len(sizes), 4, 2)})
     whole = score_maps(levels, masks, BOTH)
     for index, mask in enumerate(masks):
         one = score_maps({name: maps[[index]] for name, maps in levels.items()}, mask[None], BOTH)
@@ -314,28 +389,28 @@ def test_every_map_is_brought_to_the_size_of_its_own_mask():
 
 def test_maps_and_masks_of_different_images_are_refused():
     with pytest.raises(DataError, match="5 masks"):
-        score_maps({"low": random_maps(), "high": random_maps()}, random_masks(5), BOTH)
+        score_maps(logs({"low": random_maps(), "high": random_maps()}), random_masks(5), BOTH)
     with pytest.raises(DataError, match="0 masks"):
-        score_maps({"low": random_maps(0)}, random_masks(0), BOTH)
+        score_maps(logs({"low": random_maps(0)}), random_masks(0), BOTH)
 
 
 def test_empty_masks_count_in_the_second_jaccard_only_and_never_in_pointing():
     masks = np.zeros((3, 4, 4), dtype=np.uint8)
     masks[0, :2] = 1
     maps = np.stack([masks[0], np.zeros((4, 4)), np.eye(4)]).astype(np.float32)
-    scores = score_maps({"only": maps}, masks, Saliency("attention", ("only",)))
+    scores = score_maps(logs({"only": maps}), masks, Saliency("attention", ("only",)))
     headline, everything = subset_metrics(scores, "toy", "cat")
     assert (headline.name, headline.value, headline.n) == ("jaccard_pct", 100, 1)
     assert everything.name == "jaccard_all_pct" and everything.n == 3
     assert everything.value == pytest.approx(200 / 3)  # right, rightly empty, wrongly marked
     found = {(metric.name, metric.condition): metric for metric in pointing_metrics([scores], "toy")}
-    assert found["pointing_pct", "only"].value == found["mass_in_mask_pct", "combined"].value == 100
+    assert found["pointing_pct", "only"].value == pytest.approx(found["mass_in_mask_pct", "combined"].value) == 100
     assert found["pointing_chance_pct", "only"].value == 50
     assert {metric.n for metric in found.values()} == {1}
 
 
 def test_a_subset_without_any_object_is_refused():
-    scores = score_maps({"only": random_maps()}, np.zeros((6, 8, 8)), Saliency("attention", ("only",)))
+    scores = score_maps(logs({"only": random_maps()}), np.zeros((6, 8, 8)), Saliency("attention", ("only",)))
     with pytest.raises(DataError, match="toy: no image of cat"):
         subset_metrics(scores, "toy", "cat")
     with pytest.raises(DataError, match="toy: no mask"):

@@ -11,6 +11,7 @@ from tables_support import put, record, small_records, trained
 from ltpa.core import layout
 from ltpa.core.errors import ConfigError, DataError, RecordError
 from ltpa.core.hashing import digest
+from ltpa.core.learned import failures
 from ltpa.core.records import Metric
 from ltpa.stages import table as stage
 from ltpa.tables.build import build_table
@@ -19,6 +20,7 @@ from ltpa.tables.frame import index_records
 from ltpa.tables.needs import needed
 from ltpa.tables.published import load_published
 from ltpa.tables.render import cell_texts
+from ltpa.tables.slots import place
 
 
 @pytest.fixture
@@ -166,6 +168,7 @@ def test_secondary_panels_give_no_verdict_and_read_another_condition(tmp_path):
     shown = support.declaration(layout="long", columns=columns, panels=panels)
     published = [support.entry("VGG", "cifar10", 5.0)]
     metrics = [Metric("test_error_pct", 1.0, 5, "digits10", "raw"), Metric("test_error_pct", 2.0, 5, "digits10", "l2")]
+    metrics.append(Metric("chance_error_pct", 90.0, 5, "digits10"))
     spec = support.spec(comparable=True, seeds=[0])
     index = index_records([put(tmp_path, record("train", "digits10", "vgg", 0, metrics))], tmp_path, spec)
     main, scaled = build_table(spec, shown, published, index).panels
@@ -178,7 +181,7 @@ def test_panels_beyond_the_paper_show_no_published_value(tmp_path):
     panels = [{"title": "main"}, {"title": "more", "metric": "depth", "beyond_paper": True}]
     shown = support.declaration(layout="long", columns=columns, panels=panels)
     published = [support.entry("VGG", "cifar10", 5.0, sd=0.1), support.entry("RN-34", "cifar10", 9.0, quoted=True)]
-    metrics = [Metric("test_error_pct", 1.0, 5, "digits10"), Metric("depth", 2.0, 5, "digits10")]
+    metrics = [Metric(name, 1.0, 5, "digits10") for name in ("test_error_pct", "chance_error_pct", "depth")]
     spec = support.spec(comparable=True, seeds=[0])
     index = index_records([put(tmp_path, record("train", "digits10", "vgg", 0, metrics))], tmp_path, spec)
     main, more = build_table(spec, shown, published, index).panels
@@ -186,7 +189,7 @@ def test_panels_beyond_the_paper_show_no_published_value(tmp_path):
     assert [row.label for row in more.rows] == ["VGG"]  # what others published has no such number
     cell = more.rows[0].cells[0]
     assert (cell.entry.value, cell.entry.sd, cell.entry.where) == (None, None, "no published value")
-    assert (cell.estimate.mean, cell.delta, cell.verdict) == (2.0, None, "")
+    assert (cell.estimate.mean, cell.delta, cell.verdict) == (1.0, None, "")
 
 
 def test_a_stand_ins_own_condition_is_read(tmp_path):
@@ -385,3 +388,40 @@ def test_edited_manifest_is_refused(tmp_path):
         stage.run(datasets_spec(), tmp_path, [path])
     with pytest.raises(DataError, match="no such file"):
         stage.run(datasets_spec(), tmp_path, [tmp_path / "none.json"])
+
+
+def test_a_seed_that_did_not_learn_is_named_in_every_format(tmp_path):
+    chance = Metric("chance_error_pct", 90.0, 500, "digits10")
+    records = [trained("digits10", "vgg", seed, error) for seed, error in ((0, 44.0), (1, 46.0))]
+    paths = [put(tmp_path, dataclasses.replace(each, metrics=[*each.metrics, chance])) for each in records]
+    stage.run(support.spec(), tmp_path, paths)
+    told = "vgg on digits10, seed 1: test error 46.0 %, beyond 0.5 of guessing (90.0 %)"
+    files = {suffix: layout.table_path(tmp_path, "small", suffix).read_text() for suffix in layout.TABLE_SUFFIXES}
+    for suffix in ("md", "tex", "html"):
+        text = files[suffix].replace("\\%", "%")
+        assert f"Did not learn, and is in the means above: {told}" in text and text.count("Did not learn") == 1
+    rows = list(csv.DictReader(files["csv"].splitlines()))
+    assert [row["unlearned"] for row in rows if row["unlearned"]] == ["1"]
+    tidy = csv.DictReader(layout.table_path(tmp_path, "small", "tidy.csv").read_text().splitlines())
+    assert {row["seed"]: row["reason"] for row in tidy if row["status"] == "ok"} == {"0": "", "1": told}
+
+
+def test_what_uses_a_network_that_did_not_learn_says_so():
+    """The record of an evaluation tells what its network errs."""
+    network = {"stage": "train", "dataset": "digits10", "variant": "vgg", "seed": 1, "chance_pct": 90.0}
+    record_ = record("fgsm", "digits10", "vgg", 1, [], extra={"networks": [{**network, "error_pct": 50.0}]})
+    assert failures(record_, {"train": 0.5}) and not failures(record_, {"train": 0.6})
+
+
+def test_the_first_row_of_a_panel_shows_a_metric_of_its_own():
+    declaration, published = declared("figure6")
+    slots = place(declaration, published)
+    for number, panel in enumerate(declaration.panels):
+        first = [slot for slot in slots if slot.panel == number and slot.metric == "clean_accuracy_pct"]
+        assert len(first) == (2 if panel.beyond_paper else 0)
+        for slot in first:
+            assert (slot.measure, slot.entry.value) == ("", None)
+            assert slot == next(other for other in slots if (other.panel, other.column) == (number, slot.column))
+    with pytest.raises(ConfigError, match="first_row goes with rows 'condition'"):
+        panel = {"title": "", "first_row": {"label": "a", "metric": "b"}}
+        parse_declaration({**support.DECLARATION, "layout": "long", "panels": [panel]}, "small")

@@ -1,0 +1,36 @@
+"""The same network before any training: what its maps hit by its architecture alone."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ltpa.core.seeds import derive
+
+if TYPE_CHECKING:
+    from ltpa.models.base import AttentionClassifier
+
+DRAWS = 8
+
+
+def untrained_networks(model: "AttentionClassifier", draws: int = DRAWS) -> "Iterator[AttentionClassifier]":
+    """Networks like `model`, its preprocessing included, with initial weights; nothing is learnt.
+
+    Batch normalisation uses the statistics of each batch it sees, so that maps are as sharp as those of a network in
+    use: pass all images in one batch. Dropout is off. The draws depend on the seed that `model` was trained with, so
+    that the networks of several seeds have several sets of draws.
+    """
+    from ltpa.models import build_model
+
+    device = next(model.parameters()).device
+    for draw in range(draws):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(model.metadata.get("seed", 0), "untrained", draw))
+            network = build_model(model.architecture, model.num_classes, model.image_size)
+        network.preprocessing = model.preprocessing
+        network.to(device).eval()
+        for part in network.modules():
+            if isinstance(part, _BatchNorm):
+                part.train()
+        yield network
