@@ -49,7 +49,7 @@ class PanClassifier(AttentionClassifier):
     def _gate_and_conv13(self, conv10: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """The gate (N, h, w), values in (0, 1), and conv13's map from the gated map of conv10."""
         gate = self.gate(conv10, g).sigmoid()
-        return gate, self.trunk.local("conv13", self.trunk.pool10(conv10 * gate.unsqueeze(1)))
+        return gate, self.trunk.local("conv13", self.trunk.pool10(conv10 * gate.to(conv10.dtype).unsqueeze(1)))
 
     def local_features(self, x: Tensor) -> dict[str, Tensor]:
         """Maps (N, C, h, w) by layer name, from input to output; conv10's is the one before the gate."""
