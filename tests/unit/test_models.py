@@ -212,6 +212,8 @@ def test_dropout_stands_where_the_published_code_has_it():
     assert [rates[f"head.norms.{i}.2"] for i in range(3)] == [0.5] * 3
     assert len(rates) == 8 + 3 + 1 + 3
     assert narrow("rn164-att2").head.norms[0][2].p == 0.3
+    pan = [module.p for module in narrow("vgg-pan").modules() if isinstance(module, torch.nn.Dropout)]
+    assert sorted(pan) == [0.3] + [0.4] * 11 + [0.5] * 3
 
 
 @pytest.mark.parametrize(
