@@ -91,7 +91,7 @@ def trunk_spec(dataset: PreparedDataset, width: float, epochs: int) -> TrainSpec
 
 
 def protopnet(epochs: int) -> dict[str, int]:
-    """Of ProtoPNet's 120 epochs so many, in the same order: warm-up, all together, two pushes."""
+    """Of the 120 epochs of ST-ProtoPNet's schedule so many, in the same order: warm-up, all together, two pushes."""
     return {
         "per_class": 5, "width": 64, "epochs": epochs, "warm_epochs": epochs // 6, "first_push": 3 * epochs // 5,
         "push_every": epochs, "last_epochs": 4, "batch_size": 40, "decay_every": max(1, 2 * epochs // 5),

@@ -159,12 +159,14 @@ class Query(_Section):
 
 
 class Protopnet(_Section):
-    """Training of ProtoPNet's prototypes; what is left out has the default of `ltpa.training.protopnet`."""
+    """Training of ProtoPNet's prototypes: a named set of settings (`ltpa.training.protopnet`), and changes to it."""
 
+    routine: Literal["st-protopnet", "protopnet"] = "st-protopnet"
     per_class: Positive | None = None
     width: Positive | None = None
     epochs: Positive | None = None
     warm_epochs: Natural | None = None
+    freeze_norm: bool | None = None
     first_push: Natural | None = None
     push_every: Positive | None = None
     last_epochs: Natural | None = None

@@ -36,7 +36,7 @@ class AttendedClassifier(AttentionClassifier):
         self.branches = nn.ModuleDict(branches)
         self.units = nn.ModuleDict(units)
         channels = [unit.channels for unit in units.values()]
-        self.head = HEADS[architecture["head"]](channels, num_classes, head_dropout)
+        self.head = HEADS[architecture["head"]](channels, num_classes, head_dropout, architecture["head_norm"])
         self.predict = PREDICTIONS[architecture["prediction"]]
         self.attention_levels = tuple(units)
         self.feature_dim = sum(channels)

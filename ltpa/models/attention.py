@@ -10,11 +10,10 @@ precision, is not let through. g is computed all the same, as the paper has it; 
 removes it.
 """
 
-import torch
 from torch import Tensor, nn, tanh
 from torch.nn import functional as F
 
-from ltpa.models.blocks import normalised_vector, scale_gradient
+from ltpa.models.blocks import in_full_precision, normalised_vector, scale_gradient, widened
 
 
 def _vectors(local: Tensor) -> Tensor:
@@ -27,28 +26,31 @@ def _vectors(local: Tensor) -> Tensor:
 
 
 class Parametrised(nn.Module):
-    """Eq. 2, `pc`: c_i = <u, l_i + g>, with a bias as in the published code.
+    """Eq. 2, `pc`: c_i = <u, l_i + g>, by default with a bias as in the published code.
 
     Computed as <u, l_i> + <u, g>: the same number without writing the map l + g to memory.
 
-    Attributes:
+    Args:
+        bias: whether the scores have a bias.
         shift_matters: whether a constant added to all scores of a map changes what is made of them. Where it does not,
             g and the bias of u get gradients of exactly zero.
     """
 
     uses_global = True
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, bias: bool = True, shift_matters: bool = True) -> None:
         super().__init__()
-        self.u = nn.Conv2d(channels, 1, 1)
-        self.shift_matters = True
+        self.u = nn.Conv2d(channels, 1, 1, bias=bias)
+        self.shift_matters = shift_matters
 
+    @in_full_precision
     def forward(self, local: Tensor, g: Tensor) -> Tensor:
         """Scores (N, h, w) of `local` (N, C, h, w) with `g` (N, C)."""
         factor = 1 if self.shift_matters else 0
-        assert self.u.bias is not None
-        from_local = F.conv2d(local, self.u.weight, scale_gradient(self.u.bias, factor)).squeeze(1)
-        from_global = F.linear(scale_gradient(g, factor), self.u.weight.flatten(1))
+        weight = widened(self.u.weight)
+        bias = None if self.u.bias is None else scale_gradient(widened(self.u.bias), factor)
+        from_local = F.conv2d(local, weight, bias).squeeze(1)
+        from_global = F.linear(scale_gradient(g, factor), weight.flatten(1))
         return from_local + from_global.unsqueeze(2)
 
 
@@ -60,6 +62,7 @@ class DotProduct(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
 
+    @in_full_precision
     def forward(self, local: Tensor, g: Tensor) -> Tensor:
         """Scores (N, h, w) of `local` (N, C, h, w) with `g` (N, C)."""
         return (_vectors(local) @ g.unsqueeze(2)).squeeze(2).unflatten(1, local.shape[2:])
@@ -77,9 +80,10 @@ class Additive(nn.Module):
         super().__init__()
         self.u = nn.Conv2d(channels, 1, 1, bias=False)
 
+    @in_full_precision
     def forward(self, local: Tensor, g: Tensor) -> Tensor:
         """Scores (N, h, w) of `local` (N, C, h, w) with `g` (N, C)."""
-        return self.u(tanh(local + g[:, :, None, None])).squeeze(1)
+        return F.conv2d(tanh(local + g[:, :, None, None]), widened(self.u.weight)).squeeze(1)
 
 
 class LocalOnly(nn.Module):
@@ -91,9 +95,10 @@ class LocalOnly(nn.Module):
         super().__init__()
         self.u = nn.Conv2d(channels, 1, 1, bias=False)
 
+    @in_full_precision
     def forward(self, local: Tensor, g: Tensor | None = None) -> Tensor:
         """Scores (N, h, w) of `local` (N, C, h, w); `g` is ignored."""
-        return self.u(local).squeeze(1)
+        return F.conv2d(local, widened(self.u.weight)).squeeze(1)
 
 
 COMPATIBILITIES: dict[str, type[Parametrised | DotProduct | Additive | LocalOnly]] = {
@@ -109,14 +114,13 @@ def spatial_softmax(scores: Tensor) -> Tensor:
 
     Scores of less than float32 precision give weights in float32, so that they still sum to 1.
     """
-    precision = torch.promote_types(scores.dtype, torch.float32)
-    return scores.flatten(1).softmax(dim=1, dtype=precision).view_as(scores)
+    return widened(scores).flatten(1).softmax(dim=1).view_as(scores)
 
 
 def spatial_sigmoid(scores: Tensor) -> Tensor:
     """a_i = s(c_i) / sum_j s(c_j) with the logistic s, over all positions of each image's map. Not in the paper."""
     # In log space, where a map whose scores are all very negative does not become 0 / 0.
-    return spatial_softmax(F.logsigmoid(scores))
+    return spatial_softmax(F.logsigmoid(widened(scores)))
 
 
 NORMALISATIONS = {"softmax": spatial_softmax, "sigmoid": spatial_sigmoid}
@@ -128,6 +132,7 @@ class AttentionUnit(nn.Module):
     Where l has C and g has D channels and C != D, `project` says which of them is mapped to the other's dimension:
     `global` (section 4): g, by BatchNorm, ReLU, Dropout 0.5, Linear D -> C;
     `local` (section 3.1): l, by a 1x1 convolution C -> D; then the projected vectors are also those averaged.
+    `bias` says whether that linear map and the scores of `pc` have a bias.
 
     Attributes:
         channels: dimension of g_a.
@@ -135,7 +140,13 @@ class AttentionUnit(nn.Module):
     """
 
     def __init__(
-        self, channels: int, global_channels: int, compatibility: str, normalisation: str, project: str
+        self,
+        channels: int,
+        global_channels: int,
+        compatibility: str,
+        normalisation: str,
+        project: str,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         kind = COMPATIBILITIES[compatibility]
@@ -144,15 +155,17 @@ class AttentionUnit(nn.Module):
         self.project_global: nn.Module = nn.Identity()
         self.channels = channels
         if channels != global_channels and project == "local":
-            self.project_local = nn.Conv2d(channels, global_channels, 1)
+            self.project_local = nn.Conv2d(channels, global_channels, 1, bias=bias)
             self.channels = global_channels
         elif channels != global_channels and self.uses_global:
             self.project_global = nn.Sequential(
-                *normalised_vector(global_channels, dropout=0.5), nn.Linear(global_channels, channels)
+                *normalised_vector(global_channels, dropout=0.5), nn.Linear(global_channels, channels, bias=bias)
             )
-        self.compatibility = kind(self.channels)
-        if isinstance(self.compatibility, Parametrised):
-            self.compatibility.shift_matters = normalisation != "softmax"
+        self.compatibility = (
+            Parametrised(self.channels, bias, shift_matters=normalisation != "softmax")
+            if kind is Parametrised
+            else kind(self.channels)
+        )
         self.normalise = NORMALISATIONS[normalisation]
 
     def forward(self, local: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -7,18 +7,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ltpa.models.blocks import normalised_vector
+from ltpa.models.blocks import normalised_vector, widened
 
 
 class ConcatHead(nn.Module):
     """`concat`: join the levels' vectors and classify them with one linear layer.
 
-    Each vector passes BatchNorm, ReLU and dropout first, as in the published code; the paper does not mention it.
+    Each vector passes BatchNorm, ReLU and dropout first, as in the published code; the paper does not mention it. With
+    `norm` false the linear layer reads the vectors as they are.
     """
 
-    def __init__(self, channels: Sequence[int], num_classes: int, dropout: float) -> None:
+    def __init__(self, channels: Sequence[int], num_classes: int, dropout: float, norm: bool = True) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(normalised_vector(count, dropout) for count in channels)
+        self.norms = _norms(channels, dropout, norm)
         self.linear = nn.Linear(sum(channels), num_classes)
 
     def features(self, vectors: Sequence[Tensor]) -> Tensor:
@@ -31,11 +32,11 @@ class ConcatHead(nn.Module):
 
 
 class IndepHead(nn.Module):
-    """`indep`: one linear classifier per level, on vectors that passed BatchNorm, ReLU and dropout."""
+    """`indep`: one linear classifier per level, on vectors that passed BatchNorm, ReLU and dropout where `norm`."""
 
-    def __init__(self, channels: Sequence[int], num_classes: int, dropout: float) -> None:
+    def __init__(self, channels: Sequence[int], num_classes: int, dropout: float, norm: bool = True) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(normalised_vector(count, dropout) for count in channels)
+        self.norms = _norms(channels, dropout, norm)
         self.linears = nn.ModuleList(nn.Linear(count, num_classes) for count in channels)
 
     def features(self, vectors: Sequence[Tensor]) -> Tensor:
@@ -47,6 +48,10 @@ class IndepHead(nn.Module):
         return [linear(norm(vector)) for norm, linear, vector in zip(self.norms, self.linears, vectors, strict=True)]
 
 
+def _norms(channels: Sequence[int], dropout: float, norm: bool) -> nn.ModuleList:
+    return nn.ModuleList(normalised_vector(count, dropout) if norm else nn.Identity() for count in channels)
+
+
 HEADS: dict[str, type[ConcatHead | IndepHead]] = {"concat": ConcatHead, "indep": IndepHead}
 
 
@@ -54,7 +59,7 @@ def mean_log_probability(level_logits: Sequence[Tensor]) -> Tensor:
     """Logarithm of the mean over levels of the predicted distributions (N, classes); one level's logits unchanged."""
     if len(level_logits) == 1:
         return level_logits[0]
-    log_probabilities = torch.stack([F.log_softmax(logits, dim=1) for logits in level_logits])
+    log_probabilities = torch.stack([F.log_softmax(widened(logits), dim=1) for logits in level_logits])
     return torch.logsumexp(log_probabilities, dim=0) - math.log(len(level_logits))
 
 
@@ -65,7 +70,7 @@ def summed_log_probability(level_logits: Sequence[Tensor]) -> Tensor:
     """
     if len(level_logits) == 1:
         return level_logits[0]
-    return torch.stack([F.log_softmax(logits, dim=1) for logits in level_logits]).sum(dim=0)
+    return torch.stack([F.log_softmax(widened(logits), dim=1) for logits in level_logits]).sum(dim=0)
 
 
 PREDICTIONS = {"mean-probability": mean_log_probability, "sum-log-probability": summed_log_probability}

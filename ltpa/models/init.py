@@ -27,7 +27,8 @@ def initialise(module: nn.Module, bn_weight: str, u_std: float) -> None:
         elif isinstance(part, nn.Linear):
             bound = 1 / math.sqrt(part.in_features)
             nn.init.uniform_(part.weight, -bound, bound)
-            nn.init.uniform_(part.bias, -bound, bound)
+            if part.bias is not None:
+                nn.init.uniform_(part.bias, -bound, bound)
         elif isinstance(part, _NORMS):
             if bn_weight == "uniform":
                 nn.init.uniform_(part.weight, 0, 1)

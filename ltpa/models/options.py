@@ -27,6 +27,8 @@ class NetworkOptions:
         bn_weight: initial batch-normalisation weights: `uniform` U(0,1) as in Torch7, or `one` as in PyTorch.
         u_std: standard deviation of the initial u of every attention unit; sqrt 2 in the published code.
         dropout: factor on every dropout rate; 1 for the published rates, 0 for none.
+        bn_eps: epsilon of batch normalisation in every block of convolution, BN, ReLU and dropout; PyTorch's default is
+            1e-5.
         legacy_grad_avg: average gradients where branches merge, as the published training code did; no effect on a
             network in which none do.
     """
@@ -39,6 +41,7 @@ class NetworkOptions:
     bn_weight: str = choice("uniform", "one")
     u_std: float = number(math.sqrt(2), above=0)
     dropout: float = number(1.0, at_least=0, at_most=1)
+    bn_eps: float = number(1e-3, above=0)
     legacy_grad_avg: bool = switch(False)
 
     def built_by(self) -> str:
@@ -82,6 +85,9 @@ class AttentionOptions(NetworkOptions):
         head: `concat` of the levels' vectors before one linear layer, or `indep`: the mean of one classifier per level.
         prediction: of an `indep` head: the `mean-probability` of its classifiers (section 3.1), or their
             `sum-log-probability`, as in the released code. Both are trained alike.
+        head_norm: whether BN, ReLU and dropout stand between an attended vector and its linear layer, as in the
+            released code.
+        attention_bias: whether the scores of `pc` and the projection of g or l have a bias, as in the released code.
         project: which of g and l is mapped to the other's dimension where they differ: `global` (section 4), `local`.
         levels: the layers attended to, from input to output.
     """
@@ -90,6 +96,8 @@ class AttentionOptions(NetworkOptions):
     normalisation: str = choice("softmax", "sigmoid")
     head: str = choice("concat", "indep")
     prediction: str = choice("mean-probability", "sum-log-probability")
+    head_norm: bool = switch(True)
+    attention_bias: bool = switch(True)
     project: str = choice("global", "local")
     levels: tuple[str, ...] = ()
 

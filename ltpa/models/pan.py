@@ -50,7 +50,9 @@ class PanClassifier(AttentionClassifier):
     def _gate_and_conv13(self, conv10: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (N, h, w) whose sigmoid is the gate, and conv13's map from the gated map of conv10."""
         scores = self.gate(conv10, g)
-        return scores, self.trunk.local("conv13", self.trunk.pool10(conv10 * scores.sigmoid().unsqueeze(1)))
+        return scores, self.trunk.local(
+            "conv13", self.trunk.pool10(conv10 * scores.sigmoid().to(conv10.dtype).unsqueeze(1))
+        )
 
     def local_features(self, x: Tensor) -> dict[str, Tensor]:
         """Maps (N, C, h, w) by layer name, from input to output; conv10's is the one before the gate."""

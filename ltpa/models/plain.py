@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, einsum, nn
 
 from ltpa.models.base import AttentionClassifier
+from ltpa.models.blocks import in_full_precision, widened
 
 
 class PlainClassifier(AttentionClassifier):
@@ -52,4 +53,8 @@ class GapClassifier(PlainClassifier):
         last = self.local_features(x)["conv13"]
         if classes is None:
             classes = self.head(self.neck(last)).argmax(dim=1)
-        return einsum("nchw,nc->nhw", last, self.head.weight[classes])
+        return self._weighed(last, classes)
+
+    @in_full_precision
+    def _weighed(self, last: Tensor, classes: Tensor) -> Tensor:
+        return einsum("nchw,nc->nhw", last, widened(self.head.weight)[classes])

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ltpa.core.errors import ModelError
+from ltpa.models.blocks import in_full_precision, widened
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
@@ -73,11 +74,13 @@ class PrototypeNetwork(nn.Module):
         found: Tensor = self.add_on(self._maps(x))
         return found
 
+    @in_full_precision
     def distances(self, latent: Tensor) -> Tensor:
         """Squared distance of every cell to every prototype, (N, prototypes, h, w), from `latent` maps."""
-        weights = self.prototypes[:, :, None, None]
+        prototypes = widened(self.prototypes)
+        weights = prototypes[:, :, None, None]
         norms = latent.square().sum(dim=1, keepdim=True)
-        own = self.prototypes.square().sum(dim=1)[None, :, None, None]
+        own = prototypes.square().sum(dim=1)[None, :, None, None]
         return F.relu(norms - 2 * F.conv2d(latent, weights) + own)
 
     def similarity(self, distances: Tensor) -> Tensor:

@@ -11,13 +11,13 @@ from ltpa.models.resnet import STAGES, ResNetTrunk
 GLOBAL_CHANNELS = 256
 
 
-def _global_branch(in_channels: int, channels: int) -> nn.Sequential:
+def _global_branch(in_channels: int, channels: int, bn_eps: float) -> nn.Sequential:
     """The last level's map -> g (N, 256): BN, ReLU, pool, one convolution, pool to 1 x 1, dropout, linear."""
     return nn.Sequential(
         nn.BatchNorm2d(in_channels),
         nn.ReLU(inplace=True),
         max_pool(2),
-        ConvBlock(in_channels, channels, 0.4),
+        ConvBlock(in_channels, channels, 0.4, bn_eps),
         nn.AdaptiveMaxPool2d(1),
         nn.Flatten(),
         nn.Dropout(0.5),
@@ -33,7 +33,7 @@ def build_resnet_attention(options: ResNetOptions, num_classes: int, image_size:
     trunk = ResNetTrunk(options, averaged=options.levels if options.legacy_grad_avg else (), last=last)
     branches: dict[str, nn.Module] = {}
     if options.compatibility != "local":
-        branches[SHARED] = _global_branch(options.channels(STAGES[last][0]), channels)
+        branches[SHARED] = _global_branch(options.channels(STAGES[last][0]), channels, options.bn_eps)
     units: dict[str, AttentionUnit] = {
         level: AttentionUnit(
             options.channels(STAGES[level][0]),
@@ -41,6 +41,7 @@ def build_resnet_attention(options: ResNetOptions, num_classes: int, image_size:
             options.compatibility,
             options.normalisation,
             options.project,
+            options.attention_bias,
         )
         for level in options.levels
     }

@@ -28,7 +28,7 @@ def convolutions(options: NetworkOptions, first: int, last: int, pools: dict[int
     for number in range(first, last + 1):
         before = 3 if number == 1 else options.channels(CONVS[number - 2][0])
         channels, dropout = CONVS[number - 1]
-        layers.add_module(f"conv{number}", ConvBlock(before, options.channels(channels), dropout))
+        layers.add_module(f"conv{number}", ConvBlock(before, options.channels(channels), dropout, options.bn_eps))
         if number in pools and number < last:
             layers.add_module(f"pool{number}", pools[number])
     return layers
@@ -81,17 +81,17 @@ class VggTrunk(nn.Module):
 class GlobalBranch(nn.Sequential):
     """Map (N, C, h, w) -> g (N, 512): pool, conv14, pool, conv15, pool, Dropout 0.5, linear fc16.
 
-    g is fc16's raw output, as in the published code. The last pool takes the maximum over all that is left of the map:
-    2 x 2 for 32 x 32 images, where it is the third pool of size 2.
+    Both convolutions end in Dropout 0.4. g is fc16's raw output. All this is as in the published code. The last pool
+    takes the maximum over all that is left of the map: 2 x 2 for 32 x 32 images, where it is the third pool of size 2.
     """
 
     def __init__(self, options: NetworkOptions, in_channels: int, first_pool: int) -> None:
         channels = options.channels(GLOBAL_CHANNELS)
         super().__init__()
         self.add_module("pool13", max_pool(first_pool))
-        self.add_module("conv14", ConvBlock(in_channels, channels, 0.4))
+        self.add_module("conv14", ConvBlock(in_channels, channels, 0.4, options.bn_eps))
         self.add_module("pool14", max_pool(2))
-        self.add_module("conv15", ConvBlock(channels, channels))
+        self.add_module("conv15", ConvBlock(channels, channels, 0.4, options.bn_eps))
         self.add_module("pool15", nn.AdaptiveMaxPool2d(1))
         self.add_module("flatten", nn.Flatten())
         self.add_module("dropout", nn.Dropout(0.5))

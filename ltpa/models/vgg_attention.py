@@ -39,6 +39,7 @@ def build_vgg_attention(options: VggAttentionOptions, num_classes: int, image_si
             options.compatibility,
             options.normalisation,
             options.project,
+            options.attention_bias,
         )
         for level in options.levels
     }

@@ -22,7 +22,7 @@ from ltpa.stages.common import read_settings
 from ltpa.stages.prototypes import trained_prototypes
 from ltpa.stages.state import Identity
 from ltpa.training.loop import EpochRow
-from ltpa.training.protopnet import PrototypeTraining
+from ltpa.training.protopnet import PrototypeTraining, routine_settings
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
@@ -119,7 +119,8 @@ def _protopnet(job: Job) -> Extracted:
     """Prototypes trained on the training images and their labels, then boxes of all images, from all prototypes."""
     model = job.model
     assert model is not None
-    chosen = read_settings(PrototypeTraining, "patches.protopnet", job.source.protopnet or {})
+    given = routine_settings(**job.source.protopnet or {})
+    chosen = read_settings(PrototypeTraining, "patches.protopnet", given)
     network, history = trained_prototypes(
         model, job.dataset, chosen, job.settings, job.identity, job.results, job.stop, job.on_epoch
     )

@@ -31,7 +31,7 @@ from ltpa.stages.patch_sources import MODES, Job, Source
 from ltpa.stages.prototypes import forget, state_folder
 from ltpa.stages.state import Identity
 from ltpa.training.loop import EpochRow
-from ltpa.training.protopnet import PrototypeTraining
+from ltpa.training.protopnet import PrototypeTraining, routine_settings
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
@@ -101,7 +101,9 @@ def run(
 def epochs(spec: EvaluationSpec) -> int:
     """How many epochs the training behind a source has; none where prototypes are not trained."""
     given = spec.protocol.get("protopnet")
-    return 0 if given is None else read_settings(PrototypeTraining, "patches.protopnet", given).epochs
+    if given is None:
+        return 0
+    return read_settings(PrototypeTraining, "patches.protopnet", routine_settings(**given)).epochs
 
 
 def _identity(

@@ -184,7 +184,7 @@ class TrainingJob(abc.ABC):
         self.check(name)
         training = self.make_ready(seed, name, device, state, identity, given)
         trainer, reason = training.trainer, ""
-        with Journal(state, trainer.steps_per_epoch * trainer.recipe.batch_size) as journal:
+        with Journal(state, trainer.stepper.images_per_epoch) as journal:
 
             def on_epoch(row: EpochRow) -> None:
                 journal.epoch(row)

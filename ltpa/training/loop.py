@@ -173,7 +173,7 @@ class Loop(abc.ABC):
                 self.step,
                 self.steps_per_epoch,
                 loss_sum / self.step,
-                100 * wrong / (self.step * self.recipe.batch_size),
+                100 * wrong / min(self.step * self.recipe.batch_size, self.stepper.images_per_epoch),
                 rate * self.recipe.batch_size,
                 left / rate if rate else math.nan,
             )
@@ -209,8 +209,8 @@ class Loop(abc.ABC):
         row = self.row_type(
             epoch=self.epoch,
             **self.rates(),
-            train_loss=loss_sum / self.steps_per_epoch,
-            train_error_pct=100 * wrong / (self.steps_per_epoch * self.recipe.batch_size),
+            train_loss=loss_sum / (self.stepper.images_per_epoch / self.recipe.batch_size),
+            train_error_pct=100 * wrong / self.stepper.images_per_epoch,
             test_error_pct=test_error,
             seconds=round(self.seconds, 3),
         )

@@ -1,7 +1,7 @@
-"""What ProtoPNet's training is made of (Chen et al. 2019; settings of its released code): passes, losses, the push.
+"""What ProtoPNet's training is made of (Chen et al. 2019): passes, losses, the push, and two named sets of settings.
 
 First the trunk rests (warm-up), then all learns; from some epoch on prototypes are *pushed* onto the nearest cell of a
-training image of their class, and the last layer is trained alone. Unlike the released code no image is cut out by its
+training image of their class, and the last layer is trained alone. Unlike ProtoPNet's code no image is cut out by its
 object's box, and images are turned, sheared and mirrored as they come rather than in thirty copies made before.
 `ltpa.training.prototypes` runs it.
 """
@@ -9,7 +9,7 @@ object's box, and images are turned, sheared and mirrored as they come rather th
 import dataclasses
 import enum
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,13 +38,14 @@ class Pass(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PrototypeTraining:
-    """Settings of the training.
+    """Settings of the training. The defaults are the set `st-protopnet` of `ROUTINES`.
 
     Attributes:
         per_class: prototypes of each class.
         width: length of a prototype.
         epochs: in all.
         warm_epochs: of them, those in which the trunk rests.
+        freeze_norm: whether the trunk's normalisation and dropout rest, too, whenever its weights do.
         first_push: epoch after which prototypes are first pushed; they are after the last one in any case.
         push_every: epochs between pushes.
         last_epochs: passes of the last layer alone after each push.
@@ -66,6 +67,7 @@ class PrototypeTraining:
     width: int = 128
     epochs: int = 120
     warm_epochs: int = 10
+    freeze_norm: bool = True
     first_push: int = 100
     push_every: int = 10
     last_epochs: int = 20
@@ -108,6 +110,30 @@ class PrototypeTraining:
     def decay(self, epoch: int) -> float:
         """What the rates of trunk, convolutions and prototypes are multiplied with in a joint `epoch`."""
         return float(0.1 ** ((epoch - self.warm_epochs - 1) // self.decay_every))
+
+
+# The sets that `protocols.patches.protopnet.routine` names: what each changes in the defaults.
+# `st-protopnet`: epochs, warm-up, pushes, steps of the rate and distortions of ST-ProtoPNet (Wang et al. 2023) for
+# whole images; losses, rates and passes of the last layer of ProtoPNet; `freeze_norm` is our own.
+# `protopnet`: the settings of ProtoPNet's own code.
+ROUTINES: dict[str, dict[str, Any]] = {
+    "st-protopnet": {},
+    "protopnet": {
+        "epochs": 1000, "warm_epochs": 5, "freeze_norm": False, "first_push": 10, "decay_every": 5, "rotation": 15.0,
+        "shear": 10.0,
+    },
+}  # fmt: skip
+
+
+def routine_settings(routine: str = "st-protopnet", **changes: Any) -> dict[str, Any]:
+    """The settings of a named set with `changes` laid over them, as `PrototypeTraining` takes them.
+
+    Raises:
+        ConfigError: there is no such set.
+    """
+    if routine not in ROUTINES:
+        raise ConfigError(f"patches.protopnet: routine is {routine!r}; allowed: {', '.join(ROUTINES)}")
+    return {**ROUTINES[routine], **changes}
 
 
 def losses(

@@ -140,9 +140,9 @@ class PrototypeTrainer:
 
     def _enter(self, current: Pass) -> None:
         """Bring network and optimiser into the state that steps of this pass take for granted."""
-        learns = current.kind in (Kind.WARM, Kind.JOINT)
+        learns = current.kind is not Kind.PUSH
         self.network.train(learns)
-        self.network.backbone.train(current.kind is Kind.JOINT)
+        self.network.backbone.train(learns and (current.kind is Kind.JOINT or not self.chosen.freeze_norm))
         if current.kind is Kind.PUSH:
             self._push = self._push or Push(self.network)
             return

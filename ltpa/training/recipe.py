@@ -53,7 +53,7 @@ class Recipe:
     Attributes:
         epochs: passes over the training images.
         batch_size: images per step, at least 2 (batch normalisation of one vector is not defined); the last short batch
-            of an epoch is dropped.
+            of an epoch is dropped, as the released code does.
         lr, momentum, dampening, nesterov, weight_decay: as in `torch.optim.SGD`. Torch7's default dampening equals the
             momentum, so the paper's rate 1.0 goes with dampening 0.9.
         lr_decay: the rate is divided by (1 + lr_decay * step), step counted from 0 over the whole run.

@@ -63,7 +63,7 @@ class Stepper(Stepping):
     def enter_epoch(self, epoch: int, step: int) -> None:
         """Make ready for `epoch` from its step number `step` on; step 0 starts the epoch's sums and streams anew."""
         super().enter_epoch(epoch, step)
-        self._order = torch.from_numpy(self.batches).to(self.device)
+        self._order = torch.from_numpy(np.stack(self.batches)).to(self.device)
         self._draws = Draws.of_epoch(self.recipe, self.steps_per_epoch, self._stream("augment", epoch), self.device)
         if step == 0:
             changed = epoch > 1 and epoch_rate(self.recipe, epoch) != epoch_rate(self.recipe, epoch - 1)

@@ -25,8 +25,8 @@ class Stepping(abc.ABC):
 
     Attributes:
         device: where the network computes.
-        steps_per_epoch: whole batches in one pass; the images of a last short batch are left out.
-        batches: (steps, batch) int64, the images of each step of the epoch that was entered.
+        images_per_epoch, steps_per_epoch: of one pass; with `drop_last` the images of a last short batch are left out.
+        batches: the images of each step of the epoch that was entered, int64.
         optimizers: hold the momentum. For the subclass to set.
         smallest_batch: fewest images that a step takes.
     """
@@ -34,14 +34,17 @@ class Stepping(abc.ABC):
     optimizers: Sequence[SGD]
     smallest_batch = 1
 
-    def __init__(self, model: nn.Module, images: int, recipe: Recipe, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, model: nn.Module, images: int, recipe: Recipe, seed: int, device: torch.device, drop_last: bool = True
+    ) -> None:
         self.model, self.images, self.recipe, self.seed, self.device = model, images, recipe, seed, device
-        self.steps_per_epoch = images // recipe.batch_size
+        self.images_per_epoch = images - images % recipe.batch_size if drop_last else images
+        self.steps_per_epoch = -(-self.images_per_epoch // recipe.batch_size)
         if recipe.channels_last:
             for parameter in model.parameters():
                 if parameter.ndim == 4:
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        self.batches = np.zeros((0, recipe.batch_size), dtype=np.int64)
+        self.batches: Sequence[np.ndarray] = []
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self._wrong = torch.zeros((), dtype=torch.int64, device=device)
         self._flying: collections.deque[torch.cuda.Event] = collections.deque()
@@ -49,8 +52,8 @@ class Stepping(abc.ABC):
     def enter_epoch(self, epoch: int, step: int) -> None:
         """Make ready for `epoch` from its step number `step` on; step 0 starts the epoch's sums and streams anew."""
         order = self._stream("order", epoch).permutation(self.images)
-        whole = order[: self.steps_per_epoch * self.recipe.batch_size]
-        self.batches = whole.reshape(self.steps_per_epoch, self.recipe.batch_size)
+        starts = range(0, self.images_per_epoch, self.recipe.batch_size)
+        self.batches = [order[start : start + self.recipe.batch_size] for start in starts]
         self.model.train()
         if step == 0:
             self._loss_sum.zero_()
@@ -66,7 +69,10 @@ class Stepping(abc.ABC):
         """Take a step on so many images, for the memory that a real one needs; what it leaves is of no further use."""
 
     def totals(self) -> tuple[float, int]:
-        """Sum of the losses and number of wrongly classified images of the epoch so far. Waits for the device."""
+        """Sum of the batches' losses and number of wrongly classified images of the epoch so far; waits for the device.
+
+        A short batch counts by its share of a whole one.
+        """
         return float(self._loss_sum), int(self._wrong)
 
     def finite(self) -> bool:

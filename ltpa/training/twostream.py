@@ -51,21 +51,23 @@ class TwoStreamRecipe:
         lr_local: learning rate of local trunk, LSTM, attention and local classifier, on the same schedule.
         augment: of `AUGMENTATIONS`; boxes follow the image.
         label_smoothing: of the cross-entropies.
+        drop_last: whether the images of a last short batch are left out of an epoch, or learned from, too.
     """
 
     routine: Recipe
     lr_local: float
     augment: Literal["none", "flip_crop", "resized_crop"] = "none"
     label_smoothing: float = 0.0
+    drop_last: bool = True
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str = "recipe") -> "TwoStreamRecipe":
-        """Read a recipe from plain data, flat: keys of the routine beside `lr_local`, `augment`, `label_smoothing`.
+        """Read a recipe from plain data, flat: keys of the routine beside those that are attributes.
 
         Raises:
             ConfigError: a key is unknown or missing, or a value is out of range; the message names `where` and the key.
         """
-        own = ("lr_local", "augment", "label_smoothing")
+        own = ("lr_local", "augment", "label_smoothing", "drop_last")
         for key in values:
             if key not in own + _SHARED:
                 raise ConfigError(f"{where}: unknown key {key!r}; allowed: {', '.join(_SHARED + own)}")
@@ -81,6 +83,8 @@ class TwoStreamRecipe:
                 raise ConfigError(f"{where}: {key} is {value!r}; it must be a number from 0 to below {limit:g}")
         if values.get("augment", "none") not in AUGMENTATIONS:
             raise ConfigError(f"{where}: augment is {values['augment']!r}; allowed: {', '.join(AUGMENTATIONS)}")
+        if not isinstance(values.get("drop_last", True), bool):
+            raise ConfigError(f"{where}: drop_last is {values['drop_last']!r}; it must be true or false")
         return cls(routine, **{key: values[key] for key in own if key in values})
 
 
@@ -111,7 +115,7 @@ class TwoStreamStepper(Stepping):
     def __init__(
         self, model: TwoStream, train: FineData, recipe: TwoStreamRecipe, seed: int, device: torch.device
     ) -> None:
-        super().__init__(model.to(device), len(train.labels), recipe.routine, seed, device)
+        super().__init__(model.to(device), len(train.labels), recipe.routine, seed, device, recipe.drop_last)
         self.train, self.two_stream_recipe = train, recipe
         routine = recipe.routine
         self.optimizers = [
@@ -143,7 +147,7 @@ class TwoStreamStepper(Stepping):
             optimizer.step(rate)
         local = None if outputs.local is None else outputs.local.logits
         joint = self.model.joint(outputs.global_logits, local)
-        self._loss_sum.add_(loss.detach())
+        self._loss_sum.add_(loss.detach() * (len(chosen) / self.recipe.batch_size))
         self._wrong.add_((joint.detach().argmax(1) != targets).sum())
 
     def _inputs(self, chosen: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:

@@ -40,8 +40,8 @@ def linear(x, weights, name):
     return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
 
-def block(x, weights, name):
-    return relu(norm(conv(x, weights, f"{name}.conv"), weights, f"{name}.norm", eps=1e-3))
+def block(x, weights, name, eps=1e-3):
+    return relu(norm(conv(x, weights, f"{name}.conv"), weights, f"{name}.norm", eps))
 
 
 def pool(x, size):
@@ -52,17 +52,17 @@ def pool(x, size):
     return np.stack([np.stack(row, axis=-1) for row in cells], axis=-2)
 
 
-def convs(x, weights, section, first, last, pool_after=()):
+def convs(x, weights, section, first, last, pool_after=(), eps=1e-3):
     for number in range(first, last + 1):
-        x = block(x, weights, f"trunk.section{section}.conv{number}")
+        x = block(x, weights, f"trunk.section{section}.conv{number}", eps)
         if number in pool_after:
             x = pool(x, 2)
     return x
 
 
-def global_vector(x, weights, name, first_pool):
-    x = pool(block(pool(x, first_pool), weights, f"{name}.conv14"), 2)
-    x = block(x, weights, f"{name}.conv15")
+def global_vector(x, weights, name, first_pool, eps=1e-3):
+    x = pool(block(pool(x, first_pool), weights, f"{name}.conv14", eps), 2)
+    x = block(x, weights, f"{name}.conv15", eps)
     while x.shape[2] > 1:
         x = pool(x, 2)
     return linear(x[:, :, 0, 0], weights, f"{name}.fc16")
@@ -113,7 +113,9 @@ def probabilities(logits):
 
 
 def head(vectors, weights, kind):
-    """Predicted distribution."""
+    """Predicted distribution; of `straight` from the vectors as they are."""
+    if kind == "straight":
+        return probabilities(linear(np.concatenate(vectors, axis=1), weights, "head.linear"))
     f = [relu(norm(v, weights, f"head.norms.{i}.0")) for i, v in enumerate(vectors)]
     if kind == "concat":
         return probabilities(linear(np.concatenate(f, axis=1), weights, "head.linear"))
@@ -136,17 +138,17 @@ def vgg_gap(x, weights):
     return probabilities(linear(x.mean(axis=(2, 3)), weights, "head")), {}
 
 
-def vgg_attention(x, weights, levels, kind, head_kind, normalisation="softmax", own_globals=False):
-    maps = {"conv7": convs(x, weights, 1, 1, 7)}
-    maps["conv10"] = convs(pool(maps["conv7"], 2), weights, 2, 8, 10)
-    maps["conv13"] = convs(pool(maps["conv10"], 2), weights, 3, 11, 13)
+def vgg_attention(x, weights, levels, kind, head_kind, normalisation="softmax", own_globals=False, eps=1e-3):
+    maps = {"conv7": convs(x, weights, 1, 1, 7, eps=eps)}
+    maps["conv10"] = convs(pool(maps["conv7"], 2), weights, 2, 8, 10, eps=eps)
+    maps["conv13"] = convs(pool(maps["conv10"], 2), weights, 3, 11, 13, eps=eps)
     if kind == "local":
         g = dict.fromkeys(levels)
     elif own_globals:
         first_pools = {"conv10": 4, "conv13": 2}
         g = {level: global_vector(maps[level], weights, f"branches.{level}", first_pools[level]) for level in levels}
     else:
-        g = dict.fromkeys(levels, global_vector(maps["conv13"], weights, "branches.shared", 2))
+        g = dict.fromkeys(levels, global_vector(maps["conv13"], weights, "branches.shared", 2, eps))
     results = {level: attend(maps[level], g[level], weights, level, kind, normalisation) for level in levels}
     return head([v for v, _ in results.values()], weights, head_kind), {k: a for k, (_, a) in results.items()}
 

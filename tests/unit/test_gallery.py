@@ -177,7 +177,7 @@ def test_figures_name_the_networks_that_did_not_learn(results: Path, tmp_path: P
     write_record(path, trained(PC, metrics=errors(60.0)))
     told = "Did not learn: vgg-att2-concat-pc on toy, seed 0: test error 60.0 %, beyond 0.5 of guessing (66.7 %)."
     columns = [{"show": "binary", **NETWORK, "saliency": ATTENTION}]
-    gallery_stage.run(spec(columns), tmp_path, [])
+    gallery_stage.run(spec(columns), tmp_path)
     assert json.loads((tmp_path / "figures" / "paper" / "index.json").read_text())["captions"]["figure0"].endswith(told)
 
     drawn = {}
@@ -190,7 +190,7 @@ def test_figures_name_the_networks_that_did_not_learn(results: Path, tmp_path: P
     attack = trained("vgg", stage="fgsm", metrics=metrics, extra=extra)
     write_record(tmp_path / "attack.json", attack)
     (path.parent / layout.HISTORY).write_text("epoch,test_error_pct\n1,60.0\n")
-    wanted = FiguresSpec("tiny", "toy", 1, [0], 3, {PC: "att2", "vgg": "VGG"}, {PC: ATTENTION}, {}, False, LIMITS)
+    wanted = FiguresSpec("tiny", "toy", 1, [0], 3, {PC: "att2", "vgg": "VGG"}, {PC: ATTENTION}, {}, max_error_of_chance=LIMITS)
     figures_stage.run(wanted, tmp_path, [path, tmp_path / "attack.json"])
     index = json.loads((tmp_path / "figures" / "index.json").read_text())
     assert index["captions"] == drawn

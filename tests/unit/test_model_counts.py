@@ -133,6 +133,12 @@ def test_extensions_differ_by_what_they_change():
     )
 
 
+def test_the_re_implementation_has_the_size_of_its_original():
+    with torch.device("meta"):
+        sizes = [count_parameters(create_model("vgg-att3-concat-pc-plain", classes)) for classes in (10, 100)]
+    assert sizes == [19_855_434, 19_993_764]
+
+
 def test_map_sizes():
     assert describe("vgg-att3-concat-pc", 100)["map_sizes"] == {
         "conv7": [256, 32, 32],

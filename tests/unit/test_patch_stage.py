@@ -73,7 +73,10 @@ def make_spec(source, /, network=..., **changes):
     protocol = {
         **SETTINGS, "source": SOURCES[source], "network": network,
         "saliency": get_variant(network).saliency if network else None, "released": None,
-        "protopnet": {"epochs": 2, "warm_epochs": 1, "per_class": 2, "width": 4, "batch_size": 5, "last_epochs": 1},
+        "protopnet": {
+            "routine": "protopnet", "epochs": 2, "warm_epochs": 1, "per_class": 2, "width": 4, "batch_size": 5,
+            "last_epochs": 1,
+        },
     }  # fmt: skip
     return EvaluationSpec("toy", "toy", 1, source, TRAINING, [{"name": "toy"}], {**protocol, **changes})
 

@@ -1,15 +1,26 @@
 """ProtoPNet: its layer and losses against plain float64 loops, the push by brute force, that it learns and resumes."""
 
 import dataclasses
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
+from ltpa.core.config import Protopnet
 from ltpa.core.errors import ConfigError, ModelError, TrainingError
 from ltpa.models.protopnet import PrototypeNetwork
 from ltpa.training.loop import Interrupted
-from ltpa.training.protopnet import Kind, PrototypeTraining, Push, distorted, losses, scaled
+from ltpa.training.protopnet import (
+    ROUTINES,
+    Kind,
+    PrototypeTraining,
+    Push,
+    distorted,
+    losses,
+    routine_settings,
+    scaled,
+)
 from ltpa.training.prototypes import PrototypeTrainer
 
 SIZE, CLASSES, PER_CLASS, WIDTH = 16, 3, 2, 5
@@ -257,6 +268,35 @@ def test_the_trunk_rests_while_warming_up(tmp_path):
     trainer(tmp_path, images, labels, warm, backbone=backbone).run()
     for name, value in backbone.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["warm", "last"])
+def test_the_statistics_of_a_resting_trunk_move_where_that_is_asked_for(tmp_path, kind):
+    """As in the code of ProtoPNet, whose passes all run in training mode."""
+    backbone = make_backbone()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    images, labels = coloured(12)
+    passes = {"warm_epochs": 1, "last_epochs": 0} if kind == "warm" else {"warm_epochs": 0, "last_epochs": 1}
+    small = {"per_class": 1, "width": 4, "epochs": 1, "batch_size": 6, "trunk_lr": 0.0}
+    run = trainer(tmp_path, images, labels, PrototypeTraining(**small, **passes, freeze_norm=False), backbone=backbone)
+    if kind == "last":
+        run.passes = [current for current in run.passes if current.kind is Kind.LAST]
+    run.run()
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, before[name]) == ("running" not in name and "tracked" not in name), name
+
+
+def test_the_named_settings_are_those_of_their_authors():
+    own, whole = (PrototypeTraining(**routine_settings(name)) for name in ("protopnet", "st-protopnet"))
+    assert (own.epochs, own.warm_epochs, own.first_push, own.push_every, own.decay_every) == (1000, 5, 10, 10, 5)
+    assert (own.rotation, own.shear, own.freeze_norm) == (15, 10, False)
+    assert (whole.epochs, whole.warm_epochs, whole.first_push, whole.push_every) == (120, 10, 100, 10)
+    assert (whole.decay_every, whole.rotation, whole.shear, whole.freeze_norm) == (10, 25, 15, True)
+    assert routine_settings() == routine_settings("st-protopnet") == {}
+    assert routine_settings("protopnet", epochs=40)["epochs"] == 40
+    assert set(ROUTINES) == set(get_args(Protopnet.model_fields["routine"].annotation))
+    with pytest.raises(ConfigError, match="routine is 'protonet'; allowed: st-protopnet, protopnet"):
+        routine_settings("protonet")
 
 
 def test_undistorted_images_are_only_mirrored():

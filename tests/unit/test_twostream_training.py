@@ -14,6 +14,7 @@ from scipy.stats import binom
 from torch.nn import functional
 
 from ltpa.core import layout
+from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError, DataError, MemoryFullError, ModelError, TrainingError
 from ltpa.core.per_image import load_hits
 from ltpa.core.records import read_record
@@ -33,7 +34,7 @@ from ltpa.tables.mcnemar import mcnemar
 from ltpa.training.journal import LOG, PROGRESS, read_about, read_metrics
 from ltpa.training.loop import Interrupted, Watch
 from ltpa.training.schedule import epoch_rate
-from ltpa.training.twostream import FineData, TwoStreamRecipe, TwoStreamTrainer, held_out
+from ltpa.training.twostream import FineData, TwoStreamRecipe, TwoStreamStepper, TwoStreamTrainer, held_out
 
 SIZE, CLASSES, RANKS = 16, 3, 3
 NETWORK = {
@@ -152,8 +153,6 @@ def test_what_a_stream_is_shown_is_normalised_by_imagenet():
 
 
 def test_published_schedules():
-    from ltpa.core.declared import load_declaration
-
     recipes = load_declaration("twostream")["recipes"]
     paper, code = (TwoStreamRecipe.from_dict(recipes[name], name) for name in ("paper", "code"))
     rates = [epoch_rate(paper.routine, epoch) for epoch in (1, 40, 41, 80, 81, 120)]
@@ -174,6 +173,7 @@ def test_published_schedules():
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
         ({"precision": "tf32"}, "allowed: fp32, bf16"),
         ({"flip": "half"}, "unknown key 'flip'"),
+        ({"drop_last": "no"}, "drop_last is 'no'; it must be true or false"),
     ],
 )
 def test_recipes_that_are_not_possible(change, part):
@@ -215,14 +215,50 @@ def test_streams_learn_at_their_own_rates(tmp_path):
     assert run.history[0].lr_local == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("augmentation", ["none", "flip_crop"])
-def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, augmentation):
-    whole = trainer(tmp_path / "whole", recipe={"augment": augmentation})
+@pytest.mark.parametrize("name", ["paper", "paper-flip_crop", "code"])
+def test_an_epoch_of_the_published_recipes_holds_every_image_of_cub(name):
+    """188 steps, the last of 10 images; the embedded recipes leave such a rest out."""
+    recipes = load_declaration("twostream")["recipes"]
+    data = FineData(np.zeros((5_994, 2, 2, 3), np.uint8), np.zeros(5_994, np.int64))
+    model = network(local="none")
+
+    def batches(recipe):
+        stepper = TwoStreamStepper(model, data, TwoStreamRecipe.from_dict(recipe), 0, torch.device("cpu"))
+        stepper.enter_epoch(1, 0)
+        assert len(stepper.batches) == stepper.steps_per_epoch
+        return stepper.batches
+
+    kept, dropped = batches(recipes[name]), batches(recipes["demo"])
+    assert [len(batch) for batch in kept] == [32] * 187 + [10]
+    assert np.array_equal(np.sort(np.concatenate(kept)), np.arange(5_994))
+    assert [batch.tolist() for batch in dropped] == [batch.tolist() for batch in kept[:187]]
+
+
+def test_losses_and_errors_are_those_of_all_images_of_an_epoch(tmp_path):
+    """At rate 0 the network stays as it is, so that batches of any size have the same mean loss over the images."""
+    rates = {"lr": 0.0, "lr_local": 0.0, "epochs": 1}
+
+    def row(size, drop_last):
+        recipe = {**rates, "batch_size": size, "drop_last": drop_last}
+        model = network(trunk="vgg6", local="none")
+        return trainer(tmp_path / f"{size}-{drop_last}", model=model, recipe=recipe).run()[0]
+
+    whole, kept, left_out = row(24, True), row(7, False), row(7, True)
+    assert kept.train_loss == pytest.approx(whole.train_loss, rel=1e-5)
+    assert kept.train_error_pct == pytest.approx(whole.train_error_pct)
+    assert left_out.train_loss != pytest.approx(whole.train_loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "recipe", [{}, {"augment": "flip_crop"}, {"batch_size": 10, "drop_last": False}], ids=["none", "flip_crop", "short"]
+)
+def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, recipe):
+    whole = trainer(tmp_path / "whole", recipe=recipe)
     whole.run()
     model, stops = None, 0
     for _ in range(20):
         model = network()
-        run = trainer(tmp_path / "cut", model=model, watch=Watch(lambda: True), recipe={"augment": augmentation})
+        run = trainer(tmp_path / "cut", model=model, watch=Watch(lambda: True), recipe=recipe)
         try:
             run.run()
             break

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ltpa.core.errors import ModelError
+from ltpa.models.blocks import in_full_precision
 from ltpa.models.twostream.options import TwoStreamOptions
 from ltpa.models.twostream.temporal import LocalHead, LocalOutputs, TimeAttention, attended, started_lstm
 from ltpa.models.twostream.trunks import linear
@@ -56,9 +57,8 @@ class SpatialHead(LocalHead):
         cell = torch.zeros_like(hidden)
         states, looks = [], []
         for _ in range(self.steps):
-            scores = torch.einsum("bnk,bk->bn", keys, self.query(hidden[-1])) * self.scale
-            look = torch.softmax(scores.float(), dim=1).to(scores.dtype)
-            answer = self.answer(torch.einsum("bn,bnv->bv", look, values))
+            look = self._look(keys, self.query(hidden[-1]))
+            answer = self.answer(torch.einsum("bn,bnv->bv", look.to(values.dtype), values))
             output, (hidden, cell) = self.lstm(answer.unsqueeze(1), (hidden, cell))
             states.append(output[:, 0])
             looks.append(look.reshape(batch, height, width))
@@ -66,6 +66,11 @@ class SpatialHead(LocalHead):
         weights = self.attention(stacked)
         logits = self.classifier(attended(weights, stacked))
         return LocalOutputs(logits, stacked, weights=weights, maps=torch.stack(looks, 1))
+
+    @in_full_precision
+    def _look(self, keys: Tensor, query: Tensor) -> Tensor:
+        """Eq. 7.1: weights (B, n), in float32 or more, of n positions with keys (B, n, K) under a query (B, K)."""
+        return torch.softmax(torch.einsum("bnk,bk->bn", keys, query) * self.scale, dim=1)
 
 
 def cosine_basis(height: int, width: int, size: int) -> Tensor:

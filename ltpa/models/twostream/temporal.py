@@ -8,7 +8,9 @@ import dataclasses
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from ltpa.models.blocks import in_full_precision, widened
 from ltpa.models.twostream.options import TwoStreamOptions
 from ltpa.models.twostream.trunks import linear
 
@@ -53,10 +55,14 @@ class TimeAttention(nn.Module):
             self.vectors = nn.Parameter(torch.empty(options.steps, options.hidden))
             nn.init.normal_(self.vectors, std=0.01)
 
+    @in_full_precision
     def forward(self, states: Tensor) -> Tensor:
-        """Weights (B, T) of states (B, T, D)."""
-        scores = self.score(states).squeeze(-1) if self.shared else (states * self.vectors).sum(-1)
-        return torch.softmax(scores.float(), dim=1).to(states.dtype)
+        """Weights (B, T), in float32 or more, of states (B, T, D)."""
+        if self.shared:
+            scores = functional.linear(states, widened(self.score.weight), widened(self.score.bias)).squeeze(-1)
+        else:
+            scores = (states * widened(self.vectors)).sum(-1)
+        return torch.softmax(scores, dim=1)
 
 
 class CnnHead(LocalHead):
@@ -118,7 +124,7 @@ class RecurrentHead(LocalHead):
 
 def attended(weights: Tensor, states: Tensor) -> Tensor:
     """sum_t weights_t states_t, (B, D)."""
-    return torch.einsum("bt,btd->bd", weights, states)
+    return torch.einsum("bt,btd->bd", weights.to(states.dtype), states)
 
 
 def _lstm(options: TwoStreamOptions, channels: int) -> nn.LSTM:
