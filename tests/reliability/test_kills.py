@@ -70,7 +70,7 @@ def test_a_second_training_of_the_same_network_waits_and_finds_it_done(server, d
     children = [server.train(spec, results) for _ in range(3)]
     assert [child.wait() for child in children] == [0, 0, 0], children[0].output.read_text()
     text = children[0].output.read_text()
-    assert text.count("waiting: another process trains") == 2 and text.count("trained already") == 2
+    assert text.count("waiting: another process (") == 2 and text.count("trained already") == 2
     assert text.count("epoch 1/4") == 1
     assert model_hash(results, spec) == unbroken
     (log,) = results.glob("state/*/*/train.log")

@@ -16,6 +16,7 @@ from test_training import SmallNet, arrays, recipe, trainer
 import ltpa
 from ltpa.core.errors import MemoryFullError
 from ltpa.runtime import checkpoint
+from ltpa.runtime.lock import exclusive_folder, in_use
 from ltpa.runtime.progress import Progress
 from ltpa.runtime.slots import hold_slot
 from ltpa.runtime.stopping import Stopped, StopRequest, stop_requests
@@ -87,20 +88,16 @@ def test_a_time_limit_asks_to_be_requeued():
 
 def test_whoever_waits_for_a_slot_or_a_state_heeds_a_request(tmp_path):
     stop = StopRequest(max_seconds=0.05)
-    second = hold_slot(tmp_path / "slots", ["0"], waiting=lambda: stop.check("waiting"))
+    second = hold_slot(tmp_path / "slots", ["0"], check=lambda: stop.check("waiting"))
     with hold_slot(tmp_path / "slots", ["0"]), pytest.raises(Stopped), second:
         pass
     holders = []
 
-    def wait(holder):
-        holders.append(holder)
-        stop.check("waiting")
-
-    with checkpoint.exclusive(tmp_path / "state"), pytest.raises(Stopped):
-        assert checkpoint.in_use(tmp_path / "state")
-        with checkpoint.exclusive(tmp_path / "state", wait):
+    with exclusive_folder(tmp_path / "state"), pytest.raises(Stopped):
+        assert in_use(tmp_path / "state")
+        with exclusive_folder(tmp_path / "state", holders.append, lambda: stop.check("waiting")):
             pass
-    assert holders[0] > 0 and not checkpoint.in_use(tmp_path / "state")
+    assert holders == [f"another process ({os.getpid()})"] and not in_use(tmp_path / "state")
 
 
 def test_a_request_during_evaluation_saves_and_resumes_to_the_same_bits(tmp_path):
