@@ -4,8 +4,8 @@ Each GPU is cut into `UNITS` equal units, each a file that its holder keeps lock
 locks all of them, one that takes a quarter locks a quarter. So processes of different shares never take more than there
 is. The kernel frees the locks when the process ends, however it ends.
 
-Processes queue, with a locked ticket for each GPU that would do; only the first in a queue may take units of that GPU. So
-a process that needs all of it is not overtaken by ever new ones that need a part.
+Processes queue, with a locked ticket for each GPU that would do; only the first in a queue may take units of that GPU.
+So a process that needs all of it is not overtaken by ever new ones that need a part.
 """
 
 import contextlib

@@ -35,7 +35,7 @@ def wait_for_handlers(pid: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT], ids=lambda n: n.name
+    "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT], ids=lambda n: n.name
 )
 def test_training_goes_on_from_wherever_it_was_cut_off(server, data, trained, durations, tmp_path, number):
     """SIGKILL many times; the signals that ask must be obeyed in time and with the right code."""

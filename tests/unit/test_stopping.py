@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -37,7 +38,7 @@ sys.exit(stop.exit_code)
 
 
 @pytest.mark.parametrize("behaviour", ["heeds", "stuck"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT])
 def test_a_process_leaves_in_time_whatever_it_does(behaviour, number):
     process = subprocess.Popen(
         [sys.executable, "-c", STUCK, behaviour], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -47,6 +48,37 @@ def test_a_process_leaves_in_time_whatever_it_does(behaviour, number):
     _, errors = process.communicate(timeout=30)
     assert process.returncode == (130 if number == signal.SIGINT else 75)
     assert ("leaving with what was last saved" in errors) == (behaviour == "stuck")
+
+
+HANGS_UP = """
+import sys, time
+from pathlib import Path
+from ltpa.runtime.stopping import leaving_on_request, stop_requests
+with leaving_on_request(), stop_requests() as stop:
+    print("ready", flush=True)
+    while not stop():
+        time.sleep(0.01)
+    print("says something to a terminal that is gone", flush=True)
+    print("and here", file=sys.stderr, flush=True)
+    Path(sys.argv[1]).write_text(stop.reason)
+sys.exit(stop.exit_code)
+"""
+
+
+def test_a_terminal_that_is_gone_is_a_request_like_any_other(tmp_path):
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-c", HANGS_UP, str(tmp_path / "saved")])
+    assert b"ready" in os.read(terminal, 100)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
+    assert (tmp_path / "saved").read_text() == "SIGHUP"
+
+
+def test_nohup_is_respected():
+    code = "import signal\nfrom ltpa.runtime.stopping import *\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    code += "with leaving_on_request(), stop_requests() as stop:\n    signal.raise_signal(signal.SIGHUP)\nexit(stop())"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_a_command_that_is_asked_while_it_imports_leaves_without_an_exception(tmp_path):

@@ -253,7 +253,11 @@ def test_a_store_of_another_mlflow_version_names_the_remedy(results):
 
 
 def test_a_second_writer_is_told_to_wait(tmp_path):
-    with store.exclusive(tmp_path), pytest.raises(LtpaError, match=r"another process \(\d+\) writes"), store.exclusive(tmp_path):
+    with (
+        store.exclusive(tmp_path),
+        pytest.raises(LtpaError, match=r"another process \(\d+\) writes"),
+        store.exclusive(tmp_path),
+    ):
         pass
 
 
