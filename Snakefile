@@ -1,6 +1,5 @@
 """The benchmark as a DAG: `snakemake all_tables`, or any single table by its name."""
 
-import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +10,10 @@ min_version("9.19")
 
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
+
+from ltpa.runtime.workflow import guard
+
+guard(workflow)
 
 if "scale" not in config:
 
@@ -33,9 +36,6 @@ except LtpaError as error:
 RESULTS = str(PLAN.results)
 JOBS = PLAN.config.jobs
 
-# A scheduler sends SIGUSR1 to all processes of a job when its time is nearly over. A training saves its state and stops;
-# the Snakemake around it and other jobs must not die of it. Jobs are started by `exec`, so that no shell stands between.
-signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 extend_slurm_plugin()
 
 # Under --sdm conda the job's own environment provides python; otherwise the interpreter that runs Snakemake does.

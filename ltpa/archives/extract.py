@@ -22,7 +22,7 @@ from ltpa.archives.rar import rar_members
 from ltpa.core.errors import DataError
 from ltpa.core.files import write_text
 from ltpa.core.hashing import digest
-from ltpa.runtime.exclusive import exclusive
+from ltpa.runtime.lock import exclusive
 
 STAMP = ".extracted.json"
 _READERS: dict[str, Callable[[Path], Members]] = {

@@ -16,7 +16,7 @@ from ltpa.archives.progress import TransferProgress
 from ltpa.archives.transfer import Part, Policy, Refused, open_session, transfer
 from ltpa.archives.trust import LOCK_FILE, Mismatch, Trust, verify
 from ltpa.core.errors import DataError
-from ltpa.runtime.exclusive import exclusive
+from ltpa.runtime.lock import exclusive
 
 DEFAULT_POLICY = Policy()
 
@@ -64,7 +64,7 @@ def _find(archive: Archive, places: Sequence[Path], trust: Trust) -> Path | None
 def _download(archive: Archive, folder: Path, trust: Trust, progress: bool, policy: Policy) -> Path:
     show = TransferProgress(archive.name, progress)
     lock = folder / f".{archive.name}.lock"
-    with exclusive(lock, lambda: show.note("waiting for another process that downloads it")):
+    with exclusive(lock, lambda holder: show.note(f"waiting for {holder}, which downloads it")):
         found = _find(archive, [folder], trust)
         if found is not None:
             return found

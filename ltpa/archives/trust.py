@@ -12,7 +12,7 @@ from typing import Any
 from ltpa.archives.declare import Archive
 from ltpa.core.errors import DataError
 from ltpa.core.files import write_text
-from ltpa.runtime.exclusive import exclusive
+from ltpa.runtime.lock import exclusive
 
 LOCK_FILE = "archives.lock.json"
 _FORMAT = 1

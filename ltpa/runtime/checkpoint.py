@@ -18,8 +18,6 @@ import torch
 from ltpa.core.errors import DiskFullError, TrainingError
 from ltpa.core.files import atomic_path, write_text
 from ltpa.core.hashing import sha256_file
-from ltpa.runtime.lock import exclusive as exclusive
-from ltpa.runtime.lock import in_use as in_use
 
 _LOG = logging.getLogger(__name__)
 _KEY = "key"

@@ -1,4 +1,8 @@
-"""The lock of a state folder: one process at a time trains there."""
+"""One process at a time: lock files that the kernel frees when their holder ends, however it ends (`flock`).
+
+The `filelock` package does not do: it does not name the holder, it can fall back to locks that outlive their process,
+and the queue for GPU slots has to lock a file before the file gets its name.
+"""
 
 import contextlib
 import fcntl
@@ -10,75 +14,93 @@ from pathlib import Path
 from ltpa.core.errors import LtpaError
 from ltpa.core.files import remove_drafts, write_errors
 
-_LOCK = "lock"
 POLL_SECONDS = 0.2
+_LOCK = "lock"
+
+
+def try_lock(path: Path, create: bool = True) -> int | None:
+    """Lock the file `path`: a descriptor that holds the lock until it is closed, or None where somebody else holds it.
+
+    Raises:
+        OSError: the file cannot be opened.
+        LtpaError: its file system knows no locks.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass  # the second: the holder removed the file after it was opened here
+    except OSError as error:
+        os.close(descriptor)
+        raise LtpaError(f"{path}: cannot be locked ({error.strerror}); choose a folder on a local disk") from error
+    os.close(descriptor)
+    return None
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path, waiting: Callable[[int], None] = lambda holder: None) -> Iterator[None]:
-    """Hold the folder's lock for the life of the block; while another process holds it, wait.
+def exclusive(
+    path: Path, say: Callable[[str], None] = lambda holder: None, check: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Hold the lock file `path` for the life of the block; while another process holds it, wait.
 
-    The kernel frees the lock when its holder ends, however it ends.
+    The file contains its holder's process id, and is removed on release.
 
     Args:
-        waiting: called again and again while waiting, with the holder's process id (0 where it is not known); what it
-            raises ends the wait.
+        say: called once if there is a wait, with its holder (`another process (4711)`).
+        check: called again and again while waiting. What either of the two raises ends the wait.
 
     Raises:
         LtpaError: the folder cannot be written, or its file system knows no locks.
     """
-    descriptor = _open_lock(folder)
+    said = False
+    while (descriptor := _attempt(path)) is None:
+        if not said:
+            say(_holder(path))
+        said = True
+        check()
+        time.sleep(POLL_SECONDS)
     try:
-        while not (_try_lock(folder, descriptor) and _is_the_lock(folder, descriptor)):
-            waiting(_holder(descriptor))
-            time.sleep(POLL_SECONDS)
-            os.close(descriptor)
-            descriptor = _open_lock(folder)
         with contextlib.suppress(OSError):  # on a full disk the lock holds without its owner's name
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        remove_drafts(folder)
         yield
     finally:
+        path.unlink(missing_ok=True)  # while it is still held: whoever waits sees that it is gone and makes a new one
         os.close(descriptor)
 
 
-def _open_lock(folder: Path) -> int:
-    with write_errors(folder / _LOCK, "cannot write here"):
-        folder.mkdir(parents=True, exist_ok=True)
-        return os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-
-
-def _is_the_lock(folder: Path, descriptor: int) -> bool:
-    """Whether the locked file is still the folder's: who removes a state folder removes its lock while holding it."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), (folder / _LOCK).stat())
-    except FileNotFoundError:
-        return False
+@contextlib.contextmanager
+def exclusive_folder(
+    folder: Path, say: Callable[[str], None] = lambda holder: None, check: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """As `exclusive`, for a state folder: one process at a time trains there. Removes what killed processes left."""
+    with exclusive(folder / _LOCK, say, check):
+        remove_drafts(folder)
+        yield
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a process holds the folder's lock at this moment."""
+    """Whether a process holds the lock of a state folder at this moment."""
     try:
-        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = try_lock(folder / _LOCK, create=False)
     except OSError:
         return False
-    try:
-        return not _try_lock(folder, descriptor)
-    finally:
+    if descriptor is not None:
         os.close(descriptor)
+    return descriptor is None
 
 
-def _try_lock(folder: Path, descriptor: int) -> bool:
+def _attempt(path: Path) -> int | None:
+    with write_errors(path, "cannot write here"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return try_lock(path)
+
+
+def _holder(path: Path) -> str:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise LtpaError(f"{folder}: cannot be locked ({error.strerror}); choose a folder on a local disk") from error
-    return True
-
-
-def _holder(descriptor: int) -> int:
-    text = os.pread(descriptor, 32, 0).strip()
-    return int(text) if text.isdigit() else 0
+        text = path.read_bytes()[:32].decode("ascii", "replace").strip()
+    except OSError:
+        text = ""
+    return f"another process ({text})" if text.isdigit() else "another process"

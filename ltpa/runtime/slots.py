@@ -1,11 +1,11 @@
 """Slots: a fixed number of places that processes of one machine take in turn, for example one training per GPU.
 
-What is shared out is cut into `UNITS` equal units, each a file that its holder keeps locked; a process that takes the
-whole locks all of them, one that takes a quarter locks a quarter. So processes of different shares never take more than
-there is. The kernel frees the locks when the process ends, however it ends.
+Each GPU is cut into `UNITS` equal units, each a file that its holder keeps locked; a process that takes the whole GPU
+locks all of them, one that takes a quarter locks a quarter. So processes of different shares never take more than there
+is. The kernel frees the locks when the process ends, however it ends.
 
-Processes queue, with a locked ticket for each thing that they would take; only who is first in a queue may take units
-of it. So a process that needs all of a thing is not passed by ever new ones that need a part.
+Processes queue, with a locked ticket for each GPU that would do; only the first in a queue may take units of that GPU.
+So a process that needs all of it is not overtaken by ever new ones that need a part.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ltpa.core.errors import LtpaError
+from ltpa.runtime.lock import POLL_SECONDS, try_lock
 
-POLL_SECONDS = 0.2
 UNITS = 8
 SHARES = (1, 2, 4, 8)
 
@@ -31,7 +31,11 @@ def slot_folder() -> Path:
 
 @contextlib.contextmanager
 def hold_slot(
-    folder: Path, names: Sequence[str], share: int = 1, waiting: Callable[[], None] = lambda: None
+    folder: Path,
+    names: Sequence[str],
+    share: int = 1,
+    say: Callable[[], None] = lambda: None,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[str]:
     """Wait for a free slot, hold it for the life of the block, and yield the name it belongs to.
 
@@ -39,7 +43,8 @@ def hold_slot(
         folder: where the lock files lie; processes that share slots name the same one.
         names: what is shared out, for example GPU names; each has `share` slots.
         share: one of `SHARES`; how many processes of this kind fit on one of `names` at a time.
-        waiting: called again and again while waiting; what it raises ends the wait.
+        say: called once if there is a wait.
+        check: called again and again while waiting. What either of the two raises ends the wait.
 
     Raises:
         LtpaError: there is nothing to share out, or the folder cannot be written.
@@ -48,7 +53,7 @@ def hold_slot(
         raise LtpaError(f"{folder}: no slots to wait for ({len(names)} names, {share} slots each, of {SHARES})")
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptors, name = _wait(folder, names, share, waiting)
+        descriptors, name = _wait(folder, names, share, say, check)
     except OSError as error:
         raise LtpaError(f"{folder}: cannot keep slot files here ({error.strerror}); set TMPDIR elsewhere") from error
     try:
@@ -57,9 +62,11 @@ def hold_slot(
         _release(descriptors)
 
 
-def _wait(folder: Path, names: Sequence[str], share: int, waiting: Callable[[], None]) -> tuple[list[int], str]:
+def _wait(
+    folder: Path, names: Sequence[str], share: int, say: Callable[[], None], check: Callable[[], None]
+) -> tuple[list[int], str]:
     """Descriptors of the first slot's units that could all be locked, and the slot's name; all are tried in turn."""
-    size = UNITS // share
+    size, said = UNITS // share, False
     with contextlib.ExitStack() as queues:
         tickets = {name: queues.enter_context(_ticket(folder, name)) for name in names}
         while True:
@@ -69,7 +76,10 @@ def _wait(folder: Path, names: Sequence[str], share: int, waiting: Callable[[], 
                     held = _take(folder, name, range(first, first + size))
                     if held:
                         return held, name
-            waiting()
+            if not said:
+                say()
+            said = True
+            check()
             time.sleep(POLL_SECONDS)
 
 
@@ -97,16 +107,13 @@ def _is_first(folder: Path, name: str, ticket: Path) -> bool:
     earlier = sorted(path for path in folder.glob(f"{glob.escape(_plain(name))}.ticket-*") if path.name < ticket.name)
     for path in earlier:
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = try_lock(path, create=False)
         except FileNotFoundError:
             continue
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink(missing_ok=True)
-        except BlockingIOError:
+        if descriptor is None:
             return False
-        finally:
-            os.close(handle)
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
     return True
 
 
@@ -118,13 +125,11 @@ def _take(folder: Path, name: str, units: range) -> list[int]:
     """Descriptors of the units' locked files; none where another process holds one of them."""
     held: list[int] = []
     for unit in units:
-        path = folder / f"{_plain(name)}-{unit}.lock"
-        held.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        try:
-            fcntl.flock(held[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        descriptor = try_lock(folder / f"{_plain(name)}-{unit}.lock")
+        if descriptor is None:
             _release(held)
             return []
+        held.append(descriptor)
     return held
 
 

@@ -19,7 +19,7 @@ REQUEUE = 75  # EX_TEMPFAIL: the same command, started again, goes on
 INTERRUPTED = 130  # what shells expect after Ctrl-C
 _Handler = Callable[[int, FrameType | None], None]
 
-LEAVING = (signal.SIGTERM, signal.SIGUSR1)  # how schedulers ask
+LEAVING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)  # how schedulers ask, and a connection that breaks off
 SIGNALS = (*LEAVING, signal.SIGINT)
 
 
@@ -62,11 +62,11 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_requests(max_seconds: float = math.inf, grace: float = GRACE_SECONDS) -> Iterator[StopRequest]:
-    """Note SIGTERM, SIGUSR1 and SIGINT for the life of the block, in place of dying of them. For the main thread.
+    """Note the `SIGNALS` for the life of the block, in place of dying of them. For the main thread.
 
     The block asks the yielded request. If it has not ended `grace` seconds after a signal, because a single operation
     takes longer or the disk hangs, the process exits without it: whatever is saved by then was saved whole. A second
-    SIGINT raises KeyboardInterrupt.
+    SIGINT raises KeyboardInterrupt. SIGHUP stays ignored where it was (`nohup`).
     """
     request = StopRequest(max_seconds)
     with _watched(request, {number: _handler(request) for number in SIGNALS}, grace):
@@ -75,7 +75,7 @@ def stop_requests(max_seconds: float = math.inf, grace: float = GRACE_SECONDS) -
 
 @contextlib.contextmanager
 def leaving_on_request(grace: float = GRACE_SECONDS) -> Iterator[None]:
-    """Leave the block with exit code 75 as soon as SIGTERM or SIGUSR1 comes. For the main thread.
+    """Leave the block with exit code 75 as soon as one of the signals `LEAVING` comes. For the main thread.
 
     The handler raises SystemExit, so that what was half written is removed on the way out; after `grace` seconds the
     process exits in any case. While a module is imported it exits at once: libraries in C++ abort the process when an
@@ -83,7 +83,8 @@ def leaving_on_request(grace: float = GRACE_SECONDS) -> Iterator[None]:
     """
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
-        _tell(f"{signal.Signals(number).name}: stopped; the same command starts again")
+        drop_lost_terminal()
+        tell(f"{signal.Signals(number).name}: stopped; the same command starts again")
         if _imports(frame):
             _leave(REQUEUE)
         raise SystemExit(REQUEUE)
@@ -96,7 +97,7 @@ def leaving_on_request(grace: float = GRACE_SECONDS) -> Iterator[None]:
 def back_to_the_queue(code: int | str | None) -> None:
     """Requeue the job of a command that leaves with `code` because it was asked to, where SLURM preempts it."""
     if code == REQUEUE and requeue_if_preempted():
-        _tell("preempted; SLURM starts the job again under its number")
+        tell("preempted; SLURM starts the job again under its number")
 
 
 def _leave(code: int) -> NoReturn:
@@ -105,10 +106,20 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _tell(text: str) -> None:
-    """A line for the terminal or log. Signal handlers must not print: what they interrupt may be printing."""
+def tell(text: str) -> None:
+    """Write a line to the terminal or log. Signal handlers must not print: what they interrupt may be printing."""
     with contextlib.suppress(OSError):
         os.write(2, f"ltpa: {text}\n".encode())
+
+
+def drop_lost_terminal() -> None:
+    """Send what is printed to nowhere if the terminal is gone: printing to it would end the process before its time."""
+    for descriptor in (1, 2):
+        try:
+            os.write(descriptor, b"")
+        except OSError:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), descriptor)
 
 
 def _imports(frame: FrameType | None) -> bool:
@@ -135,6 +146,8 @@ def _watched(
     for end in (reader, writer):
         os.set_blocking(end, False)
     ended = threading.Event()
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        noted = {number: handler for number, handler in noted.items() if number != signal.SIGHUP}
     watcher = threading.Thread(target=_watch, args=(request, reader, ended, grace, tuple(noted)), daemon=True)
     handlers = {number: signal.signal(number, handler) for number, handler in noted.items()}
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -159,6 +172,8 @@ def _handler(request: StopRequest) -> _Handler:
         nonlocal interrupts
         request.received = request.received or number  # the watcher may have been first
         interrupts += number == signal.SIGINT
+        if number == signal.SIGHUP:
+            drop_lost_terminal()
         if interrupts > 1:
             raise KeyboardInterrupt
 
@@ -178,7 +193,7 @@ def _watch(request: StopRequest, reader: int, ended: threading.Event, grace: flo
             request.received = request.received or number
             if not ended.wait(grace):
                 code = INTERRUPTED if number == signal.SIGINT else REQUEUE
-                _tell(
+                tell(
                     f"{signal.Signals(number).name}: not done after {grace:g} s; leaving with what was last saved, the "
                     "same command goes on with it"
                 )

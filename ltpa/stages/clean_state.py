@@ -14,7 +14,7 @@ from ltpa.core.provenance import library_versions
 from ltpa.core.records import read_record
 from ltpa.core.specs import EvaluationSpec, TrainSpec, TwoStreamSpec
 from ltpa.data.arrays import PreparedDataset
-from ltpa.runtime.lock import exclusive, in_use
+from ltpa.runtime.lock import exclusive_folder, in_use
 from ltpa.stages.preprocessing import KEPT_SCHEMES, STAGE, fitting_code
 from ltpa.training.journal import read_about
 from ltpa.training.recipe import Recipe
@@ -144,11 +144,11 @@ def _of_other_data(results: Path, about: dict[str, Any]) -> bool:
 def _remove(folder: Path) -> bool:
     """Remove a folder under its lock; false where somebody else holds it."""
 
-    def busy(holder: int) -> None:
+    def busy(holder: str) -> None:
         raise _Busy
 
     try:
-        with exclusive(folder, busy):
+        with exclusive_folder(folder, busy):
             shutil.rmtree(folder)
         return True
     except _Busy:

@@ -14,7 +14,7 @@ SHARE_VARIABLE = "LTPA_GPU_SHARE"
 
 
 @contextlib.contextmanager
-def compute_device(name: str, threads: int, waiting: Callable[[], None] = lambda: None) -> Iterator[torch.device]:
+def compute_device(name: str, threads: int, check: Callable[[], None] = lambda: None) -> Iterator[torch.device]:
     """Set torch up for reproducible work and yield the device; a GPU is held for the life of the block.
 
     Denormal numbers count as zero: weights that weight decay alone acts on, such as those of the dead branch under pc,
@@ -24,7 +24,7 @@ def compute_device(name: str, threads: int, waiting: Callable[[], None] = lambda
         name: `cpu` or `cuda`. Each GPU is one slot that processes of this machine take in turn, or as many slots as the
             environment variable LTPA_GPU_SHARE says (`jobs.gpu_share` of a configuration).
         threads: processor threads to compute with.
-        waiting: called again and again while all GPUs are taken; what it raises ends the wait.
+        check: called again and again while all GPUs are taken; what it raises ends the wait.
 
     Raises:
         LtpaError: a GPU is asked for and none is visible.
@@ -37,7 +37,7 @@ def compute_device(name: str, threads: int, waiting: Callable[[], None] = lambda
         if name == "cpu":
             yield torch.device("cpu")
         else:
-            with _gpu(waiting) as device:
+            with _gpu(check) as device:
                 yield device
     finally:
         torch.set_flush_denormal(False)
@@ -45,22 +45,17 @@ def compute_device(name: str, threads: int, waiting: Callable[[], None] = lambda
 
 
 @contextlib.contextmanager
-def _gpu(waiting: Callable[[], None]) -> Iterator[torch.device]:
+def _gpu(check: Callable[[], None]) -> Iterator[torch.device]:
     if not torch.cuda.is_available():
         raise LtpaError("jobs.gpus is 1, but torch sees no GPU here; set jobs.gpus to 0, or run on a machine with one")
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
     names = gpu_names()
-    told = False
 
-    def still_waiting() -> None:
-        nonlocal told
-        if not told:
-            print(f"waiting: other processes hold the {len(names)} GPUs of this machine", file=sys.stderr, flush=True)
-        told = True
-        waiting()
+    def say() -> None:
+        print(f"waiting: other processes hold the {len(names)} GPUs of this machine", file=sys.stderr, flush=True)
 
-    with hold_slot(slot_folder(), names, _share(), still_waiting) as gpu:
+    with hold_slot(slot_folder(), names, _share(), say, check) as gpu:
         yield torch.device("cuda", names.index(gpu))
 
 

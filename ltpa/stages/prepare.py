@@ -12,7 +12,7 @@ from ltpa.core.specs import PrepareSpec
 from ltpa.data.arrays import PreparedDataset, write_prepared
 from ltpa.data.registry import EMBEDDED, GENERATOR, PREPARER, READERS
 from ltpa.data.rows import remove_drafts
-from ltpa.runtime.exclusive import exclusive
+from ltpa.runtime.lock import exclusive
 
 _LOCK = ".prepare.lock"
 
@@ -42,11 +42,11 @@ def run(
     _check_request(spec, extracted)
     folder, waited = layout.data_dir(results, spec.dataset), []
 
-    def waiting() -> None:
-        waited.append(True)
-        say(f"{spec.dataset}: waiting for another process that prepares it")
+    def wait(holder: str) -> None:
+        waited.append(holder)
+        say(f"{spec.dataset}: waiting for {holder}, which prepares it")
 
-    with exclusive(folder / _LOCK, waiting):
+    with exclusive(folder / _LOCK, wait):
         if waited and extracted is None and _is_made_of(folder, spec):
             say(f"{spec.dataset}: prepared by that process")
         else:

@@ -12,7 +12,7 @@ from ltpa.core.files import write_bytes, write_text
 from ltpa.core.hashing import digest, sha256_file
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.normalise import Normaliser, build_normaliser, fit_normaliser
-from ltpa.runtime.lock import exclusive
+from ltpa.runtime.lock import exclusive_folder
 from ltpa.training.journal import ABOUT, read_about
 
 STAGE = "preprocessing"  # its folder below `state/`
@@ -33,7 +33,7 @@ def fitted_normaliser(results: Path, dataset: PreparedDataset, scheme: str) -> N
     folder = layout.state_dir(results, STAGE, digest([scheme, dataset.data_hash, code]))
     path = folder / f"{scheme}.safetensors"
     seal = path.with_suffix(".sha256")
-    with exclusive(folder):
+    with exclusive_folder(folder):
         about = {"dataset": dataset.name, "scheme": scheme, "data_hash": dataset.data_hash, "code_hash": code}
         if read_about(folder) != about:
             write_text(folder / ABOUT, json.dumps(about, indent=1) + "\n")

@@ -11,6 +11,7 @@ from ltpa.data.arrays import PreparedDataset
 from ltpa.evaluation.patches import PatchSettings
 from ltpa.models.protopnet import PrototypeNetwork
 from ltpa.runtime import checkpoint
+from ltpa.runtime.lock import exclusive_folder
 from ltpa.runtime.stopping import Stopped, StopRequest
 from ltpa.stages.state import Identity
 from ltpa.training.journal import ABOUT, Journal
@@ -53,15 +54,11 @@ def trained_prototypes(
     name = f"prototypes of {identity.variant} on {identity.dataset}, seed {identity.seed}"
     state = state_folder(results, identity)
     train = dataset.split("train")
-    told: list[int] = []
 
-    def waiting(holder: int) -> None:
-        stop.check(name)
-        if not told:
-            told.append(holder)
-            print(f"waiting: another process (process {holder}) trains {name}", file=sys.stderr, flush=True)
+    def say(holder: str) -> None:
+        print(f"waiting: {holder} trains {name}", file=sys.stderr, flush=True)
 
-    with checkpoint.exclusive(state, waiting):
+    with exclusive_folder(state, say, lambda: stop.check(name)):
         write_text(state / ABOUT, identity.to_json())
         with Journal(state, len(train)) as journal:
 
@@ -94,5 +91,5 @@ def trained_prototypes(
 def forget(state: Path) -> None:
     """Remove what was saved in a state folder, once nothing needs it any more."""
     if state.is_dir():
-        with checkpoint.exclusive(state):
+        with exclusive_folder(state):
             checkpoint.clear(state)

@@ -24,6 +24,7 @@ from ltpa.core.records import Metric, read_record
 from ltpa.core.specs import TrainSpec, TwoStreamSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.runtime import checkpoint
+from ltpa.runtime.lock import exclusive_folder
 from ltpa.runtime.progress import Progress
 from ltpa.runtime.stopping import Stopped, StopRequest
 from ltpa.stages.common import make_record, save_record
@@ -122,21 +123,13 @@ class TrainingJob(abc.ABC):
             Stopped: `stop` said so; the same call goes on.
         """
         spec = self._spec
-        with compute_device(spec.device, spec.threads, self.waiting("all GPUs are taken")) as device:
+        with compute_device(spec.device, spec.threads, self._check_stop) as device:
             for seed in seeds:
                 self._train(seed, device)
 
-    def waiting(self, reason: str) -> Callable[..., None]:
-        """What to call while waiting: says so once, and ends the wait when the job should stop."""
-        said: list[str] = []
-
-        def wait(holder: int = 0) -> None:
-            self.stop.check(f"{self._spec.variant} on {self._spec.dataset}")
-            if not said:
-                said.append(reason)
-                self.watcher.say(f"waiting: {reason}" + (f" (process {holder})" if holder else ""))
-
-        return wait
+    def _check_stop(self) -> None:
+        """End a wait if the job should stop."""
+        self.stop.check(f"{self._spec.variant} on {self._spec.dataset}")
 
     def check(self, name: str) -> None:
         """Stop getting ready if the job should stop."""
@@ -166,7 +159,9 @@ class TrainingJob(abc.ABC):
         )
         state = layout.state_dir(self.results, self.stage, identity.key)
         folder = layout.run_dir(self.results, self.stage, spec.dataset, spec.variant, seed)
-        with checkpoint.exclusive(state, self.waiting(f"another process trains {name}")):
+        with exclusive_folder(
+            state, lambda holder: self.watcher.say(f"waiting: {holder} trains {name}"), self._check_stop
+        ):
             remove_drafts(folder)
             if is_finished(folder, identity, self.tolerate_failure):
                 self.watcher.say(f"{name}: trained already ({folder / layout.RECORD})")

@@ -5,7 +5,6 @@ name, moved into place, and written under a lock only.
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import shutil
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ltpa.core.errors import LtpaError
 from ltpa.core.files import atomic_path, is_there, write_errors
+from ltpa.runtime import lock
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -40,23 +40,12 @@ def exclusive(results: Path) -> Iterator[None]:
         LtpaError: the folder cannot be written, or its file system knows no locks.
     """
     path = Path(results) / ".mlflow.lock"
-    with write_errors(path, "cannot write here"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        _lock(path, handle)
+
+    def refuse(holder: str) -> None:
+        raise StoreBusyError(f"{path}: {holder} writes this MLflow store; wait until it has finished")
+
+    with lock.exclusive(path, refuse):
         yield
-    finally:
-        os.close(handle)
-
-
-def _lock(path: Path, handle: int) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise StoreBusyError(f"{path}: another process writes this MLflow store; wait until it has finished") from error
-    except OSError as error:
-        raise LtpaError(f"{path}: cannot be locked ({error.strerror}); keep results where files can be") from error
 
 
 def remove_store(results: Path) -> None:

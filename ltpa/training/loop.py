@@ -71,7 +71,7 @@ class Loop(abc.ABC):
     Args:
         recipe: epochs, batches, evaluations, intervals of saving.
         test_images: how many images an evaluation takes, in pieces of the recipe's `evaluation_batch`.
-        folder: where resumable state is kept. One process at a time: hold `checkpoint.exclusive` where others may come.
+        folder: where resumable state is kept. One process at a time: hold `exclusive_folder` where others may come.
         watch: who is asked and told.
         name: how errors call this run.
         key: what else the states in `folder` must belong to; a state of another key is refused.

@@ -35,7 +35,7 @@ class PrototypeTrainer:
         classes: number of classes.
         chosen, seed: what to do; with the images they fix the result's bits on one machine.
         grid, level: see `PrototypeNetwork`.
-        folder: where resumable state is kept. One process at a time: hold `checkpoint.exclusive` where others may come.
+        folder: where resumable state is kept. One process at a time: hold `exclusive_folder` where others may come.
         key: what else the states in `folder` must belong to.
         should_stop: asked after each step; true saves the state and raises `Interrupted`.
         on_start: told the rows of the epochs that were done before, once, at the start of `run`.

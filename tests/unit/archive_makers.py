@@ -39,33 +39,43 @@ def make_zip(content, **change):
 
 
 def make_rar(content, **change):
-    """A RAR file of version 4 with stored members; `change` may set `attributes` (a Unix mode) and `flags`."""
+    """A RAR file of version 4; `change` may set `attributes` (a Unix mode), `flags` and `method` (stored: 0x30)."""
     marker = b"Rar!\x1a\x07\x00"
     blocks = [_rar_block(0x73, 0, bytes(6))]
     for name, data in content.items():
         given = change.get(name, {})
         encoded = name.encode()
         fields = struct.pack(
-            "<IIBIIBBHI", len(data), len(data), 3, zlib.crc32(data), 0x4A21_0000, 20, 0x30, len(encoded),
-            given.get("attributes", 0o100644),
+            "<IIBIIBBHI", len(data), len(data), 3, zlib.crc32(data), 0x4A21_0000, 20, given.get("method", 0x30),
+            len(encoded), given.get("attributes", 0o100644),
         )  # fmt: skip
         blocks.append(_rar_block(0x74, 0x8000 | given.get("flags", 0), fields + encoded) + data)
     return marker + b"".join(blocks) + _rar_block(0x7B, 0x4000, b"")
 
 
 def make_rar5(content, **change):
-    """A RAR file of version 5 with stored members; `change` may set `attributes` (a Unix mode)."""
+    """A RAR file of version 5; `change` may set `attributes` (a Unix mode), an `extra` record and `method`."""
     blocks = [_rar5_block(1, b"\0")]
     for name, data in content.items():
         encoded = name.encode()
-        mode = _number(change.get(name, {}).get("attributes", 0o100644))
-        fields = b"\x04" + _number(len(data)) + mode + struct.pack("<I", zlib.crc32(data)) + b"\0\x01"
-        blocks.append(_rar5_block(2, fields + _number(len(encoded)) + encoded, _number(len(data))) + data)
+        given = change.get(name, {})
+        mode, extra = _number(given.get("attributes", 0o100644)), given.get("extra", b"")
+        fields = b"\x04" + _number(len(data)) + mode + struct.pack("<I", zlib.crc32(data))
+        fields += _number((given.get("method", 0x30) & 0xF) << 7) + b"\x01"
+        fields += _number(len(encoded)) + encoded
+        blocks.append(_rar5_block(2, fields, _number(len(data)), extra) + data)
     return b"Rar!\x1a\x07\x01\x00" + b"".join(blocks) + _rar5_block(5, b"\0")
 
 
-def _rar5_block(kind, body, data_size=b""):
-    fields = _number(kind) + (b"\x02" + data_size if data_size else b"\0") + body
+def rar5_link(kind, target):
+    """The extra record of a link: kind 1 is a symbolic one, 4 a hard one, 5 a copy."""
+    record = _number(5) + _number(kind) + b"\0" + _number(len(target)) + target.encode()
+    return _number(len(record)) + record
+
+
+def _rar5_block(kind, body, data_size=b"", extra=b""):
+    sizes = (_number(len(extra)) if extra else b"") + data_size
+    fields = _number(kind) + _number(bool(extra) + 2 * bool(data_size)) + sizes + body + extra
     rest = _number(len(fields)) + fields
     return struct.pack("<I", zlib.crc32(rest)) + rest
 

@@ -12,12 +12,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import rarfile
 
 from ltpa.archives.declare import Archive
 from ltpa.archives.extract import STAMP, extract, extract_all
-from ltpa.archives.rar_headers import rar_headers
 from ltpa.core.errors import DataError, LtpaError
-from tests.unit.archive_makers import MAKERS, make_rar, make_rar5, make_tar, make_zip
+from tests.unit.archive_makers import MAKERS, make_rar, make_rar5, make_tar, make_zip, rar5_link
 
 CONTENT = {
     "top/a/one.jpg": b"first",
@@ -410,114 +410,67 @@ def test_unwritable_target_is_one_error(tmp_path):
         extract(tmp_path / "x.zip", declare("zip"), tmp_path / "file" / "target")
 
 
-# RAR. The tools may not be installed, so each has a stand-in: it gets the same arguments and answers in the same form,
-# but reads a tar (bsdtar) or zip file (the others). Real tools are tried too, where they are there.
+RARS = {"4": make_rar, "5": make_rar5}
 
-STAND_INS = {
-    "bsdtar": """
-        assert sys.argv[1:5] == ["-c", "-f", "-", "--format=pax"]
-        sys.stdout.buffer.write(open(sys.argv[5].removeprefix("@"), "rb").read())
-    """,
-    "7z": """
-        with zipfile.ZipFile(sys.argv[-1]) as archive:
-            for info in archive.infolist():
-                if sys.argv[1] == "x":
-                    sys.stdout.buffer.write(archive.read(info))
-                    continue
-                mode = info.external_attr >> 16
-                print(f"Path = {info.filename.rstrip('/')}\\nSize = {info.file_size}\\nPacked Size = 1")
-                print(f"Attributes = {'D' if info.is_dir() else 'A'} {stat.filemode(mode)}")
-                print(f"Encrypted = -\\nCRC = {info.CRC:08X}\\nMethod = Store\\n")
-    """,
-    "unrar": """
-        with zipfile.ZipFile(sys.argv[-1]) as archive:
-            if sys.argv[1] == "lt":
-                print("\\nUNRAR 6.21 freeware      Copyright (c)\\n\\nArchive: x.rar\\nDetails: RAR 5\\n")
-            for info in archive.infolist():
-                if sys.argv[1] == "p":
-                    sys.stdout.buffer.write(archive.read(info))
-                    continue
-                link = stat.S_ISLNK(info.external_attr >> 16)
-                kind = "Directory" if info.is_dir() else "Unix symbolic link" if link else "File"
-                print(f"        Name: {info.filename.rstrip('/')}\\n        Type: {kind}")
-                print(f"        Size: {info.file_size}\\n Packed size: 1\\n       CRC32: {info.CRC:08X}\\n")
-    """,
+
+@pytest.mark.parametrize("version", RARS)
+def test_rar_of_both_versions(version, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))  # stored members need no tool
+    data = RARS[version]({**CONTENT, "./top//a/./two.jpg": b"dots"})
+    expected = {name: CONTENT[name] for name in WANTED} | {"top/a/two.jpg": b"dots"}
+    assert tree(unpack(data, declare("rar"), tmp_path)) == expected
+
+
+RAR_HOSTILE = {
+    "symbolic link": make_rar({A: b"1", B: b"/etc"}, **{B: {"attributes": 0o120777}}),
+    "symbolic link 5": make_rar5({A: b"1", B: b""}, **{B: {"extra": rar5_link(1, "/etc")}}),
+    "link, hard 5": make_rar5({A: b"1", B: b""}, **{B: {"extra": rar5_link(4, A)}}),
+    "link, as copy 5": make_rar5({A: b"1", B: b""}, **{B: {"extra": rar5_link(5, A)}}),
+    "device": make_rar({A: b"1", B: b""}, **{B: {"attributes": 0o020666}}),
+    "pipe 5": make_rar5({A: b"1", B: b""}, **{B: {"attributes": 0o010666}}),
+    "encrypted": make_rar({A: b"1" * 50, B: b"2"}, **{B: {"flags": 0x4}}),
+    "volumes": make_rar({A: b"1" * 50, B: b"2"}, **{B: {"flags": 0x2}}),
 }
-STAND_IN_KINDS = {"bsdtar": make_tar, "7z": make_zip, "unrar": make_zip}
+RAR_REASONS = {**REASONS, "link,": "is a link", "volumes": "goes on in another volume", "control": "", "letter": ""}
 
 
-def stand_in(folder, monkeypatch, tool, body=None):
-    """Make a stand-in of `tool` the only one that is found."""
-    folder.mkdir()
-    script = folder / tool
-    code = textwrap.dedent(STAND_INS[tool] if body is None else body)
-    script.write_text(
-        f"#!{sys.executable}\nimport stat, sys, zipfile\nsys.stdout.reconfigure(encoding='utf-8')\n{code}"
-    )
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder))
+def hostile_rar_cases():
+    yield from RAR_HOSTILE.items()
+    for version, make in RARS.items():
+        for name, content in NAMES_HOSTILE.items():
+            yield f"{name} {version}", make(content)
 
 
-@pytest.mark.parametrize("tool", STAND_INS)
-def test_rar_through_each_tool(tool, tmp_path, monkeypatch):
-    stand_in(tmp_path / "bin", monkeypatch, tool)
-    data = STAND_IN_KINDS[tool](CONTENT)
-    assert tree(unpack(data, declare("rar"), tmp_path)) == {name: CONTENT[name] for name in WANTED}
-
-
-LINK = {
-    "bsdtar": {"type": tarfile.SYMTYPE, "linkname": "/etc"},
-    "7z": {"external_attr": 0o120777 << 16},
-    "unrar": {"external_attr": 0o120777 << 16},
-}
-
-
-@pytest.mark.parametrize("tool", STAND_INS)
-@pytest.mark.parametrize("name", [*NAMES_HOSTILE, "link"])
-def test_hostile_rar_files_are_refused(tool, name, tmp_path, monkeypatch):
-    if name == "control character" and tool != "bsdtar":
-        pytest.skip("a line end in a name ends the line of the list, and what follows is no known field")
-    stand_in(tmp_path / "bin", monkeypatch, tool)
-    content = NAMES_HOSTILE.get(name, {A: b"1", B: b""})
-    data = STAND_IN_KINDS[tool](content, **({B: LINK[tool]} if name == "link" else {}))
-    with pytest.raises(DataError, match=r"x\.rar: member"):
+@pytest.mark.parametrize(("name", "data"), list(hostile_rar_cases()))
+def test_hostile_rar_files_are_refused(name, data, tmp_path):
+    if name == "backslash 4":  # there it separates folders, so that this name leads out of its folder
+        name = "up"
+    reason = RAR_REASONS.get(name.split()[0], "is a device")
+    with pytest.raises(DataError, match=rf"x\.rar: member '.*' {reason}") as caught:
         unpack(data, declare("rar"), tmp_path)
-    assert list((tmp_path / "in").iterdir()) == []
+    assert "\n" not in str(caught.value)
+    assert names(tmp_path) == ["in", "x.rar"]
 
 
-@pytest.mark.parametrize(
-    ("tool", "body", "message"),
-    [
-        ("bsdtar", "sys.exit('Unsupported block')", "damaged"),
-        ("bsdtar", STAND_INS["bsdtar"] + "\n        sys.exit('Damaged at the end')", "bsdtar cannot read it .Damaged"),
-        ("7z", "sys.exit('Wrong password')", "7z cannot read it .Wrong password"),
-        ("7z", STAND_INS["7z"].replace("CRC:08X", "CRC ^ 1:08X"), "cut or damaged"),
-        ("7z", STAND_INS["7z"].replace("archive.read(info)", "archive.read(info)[:-1]"), "cut or damaged"),
-        ("7z", STAND_INS["7z"].replace("archive.read(info)", "archive.read(info) + b'x'"), "cut or damaged"),
-        ("7z", STAND_INS["7z"] + "\n        if sys.argv[1] == 'x':\n            print('more')", "7z cannot read it"),
-        ("7z", STAND_INS["7z"].replace("Encrypted = -", "Encrypted = +"), "is encrypted"),
-        ("unrar", STAND_INS["unrar"].replace("Packed size", "Flags: encrypted\\n Packed size"), "is encrypted"),
-    ],
-)
-def test_tools_that_fail_are_reported(tool, body, message, tmp_path, monkeypatch):
-    stand_in(tmp_path / "bin", monkeypatch, tool, body)
-    with pytest.raises(DataError, match=message):
-        unpack(STAND_IN_KINDS[tool](CONTENT), declare("rar"), tmp_path)
-    assert list((tmp_path / "in").iterdir()) == []
-
-
-def test_no_tool_is_a_clear_remedy(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DataError, match=r"install bsdtar \(package libarchive-tools\), 7z or RARLAB's unrar"):
-        unpack(make_rar(CONTENT), declare("rar"), tmp_path)
-
-
-@pytest.mark.parametrize("after", [{}, {"z.txt": b"last"}])
-def test_encrypted_rar_members_are_seen_before_bsdtar_runs(tmp_path, monkeypatch, after):
-    stand_in(tmp_path / "bin", monkeypatch, "bsdtar", "raise SystemExit('never asked')")
-    data = make_rar({A: b"1" * 50, B: b"2", **after}, **{B: {"flags": 0x4}})
-    with pytest.raises(DataError, match=rf"x\.rar: member '{B}' is encrypted"):
-        unpack(data, declare("rar"), tmp_path)
+@pytest.mark.parametrize("version", RARS)
+def test_damaged_rar_files_are_refused_or_read_right(version, tmp_path):
+    content = {f"top/a/{i}.bin": random.Random(i).randbytes(700) for i in range(4)}
+    data, rng, refused = RARS[version](content), random.Random(3), 0
+    for number in range(150):
+        damaged = bytearray(data[: rng.randrange(len(data))] if number % 3 == 0 else data)
+        if number % 3:
+            position = rng.randrange(len(data)) if number % 3 == 1 else rng.randrange(100)
+            damaged[position] ^= 1 << rng.randrange(8)
+        root = tmp_path / str(number)
+        root.mkdir()
+        try:
+            unpack(bytes(damaged), declare("rar"), root)
+        except DataError:
+            refused += 1
+            assert names(root) == ["in", "x.rar"]
+        else:
+            assert set(tree(root / "in" / "target").values()) <= set(content.values())
+    assert refused >= 120
 
 
 HUGE = b"\xff" * 8 + b"\x7f"  # 2 ** 63 - 1 as a number of version 5
@@ -531,75 +484,79 @@ HUGE = b"\xff" * 8 + b"\x7f"  # 2 ** 63 - 1 as a number of version 5
         b"\0\0\0\0" + bytes([16]) + b"\x02\0\0\0\0\0\0" + HUGE,  # length of a name
     ],
 )
-def test_headers_of_a_damaged_rar5_end_where_it_is_damaged(tmp_path, tail):
-    (tmp_path / "x.rar").write_bytes(make_rar5({A: b"1"}) + tail)
-    assert [header.name for header in rar_headers(tmp_path / "x.rar")][:1] == [A]
+def test_headers_that_lie_about_lengths_are_refused(tmp_path, tail):
+    end = -8  # bytes of the mark at the end
+    with pytest.raises(DataError, match="damaged, or not a rar file"):
+        unpack(make_rar5({A: b"1"})[:end] + tail, declare("rar"), tmp_path)
 
 
-def test_headers_of_a_rar4_with_an_endless_member(tmp_path):
-    data = bytearray(make_rar({A: b"1" * 50, B: b"2"}, **{A: {"flags": 0x100}}))
-    start = data.index(A.encode())
-    data[start : start + 4] = b"\xff" * 4  # the upper half of the member's size
-    (tmp_path / "x.rar").write_bytes(data)
-    assert len(list(rar_headers(tmp_path / "x.rar"))) == 1
+def test_old_rar_files_have_no_mark_at_their_end(tmp_path):
+    end = -7
+    assert tree(unpack(make_rar({A: b"1"})[:end], declare("rar"), tmp_path)) == {A: b"1"}
 
 
-REAL_TOOLS = ("bsdtar", "7z", "7zz", "unrar")
+# Compressed members go through a tool. Nothing here can compress them: they are stored, and said to be compressed.
+
+UNRAR = """
+    if sys.argv[1] == "p":
+        data = open(sys.argv[-1], "rb").read()  # of one member: prefix, header, its bytes, and in version 5 a mark
+        data = data[21 + data[20] : -8] if data[6] else data[20 + int.from_bytes(data[25:27], "little") :]
+        sys.stdout.buffer.write(data)
+"""
 
 
-def only(tool, monkeypatch):
-    """Let the installed tool be the only one that is found; skip where it is not installed or cannot do the work."""
+def compressed(make, content):
+    return make(content, **{name: {"method": 0x33} for name in content})
+
+
+def stand_in(folder, monkeypatch, body, tool="unrar"):
+    """Make a stand-in the only tool that is found."""
+    folder.mkdir()
+    script = folder / tool
+    script.write_text(f"#!{sys.executable} -S\nimport sys\n{textwrap.dedent(body)}")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+@pytest.mark.parametrize("make", RARS.values())
+def test_compressed_rar_members_go_through_a_tool(make, tmp_path, monkeypatch):
+    stand_in(tmp_path / "bin", monkeypatch, UNRAR)
+    assert tree(unpack(compressed(make, CONTENT), declare("rar"), tmp_path)) == {name: CONTENT[name] for name in WANTED}
+    with pytest.raises(DataError, match="passes the allowed 3 bytes"):
+        extract(tmp_path / "x.rar", declare("rar", limit_bytes=3), tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "sys.exit(3 * (sys.argv[1] == 'p'))",
+        UNRAR.replace("write(data)", "write(data[:-1])"),
+        UNRAR.replace("write(data)", "write(data[::-1])"),
+    ],
+)
+def test_tools_that_fail_are_reported(body, tmp_path, monkeypatch):
+    stand_in(tmp_path / "bin", monkeypatch, body)
+    with pytest.raises(DataError, match=r"damaged, or not a rar file .*; another tool may read it: install unar"):
+        unpack(compressed(make_rar, CONTENT), declare("rar"), tmp_path)
+    assert list((tmp_path / "in").iterdir()) == []
+
+
+@pytest.mark.parametrize("tool", ["none", "bsdtar"])
+def test_no_tool_is_a_clear_remedy(tool, tmp_path, monkeypatch):
+    stand_in(tmp_path / "bin", monkeypatch, "", tool)
+    with pytest.raises(DataError, match=r"x\.rar: cannot be unpacked; install unar, 7z or RARLAB's unrar"):
+        unpack(compressed(make_rar, CONTENT), declare("rar"), tmp_path)
+
+
+@pytest.mark.parametrize("tool", ["unar", "7z", "unrar"])
+@pytest.mark.parametrize("make", RARS.values())
+def test_rar_with_a_real_tool(tool, make, tmp_path, monkeypatch):
     found = shutil.which(tool)
-    if found is None:
+    if found is None or "unrar-free" in Path(found).resolve().name:
         pytest.skip(f"{tool} is not installed")
-    if tool == "unrar" and "unrar-free" in Path(found).resolve().name:
-        pytest.skip("this unrar is unrar-free, which is refused")
-    monkeypatch.setattr("ltpa.archives.rar.shutil.which", lambda name: found if name == tool else None)
-
-
-@pytest.mark.parametrize("make", [make_rar, make_rar5])
-@pytest.mark.parametrize("tool", REAL_TOOLS)
-def test_rar_of_both_versions_with_a_real_tool(tool, make, tmp_path, monkeypatch):
-    only(tool, monkeypatch)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / tool).symlink_to(found)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(rarfile, "FORCE_TOOL", True)  # for stored members, too
+    monkeypatch.setattr(rarfile, "CURRENT_SETUP", None)
     assert tree(unpack(make(CONTENT), declare("rar"), tmp_path)) == {name: CONTENT[name] for name in WANTED}
-    flipped = bytearray(make(CONTENT))
-    flipped[len(flipped) // 2] ^= 1
-    for number, data in enumerate((make(CONTENT)[:3000], bytes(flipped))):
-        root = tmp_path / str(number)
-        root.mkdir()
-        with pytest.raises(DataError):
-            unpack(data, declare("rar"), root)
-        assert names(root) == ["in", "x.rar"]
-
-
-def test_unrar_free_is_refused_with_a_remedy(tmp_path, monkeypatch):
-    stand_in(tmp_path / "bin", monkeypatch, "unrar", r"print('\nunrar-free 0.1.3  Copyright\n\n\nRAR archive x.rar\n')")
-    with pytest.raises(DataError, match=r"unrar is unrar-free.*install bsdtar"):
-        unpack(make_rar(CONTENT), declare("rar"), tmp_path)
-
-
-def test_hostile_rar_with_the_real_bsdtar(tmp_path, monkeypatch):
-    only("bsdtar", monkeypatch)
-    cases = [make_rar(content) for name, content in NAMES_HOSTILE.items() if "backslash" not in name]
-    cases.append(make_rar({A: b"1", B: b"/etc"}, **{B: {"attributes": 0o120777}}))
-    cases.append(make_rar({A: b"1", B: b"2"}, **{B: {"flags": 0x4}}))
-    for number, data in enumerate(cases):
-        root = tmp_path / str(number)
-        root.mkdir()
-        with pytest.raises(DataError):
-            unpack(data, declare("rar"), root)
-        assert names(root) == ["in", "x.rar"]
-
-
-@pytest.mark.skipif(shutil.which("7z") is None, reason="7-Zip is not installed")
-def test_lists_of_the_real_7z(tmp_path, monkeypatch):
-    """7-Zip answers in one form for every format, so a zip file shows how a RAR file would be read."""
-    monkeypatch.setenv("PATH", str(Path(shutil.which("7z")).parent))
-    real = shutil.which
-    monkeypatch.setattr("ltpa.archives.rar.shutil.which", lambda tool: None if tool == "bsdtar" else real(tool))
-    assert tree(unpack(make_zip(CONTENT), declare("rar"), tmp_path)) == {name: CONTENT[name] for name in WANTED}
-    for number, name in enumerate(("symbolic link", "encrypted")):
-        root = tmp_path / str(number)
-        root.mkdir()
-        with pytest.raises(DataError, match=r"x\.rar: member"):
-            unpack(ZIP_HOSTILE[name], declare("rar"), root)

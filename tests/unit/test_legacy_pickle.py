@@ -1,4 +1,5 @@
 import copyreg
+import os
 import pickle
 import random
 import struct
@@ -6,7 +7,8 @@ import struct
 import numpy as np
 import pytest
 
-from ltpa.archives.legacy_pickle import load_legacy_pickle
+from ltpa.archives import legacy_pickle
+from ltpa.archives.legacy_pickle import MOST_OPERATIONS, load_legacy_pickle
 from ltpa.core.errors import DataError
 
 
@@ -69,7 +71,7 @@ def test_a_batch_of_python_2_reads_as_numpy_reads_it(load):
     assert batch["filenames"][1] == "bé_s_2.png"
 
 
-@pytest.mark.parametrize("protocol", range(5))
+@pytest.mark.parametrize("protocol", [3, 4, 5])
 @pytest.mark.parametrize("code", ["u1", "<i8", "<f4", "?"])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_arrays_of_todays_python_too(load, protocol, code, order):
@@ -113,8 +115,11 @@ HOSTILE = {
     "dotted name": b"\x80\x04\x8c\x05numpy\x8c\x0bload.__call__\x93.",
     "another numpy name": dictionary(x=reference("numpy", "load")),
     "numpy submodule": dictionary(x=reference("numpy.testing", "runstring")),
-    "encode to something else": dictionary(x=reference("_codecs", "encode") + text("a") + text("rot13") + b"\x86R"),
-    "decode": dictionary(x=reference("_codecs", "decode")),
+    "a codec": dictionary(x=reference("_codecs", "decode") + text("a") + text("rot13") + b"\x86R"),
+    "getattr of what is allowed": dictionary(
+        x=reference("builtins", "getattr") + reference("numpy", "dtype") + text("__init__") + b"\x86R"
+    ),
+    "attributes of a stand-in": b"\x80\x04\x8c\x05numpy\x8c\x0edtype.__init__\x93.",
     "object array": dictionary(x=array((1,), "O8", b"\0" * 8)),
     "void array": dictionary(x=array((1,), "V8", b"\0" * 8)),
     "structured type": dictionary(x=array((1,), "u1", b"1", dtype_state=b"N" + text("f") + b"}")),
@@ -134,6 +139,11 @@ HOSTILE = {
     "persistent object": b"\x80\x02U\x01aQ.",
     "extension code": b"\x80\x02\x82\x01.",
     "memo far away": b"\x80\x02}r\xff\xff\xff\x7f.",
+    "memo far away in a long file": b"\x80\x02}r\0\0\0\x04." + bytes(2**17),
+    "sets without end": b"\x80\x04" + b"\x8f" * (MOST_OPERATIONS + 1) + b".",
+    "one text as many arrays": dictionary(**{f"k{i}": array((3,), "u1", b"123") for i in range(17)}),
+    "huge bytearray": b"\x80\x05\x96" + struct.pack("<Q", 2**50) + b"abc.",
+    "a buffer out of band": b"\x80\x05}\x8c\x01x\x97s.",
     "memo far away, as text": b"\x80\x02}p99999999999\n.",
     "huge string": b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"abc.",
     "a list": pickle.dumps([1, 2]),
@@ -161,10 +171,36 @@ def test_hostile_pickles_are_refused(load, name):
     np.testing.assert_array_equal(load(BATCH)["data"], PIXELS)  # and it altered nothing for the next one
 
 
-@pytest.mark.parametrize("name", ["memo far away", "memo far away, as text"])
-def test_memory_bombs_are_seen_before_anything_is_read(load, name):
-    with pytest.raises(DataError, match="memo slot"):
+@pytest.mark.parametrize("name", ["memo far away", "memo far away, as text", "sets without end"])
+def test_memory_bombs_are_seen_before_anything_is_read(load, name, monkeypatch):
+    monkeypatch.setattr(legacy_pickle, "_Unpickler", None)
+    with pytest.raises(DataError, match="more than 2000000 operations or memo slots"):
         load(HOSTILE[name])
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("function", [os.system, eval, getattr, np.load, np.fromfile])
+def test_no_function_is_called_in_any_protocol(load, protocol, function):
+    with pytest.raises(DataError, match="calls on"):
+        load(pickle.dumps({"x": Trap(function, "touch trapped")}, protocol))
+
+
+def test_a_state_with_false_flags_never_reaches_numpy(load):
+    """Raw bytes that NumPy would take for pointers to objects: the dtype's flags say that it holds none."""
+    inner = array((1,), "O8", b"\0" * 8)
+    fields = b"}" + text("f") + inner[inner.index(b"cnumpy\ndtype") : -len(b"\x89" + text(b"\0" * 8) + b"tb")]
+    with pytest.raises(DataError, match="structured"):
+        load(
+            dictionary(x=array((1,), "u1", b"1", dtype_state=b"N" + text("f") + b"\x85" + fields + NOTHING + b"\x86s"))
+        )
+
+
+@pytest.mark.parametrize("encoding", ["latin1", "bytes"])
+def test_a_file_of_python_2_that_python_3_wrote_again_reads_alike(load, encoding):
+    again = pickle.loads(BATCH, encoding=encoding)
+    batch = load(pickle.dumps(again, protocol=5))
+    np.testing.assert_array_equal(batch["data"], PIXELS)
+    assert list(batch) == ["batch_label", "labels", "data", "filenames"] and batch["labels"] == [6, 9, 9]
 
 
 def test_the_traps_are_real():

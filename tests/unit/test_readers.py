@@ -560,7 +560,7 @@ def test_a_second_preparation_waits_for_the_first(made, tmp_path, same):
 
     def say(text):
         told.append(text)
-        if "waiting for another process that prepares it" in text:
+        if "waiting for another process (" in text:
             waits.set()
 
     command = [sys.executable, "-c", PAUSED, first.to_json(), str(results), str(archives)]

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from test_training import SmallNet, arrays, recipe, trainer
 import ltpa
 from ltpa.core.errors import MemoryFullError
 from ltpa.runtime import checkpoint
+from ltpa.runtime.lock import exclusive_folder, in_use
 from ltpa.runtime.progress import Progress
 from ltpa.runtime.slots import hold_slot
 from ltpa.runtime.stopping import Stopped, StopRequest, stop_requests
@@ -36,7 +38,7 @@ sys.exit(stop.exit_code)
 
 
 @pytest.mark.parametrize("behaviour", ["heeds", "stuck"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT])
 def test_a_process_leaves_in_time_whatever_it_does(behaviour, number):
     process = subprocess.Popen(
         [sys.executable, "-c", STUCK, behaviour], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -46,6 +48,37 @@ def test_a_process_leaves_in_time_whatever_it_does(behaviour, number):
     _, errors = process.communicate(timeout=30)
     assert process.returncode == (130 if number == signal.SIGINT else 75)
     assert ("leaving with what was last saved" in errors) == (behaviour == "stuck")
+
+
+HANGS_UP = """
+import sys, time
+from pathlib import Path
+from ltpa.runtime.stopping import leaving_on_request, stop_requests
+with leaving_on_request(), stop_requests() as stop:
+    print("ready", flush=True)
+    while not stop():
+        time.sleep(0.01)
+    print("says something to a terminal that is gone", flush=True)
+    print("and here", file=sys.stderr, flush=True)
+    Path(sys.argv[1]).write_text(stop.reason)
+sys.exit(stop.exit_code)
+"""
+
+
+def test_a_terminal_that_is_gone_is_a_request_like_any_other(tmp_path):
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-c", HANGS_UP, str(tmp_path / "saved")])
+    assert b"ready" in os.read(terminal, 100)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
+    assert (tmp_path / "saved").read_text() == "SIGHUP"
+
+
+def test_nohup_is_respected():
+    code = "import signal\nfrom ltpa.runtime.stopping import *\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    code += "with leaving_on_request(), stop_requests() as stop:\n    signal.raise_signal(signal.SIGHUP)\nexit(stop())"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_a_command_that_is_asked_while_it_imports_leaves_without_an_exception(tmp_path):
@@ -87,20 +120,16 @@ def test_a_time_limit_asks_to_be_requeued():
 
 def test_whoever_waits_for_a_slot_or_a_state_heeds_a_request(tmp_path):
     stop = StopRequest(max_seconds=0.05)
-    second = hold_slot(tmp_path / "slots", ["0"], waiting=lambda: stop.check("waiting"))
+    second = hold_slot(tmp_path / "slots", ["0"], check=lambda: stop.check("waiting"))
     with hold_slot(tmp_path / "slots", ["0"]), pytest.raises(Stopped), second:
         pass
     holders = []
 
-    def wait(holder):
-        holders.append(holder)
-        stop.check("waiting")
-
-    with checkpoint.exclusive(tmp_path / "state"), pytest.raises(Stopped):
-        assert checkpoint.in_use(tmp_path / "state")
-        with checkpoint.exclusive(tmp_path / "state", wait):
+    with exclusive_folder(tmp_path / "state"), pytest.raises(Stopped):
+        assert in_use(tmp_path / "state")
+        with exclusive_folder(tmp_path / "state", holders.append, lambda: stop.check("waiting")):
             pass
-    assert holders[0] > 0 and not checkpoint.in_use(tmp_path / "state")
+    assert holders == [f"another process ({os.getpid()})"] and not in_use(tmp_path / "state")
 
 
 def test_a_request_during_evaluation_saves_and_resumes_to_the_same_bits(tmp_path):
