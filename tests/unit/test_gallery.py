@@ -190,7 +190,9 @@ def test_figures_name_the_networks_that_did_not_learn(results: Path, tmp_path: P
     attack = trained("vgg", stage="fgsm", metrics=metrics, extra=extra)
     write_record(tmp_path / "attack.json", attack)
     (path.parent / layout.HISTORY).write_text("epoch,test_error_pct\n1,60.0\n")
-    wanted = FiguresSpec("tiny", "toy", 1, [0], 3, {PC: "att2", "vgg": "VGG"}, {PC: ATTENTION}, {}, max_error_of_chance=LIMITS)
+    wanted = FiguresSpec(
+        "tiny", "toy", 1, [0], 3, {PC: "att2", "vgg": "VGG"}, {PC: ATTENTION}, {}, max_error_of_chance=LIMITS
+    )
     figures_stage.run(wanted, tmp_path, [path, tmp_path / "attack.json"])
     index = json.loads((tmp_path / "figures" / "index.json").read_text())
     assert index["captions"] == drawn
