@@ -89,7 +89,8 @@ def zip_members(path: Path) -> Members:
     """Members of a zip file; zipfile checks the CRC of each at its end."""
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            opener = None if info.is_dir() else functools.partial(archive.open, info)
+            folder = info.is_dir() or info.orig_filename.endswith("\\")  # as programs on Windows may write it
+            opener = None if folder else functools.partial(archive.open, info)
             yield Member(info.orig_filename, opener, _zip_refusal(info))
 
 

@@ -41,11 +41,13 @@ def extract(path: Path, archive: Archive, target: Path) -> Path:
     return extract_all([path], [archive], target)
 
 
-def extract_all(paths: Sequence[Path], archives: Sequence[Archive], target: Path) -> Path:
+def extract_all(
+    paths: Sequence[Path], archives: Sequence[Archive], target: Path, say: Callable[[str], None] = lambda text: None
+) -> Path:
     """Extract the files `paths`, declared by `archives`, together to the folder `target`, and return it.
 
     A target that was made from the same declarations and files is left as it is; several processes may ask at once.
-    Plain files are linked, or copied where they cannot be.
+    Plain files are linked, or copied where they cannot be. `say` takes a line about unusual members.
 
     Raises:
         DataError: a member is hostile, a limit is passed, an archive is damaged or holds nothing that is wanted, the
@@ -63,7 +65,7 @@ def extract_all(paths: Sequence[Path], archives: Sequence[Archive], target: Path
         taken: Taken = {}
         try:
             for path, archive in zip(paths, archives, strict=True):
-                _extract_one(Path(path), archive, draft, taken)
+                _extract_one(Path(path), archive, draft, taken, say)
             write_text(draft / "files" / STAMP, json.dumps({"made_from": stamp}) + "\n")
             (draft / "files").rename(target)
         finally:
@@ -91,7 +93,7 @@ def _check_stamp(target: Path, stamp: str) -> None:
         raise DataError(f"{target}: not extracted from these archives as declared now; delete it to extract them anew")
 
 
-def _extract_one(path: Path, archive: Archive, draft: Path, taken: Taken) -> None:
+def _extract_one(path: Path, archive: Archive, draft: Path, taken: Taken, say: Callable[[str], None]) -> None:
     intake = Intake(archive, path, draft / "files", taken)
     if archive.kind in PLAIN:
         intake.link(archive.name)
@@ -102,6 +104,8 @@ def _extract_one(path: Path, archive: Archive, draft: Path, taken: Taken) -> Non
         raise DataError(f"{path}: damaged, or not a {archive.kind} file ({error}); get the archive anew") from error
     if not intake.files:
         raise DataError(f"{path}: holds no member like {', '.join(archive.members or [])}; is it the right archive?")
+    if intake.backslashes:
+        say(f"{path.name}: {intake.backslashes} names have backslashes between folders, as of Windows; read as slashes")
 
 
 def _pour(path: Path, kind: str, prefix: str, intake: Intake, scratch: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from ltpa.archives.declare import Archive
 from ltpa.core.errors import DataError
+from ltpa.core.files import is_hidden
 
 CHUNK = 1 << 18
 _DRIVE = re.compile(r"^[A-Za-z]:")
@@ -55,23 +56,28 @@ class Intake:
 
     def __init__(self, archive: Archive, source: Path, folder: Path, taken: Taken) -> None:
         self.archive, self.source, self.folder = archive, source, folder
-        self.files = self.bytes = 0
+        self.files = self.bytes = self.backslashes = 0
         self._taken = taken
 
     def admit(self, member: Member, prefix: str) -> str:
-        """The member's path below the target: `prefix` and its cleaned name.
+        """The member's path below the target: `prefix` and its cleaned name, backslashes read as slashes.
+
+        Some programs on Windows write backslashes between folders; `backslashes` counts such members.
 
         Raises:
             DataError: the member is no regular file or folder, is encrypted, or its name is hostile.
         """
-        name = member.name
-        refusal = member.refusal or _hostile_name(name)
+        refusal = member.refusal or _hostile_name(member.name)
         if refusal:
-            raise self._refused(prefix + name, refusal)
+            raise self._refused(prefix + member.name, refusal)
+        name = member.name.replace("\\", "/")
+        self.backslashes += name != member.name
         return prefix + "/".join(part for part in name.split("/") if part not in ("", "."))
 
     def wants(self, name: str) -> bool:
-        """Whether the allow-list has a pattern for `name`."""
+        """Whether the allow-list has a pattern for `name`, and no part of it is hidden (`._a.jpg`, `__MACOSX`)."""
+        if any(is_hidden(part) for part in name.split("/")):
+            return False
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.archive.members or ())
 
     def nests(self, name: str) -> bool:
@@ -163,12 +169,10 @@ class Intake:
 
 def _hostile_name(name: str) -> str:
     """Why a member must not have this name; empty if it may."""
-    if name.startswith("/"):
+    if name.startswith(("/", "\\")):
         return "has an absolute path"
-    if ".." in name.split("/"):
+    if ".." in re.split(r"[/\\]", name):
         return "leads out of its folder"
-    if "\\" in name:
-        return "has a backslash in its name"
     if _DRIVE.match(name):
         return "has a drive in its name"
     if any(unicodedata.category(letter) == "Cc" for letter in name):

@@ -20,10 +20,13 @@ import ltpa
 from ltpa.archives.declare import Archive
 from ltpa.archives.progress import TransferProgress
 from ltpa.core.errors import DataError
+from ltpa.core.text import printable
 
 _CHUNK = 1 << 18
 _HEADWAY = 1 << 20  # bytes gained that make a failure count as the first one again
 _LONGEST_PAUSE = 60.0  # seconds
+_MOST_DIGITS = 18  # of a length or pause; no file or patience has more
+_LONGEST_TEXT = 200  # letters of a server's answer that are shown or kept
 _TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -37,6 +40,7 @@ class Policy:
         attempts: failures in a row, without headway, after which a URL is given up.
         pause: seconds before the second attempt; doubles with every further failure, up to a minute.
         timeout: seconds without an answer or a byte that count as a failure.
+        least_rate, window: bytes a second, on average over so many seconds; a transfer that is slower counts as failed.
         ca_file: certificates to trust instead of the usual ones (a site's own authority).
     """
 
@@ -44,14 +48,23 @@ class Policy:
     attempts: int = 5
     pause: float = 1.0
     timeout: float = 60.0
+    least_rate: float = 1000.0
+    window: float = 60.0
     ca_file: Path | None = None
 
 
-class Refused(Exception):
+class _Failure(Exception):
+    """What went wrong with a URL, cleaned: most of the text may be the server's."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
+
+
+class Refused(_Failure):
     """This URL does not give the file; asking it again would not help."""
 
 
-class Interrupted(Exception):
+class Interrupted(_Failure):
     """The transfer broke off, or could not begin; `pause` is how many seconds the server asks to wait."""
 
     def __init__(self, text: str, pause: float = 0.0) -> None:
@@ -108,7 +121,9 @@ class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         target = super().get_redirect_target(resp)
         if target and resp.url.startswith("https:") and not urljoin(resp.url, target).startswith("https:"):
-            raise Refused(f"redirects from https to {urljoin(resp.url, target)}")
+            raise Refused(f"redirects from https to {_short(urljoin(resp.url, target))}")
+        if target:
+            resp.close()  # or its body, of any length, would be read into memory
         return target
 
 
@@ -160,7 +175,9 @@ def _attempt(
             else:
                 part.joined = True
             show.begin(part.length(), total)
-            _receive(response, part, archive, total, show)
+            _receive(response, part, archive, total, policy, show)
+    except (Refused, Interrupted, DataError):
+        raise
     except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise Refused(
@@ -171,6 +188,8 @@ def _attempt(
         raise Refused(f"cannot be asked ({_short(error)})") from error
     except OSError as error:  # of our own files; those of the network were one of the above
         raise _write_error(part, archive, error) from error
+    except Exception as error:  # the libraries below stumble over malformed answers in many ways
+        raise Refused(f"gives an answer that cannot be read ({_short(error)})") from error
 
 
 def _resume(url: str, part: Part, archive: Archive) -> tuple[int, dict[str, str]]:
@@ -191,9 +210,9 @@ def _check(response: requests.Response, part: Part, offset: int, archive: Archiv
     """Judge the head of an answer; returns the file's full length if it is told."""
     status = response.status_code
     if status in _TEMPORARY:
-        raise Interrupted(f"HTTP {status} {response.reason}", _retry_after(response))
+        raise Interrupted(f"HTTP {status} {_short(response.reason)}", _retry_after(response))
     if status not in (200, 206, 416):
-        raise Refused(f"HTTP {status} {response.reason}")
+        raise Refused(f"HTTP {status} {_short(response.reason)}")
     if status == 200:
         start, total = 0, _number(response.headers.get("Content-Length"))
         if response.headers.get("Content-Type", "").lower().startswith("text/html"):
@@ -222,13 +241,20 @@ def _content_range(response: requests.Response, offset: int) -> tuple[int, int |
 
 
 def _receive(
-    response: requests.Response, part: Part, archive: Archive, total: int | None, show: TransferProgress
+    response: requests.Response,
+    part: Part,
+    archive: Archive,
+    total: int | None,
+    policy: Policy,
+    show: TransferProgress,
 ) -> None:
     length, expected = part.length(), total or archive.size
+    pace = _Pace(policy, length)
     _need_space(part.path.parent, archive.name, None if expected is None else expected - length)
     with open(part.path, "ab") as stream:
-        # Undecoded: a server that labels a .tar.gz as gzip-encoded means the file itself.
-        while block := response.raw.read(_CHUNK, decode_content=False):
+        # Undecoded: a server that labels a .tar.gz as gzip-encoded means the file itself. In the pieces that arrive, so
+        # that what came before a break is kept, and a slow server is noticed.
+        while block := response.raw.read1(_CHUNK, decode_content=False):
             length += len(block)
             if expected is not None and length > expected:
                 part.discard()
@@ -236,8 +262,30 @@ def _receive(
             stream.write(block)
             stream.flush()
             show.advance(len(block))
+            pace.check(length)
     if expected is not None and length < expected:
         raise Interrupted(f"cut after {length:,} of {expected:,} bytes")
+
+
+class _Pace:
+    """Watches that a transfer does not fall below the least rate; every window is judged by itself."""
+
+    def __init__(self, policy: Policy, length: int) -> None:
+        self._policy, self._since, self._length = policy, time.monotonic(), length
+
+    def check(self, length: int) -> None:
+        """Note that `length` bytes are there.
+
+        Raises:
+            Interrupted: too few arrived in the window that has ended.
+        """
+        seconds = time.monotonic() - self._since
+        if seconds < self._policy.window:
+            return
+        rate = (length - self._length) / seconds
+        if rate < self._policy.least_rate:
+            raise Interrupted(f"too slow: {rate:.1f} bytes a second over {seconds:.0f} s")
+        self._since, self._length = time.monotonic(), length
 
 
 def _need_space(folder: Path, name: str, needed: int | None) -> None:
@@ -257,7 +305,8 @@ def _write_error(part: Part, archive: Archive, error: OSError) -> DataError:
 def _validator(response: requests.Response) -> str:
     """What `If-Range` may name: a strong ETag, else the modification date, else nothing."""
     tag = response.headers.get("ETag", "")
-    return tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
+    chosen = tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
+    return chosen if chosen.isascii() and chosen.isprintable() and len(chosen) <= _LONGEST_TEXT else ""
 
 
 def _other_version(response: requests.Response) -> bool:
@@ -271,8 +320,9 @@ def _retry_after(response: requests.Response) -> float:
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.strip().isascii() and text.strip().isdigit() else None
+    digits = (text or "").strip()
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS else None
 
 
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def _short(said: object) -> str:
+    return " ".join(str(said).split())[:_LONGEST_TEXT]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ltpa.cli import data, jobs, pictures, tools, twostream, views
 from ltpa.cli.options import group
 from ltpa.core.errors import LtpaError
+from ltpa.core.text import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,18 +21,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except LtpaError as error:
-        print(f"ltpa: error: {error}", file=sys.stderr)
+        print(f"ltpa: error: {printable(error)}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         return 0
     return 0
 
 
+class _OneLine(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The message, with names from outside made harmless."""
+        return printable(super().formatMessage(record))
+
+
 def _print_warnings() -> None:
     """Send what the package warns of to the terminal; its notes go to the log of a training alone."""
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)
-    logging.basicConfig(format="ltpa: %(message)s", handlers=[handler])
+    handler.setFormatter(_OneLine("ltpa: %(message)s"))
+    logging.basicConfig(handlers=[handler])
 
 
 def _parser() -> argparse.ArgumentParser:

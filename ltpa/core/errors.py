@@ -48,6 +48,6 @@ class DiskFullError(LtpaError):
 
 
 class MemoryFullError(LtpaError):
-    """Training does not fit into memory; the message names a batch size that does."""
+    """Something does not fit into memory: a training (the message names a batch size that does), or a huge picture."""
 
     exit_code = 8

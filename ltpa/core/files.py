@@ -11,7 +11,13 @@ from pathlib import Path
 from ltpa.core.errors import DiskFullError, LtpaError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_HIDDEN = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # in small letters; left behind by Windows and macOS
 _LITTLE = 1 << 16  # bytes; no disk that is not full has so little
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name (no path) is an operating system's or editor's own, and nobody's data."""
+    return name.startswith(".") or name.lower() in _HIDDEN
 
 
 def is_there(path: Path) -> bool:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,19 @@ class Record:
     status: str = "ok"
     reason: str = ""
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def unconverged(extra: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """What is to be said beside SVM accuracies of a transfer record's `extra` whose fits did not converge.
+
+    By target and condition of the metric; empty where all fits converged, and for records of other stages.
+    """
+    folds = extra.get("protocol", {}).get("folds")
+    return {
+        tuple(key.rsplit("/", 1)): f"the SVM of {count} of {folds} folds did not converge"
+        for key, count in extra.get("unconverged_fits", {}).items()
+        if count
+    }
 
 
 def write_record(path: Path, record: Record) -> None:

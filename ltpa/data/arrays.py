@@ -16,7 +16,7 @@ from ltpa.core import layout
 from ltpa.core.errors import DataError
 from ltpa.core.files import atomic_path, write_text
 from ltpa.core.hashing import digest, sha256_file
-from ltpa.data.masks import Masks, RaggedMasks
+from ltpa.data.masks import OBJECT, VOID, Masks, RaggedMasks
 from ltpa.data.rows import draft_path
 
 FORMAT = 1
@@ -31,8 +31,9 @@ class Split:
         images: (N, S, S, 3) uint8, RGB.
         labels: (N,) int64, indices into the dataset's classes.
         ids: (N,) fixed-width unicode; where each image comes from.
-        masks: uint8, 1 on the object and 0 elsewhere, over the whole image: (N, M, M), where M is S or greater to keep
-            detail, or each of the size its file has; None where unknown.
+        masks: uint8, 1 on the object, 0 beside it, 255 where the annotation says nothing (`ltpa.data.masks`), over the
+            whole image: (N, M, M), where M is S or greater to keep detail, or each of the size its file has; None where
+            unknown.
         boxes: (N, 4) float32, x0, y0, x1, y1 of the object in pixels, last edges exclusive; None where unknown.
         parts: (N, 4) float32, box of the discriminative part, laid out like `boxes`; not numbers where it is hidden
             in an image, None where unknown.
@@ -181,8 +182,9 @@ def _check_split(where: str, split: Split, classes: int, size: int) -> None:
         raise DataError(f"{where}: labels {split.labels.min()} to {split.labels.max()} with {classes} classes")
     if "mask_sizes" in arrays and arrays["mask_sizes"].min() < 1:
         raise DataError(f"{where}: a mask has no pixels")
-    if any(arrays[field].max() > 1 for field in ("masks", "mask_pixels") if field in arrays):
-        raise DataError(f"{where}: masks hold values other than 0 and 1")
+    marks = [arrays[field] for field in ("masks", "mask_pixels") if field in arrays]
+    if any(((mask > OBJECT) & (mask != VOID)).any() for mask in marks):
+        raise DataError(f"{where}: masks hold values other than 0, {OBJECT} and {VOID}")
 
 
 def _write_array(folder: Path, split: str, field: str, array: np.ndarray) -> dict[str, Any]:

@@ -17,8 +17,9 @@ class Listing:
         labels: (N,) indices into the dataset's classes.
         ids: N texts that say where each image comes from.
         boxes: N times x0, y0, x1, y1 in pixels of the stored image, last edges exclusive; may stick out of it.
-        masks: N mask images, non-zero on the object.
+        masks: N mask images (`ltpa.data.masks.marks`).
         parts: N boxes of the part that tells classes apart, laid out like `boxes`; not numbers where it is hidden.
+        passed_over: names of files and folders among the images that are none of them.
     """
 
     images: Sequence[Path] | Sequence[bytes] | np.ndarray
@@ -27,13 +28,15 @@ class Listing:
     boxes: Sequence[Sequence[float]] | None = None
     masks: Sequence[Path] | None = None
     parts: Sequence[Sequence[float]] | None = None
+    passed_over: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, rows: Sequence[int]) -> Self:
         """The listing reduced to the given rows."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields = [field.name for field in dataclasses.fields(self) if field.name != "passed_over"]
+        values = {name: getattr(self, name) for name in fields}
         return dataclasses.replace(
             self, **{name: [value[row] for row in rows] for name, value in values.items() if value is not None}
         )

@@ -1,5 +1,6 @@
 """A dataset of real files: its archives fetched and extracted, read, counted, decoded."""
 
+import contextlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +13,12 @@ from ltpa.archives.extract import extract_all
 from ltpa.archives.fetch import DEFAULT_POLICY, fetch
 from ltpa.archives.transfer import Policy
 from ltpa.core.errors import ConfigError, DataError
+from ltpa.core.files import is_hidden
 from ltpa.core.hashing import sha256_file
 from ltpa.data.arrays import Split
+from ltpa.data.listing import Listing
+from ltpa.data.masks import OBJECT
+from ltpa.data.pictures import passed_over_note
 from ltpa.data.readers import read_listings
 from ltpa.data.shards import prepare_split
 from ltpa.data.source import Source, check_counts
@@ -83,7 +88,7 @@ def prepare_real(
         archives, files = fetch_archives(name, declaration, downloads, search)
         hashes = {archive.name: sha256_file(path) for archive, path in zip(archives, files, strict=True)}
         say(f"{name}: extracting {', '.join(hashes)}")
-        ours = extract_all(files, archives, downloads / "extracted" / name)
+        ours = extract_all(files, archives, downloads / "extracted" / name, lambda text: say(f"{name}: {text}"))
         try:
             splits, facts = _decoded(declaration["reader"], source, ours, folder, threads, say)
         except DataError as error:
@@ -95,7 +100,7 @@ def _decoded(
     reader: str, source: Source, root: Path, folder: Path, threads: int, say: Callable[[str], None]
 ) -> tuple[dict[str, Split], dict[str, Any]]:
     """The splits of the extracted files in `root`, and facts about each."""
-    listings = read_listings(reader, root, source)
+    listings = _listings(reader, root, source, say)
     counts = check_counts(source, listings)
     splits, facts = {}, {}
     for split, listing in listings.items():
@@ -106,13 +111,44 @@ def _decoded(
         say(f"{source.name}: {split}, {len(listing)} images ({counts[split]['expected']} expected)")
         splits[split], decoded = prepare_split(folder, split, listing, source, threads)
         facts[split] = {**counts[split], **decoded, **_mask_facts(source, split, splits[split])}
+        if listing.passed_over:
+            say(f"{source.name}: {split}, {passed_over_note(listing.passed_over)}")
+            facts[split]["passed_over"] = list(listing.passed_over)
+        for note in mask_notes(decoded, source.options.upright):
+            say(f"{source.name}: {split}, {note}")
     return splits, facts
+
+
+def mask_notes(facts: Mapping[str, Any], upright: bool) -> list[str]:
+    """What is to be said of a split's masks, from the facts of `prepare_split`: void pixels, images turned by EXIF."""
+    notes = []
+    if void := facts.get("void_masks"):
+        notes.append(f"{void} masks have void pixels (255), which count neither as object nor as background")
+    if turned := facts.get("turned"):
+        done = "they are turned, and their masks must be too" if upright else "neither they nor their masks are turned"
+        notes.append(f"{len(turned)} images with masks have an EXIF orientation ({turned[0]}): {done}")
+    return notes
+
+
+def _listings(reader: str, root: Path, source: Source, say: Callable[[str], None]) -> dict[str, Listing]:
+    """The listings of the files in `root`, or in the only folder in it where they lie one level deeper."""
+    try:
+        return read_listings(reader, root, source)
+    except DataError:
+        inside = [entry for entry in root.iterdir() if not is_hidden(entry.name)] if root.is_dir() else []
+        if len(inside) != 1 or not inside[0].is_dir():
+            raise
+        with contextlib.suppress(DataError):
+            found = read_listings(reader, inside[0], source)
+            say(f"{source.name}: read from {inside[0]}, the only folder there")
+            return found
+        raise
 
 
 def _mask_facts(source: Source, split: str, prepared: Split) -> dict[str, Any]:
     """How many images of each class show their object, and how many are expected to."""
     if prepared.masks is None:
         return {}
-    shown = np.array([mask.any() for mask in prepared.masks])
+    shown = np.array([(mask == OBJECT).any() for mask in prepared.masks])
     found = [int(shown[prepared.labels == label].sum()) for label in range(len(source.classes))]
     return {"with_object": found, "with_object_expected": source.splits[split].get("with_object")}

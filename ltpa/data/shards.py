@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ltpa.core.errors import DataError
+from ltpa.core.errors import DataError, MemoryFullError
 from ltpa.data.arrays import Split
-from ltpa.data.decode import load_image, load_mask
+from ltpa.data.decode import Stored, load_image, load_mask
 from ltpa.data.listing import Listing
-from ltpa.data.masks import Masks, RaggedMasks
+from ltpa.data.masks import VOID, Masks, RaggedMasks
 from ltpa.data.rows import RowWriter, draft_path
 from ltpa.data.source import Source
 
@@ -23,12 +23,12 @@ _BLOCK = 32  # rows one thread handles at a time; pixel arrays that need no deco
 
 @dataclasses.dataclass(eq=False)
 class _Block:
-    """Rows that could be decoded, their images, masks and stored sizes; and what is wrong with the others."""
+    """Rows that could be decoded, their images, masks and what their files hold; and what is wrong with the others."""
 
     rows: list[int]
     images: np.ndarray
     masks: list[np.ndarray]
-    sizes: list[tuple[int, int]]
+    stored: list[Stored]
     problems: list[str]
 
 
@@ -38,14 +38,17 @@ def prepare_split(
     """Decode a split. Its images and masks are streamed into draft files in `folder` and come back memory-mapped.
 
     Returns:
-        The split, and facts: median stored `width` and `height`, and the images `skipped` with the reason.
+        The split, and facts: median stored `width` and `height`, the images `skipped` with the reason, and with masks
+        how many of these have void pixels (`void_masks`) and which images have an EXIF orientation (`turned`).
 
     Raises:
         DataError: a file is missing, or cannot be decoded and the option `skip_corrupt` is off; a box has no area.
+        MemoryFullError: an image has too many pixels and the option `skip_corrupt` is off.
     """
     size = source.image_size
     kept: list[int] = []
-    sizes: list[tuple[int, int]] = []
+    stored: list[Stored] = []
+    void_masks = 0
     shapes: list[tuple[int, ...]] = []
     skipped: list[str] = []
     images_path = draft_path(folder, split, "images")
@@ -58,26 +61,32 @@ def prepare_split(
                 if masks is not None:
                     masks.append(mask.reshape(-1, *masks.row))
                     shapes.append(mask.shape)
+                    void_masks += bool((mask == VOID).any())
             kept += block.rows
-            sizes += block.sizes
+            stored += block.stored
             skipped += block.problems
     if not kept:
         raise DataError(f"dataset {source.name}, split {split}: no image could be decoded; first: {skipped[:1]}")
     listing = listing if len(kept) == len(listing) else listing.take(kept)
     cut = source.options.crop == "box"
+    sizes = np.asarray([each[:2] for each in stored])
     found = Split(
         images=np.load(images_path, mmap_mode="r"),
         labels=np.asarray(listing.labels, dtype=np.int64),
         ids=np.asarray(listing.ids, dtype=np.str_),
         masks=None if masks is None else _opened(masks, shapes),
-        boxes=None if listing.boxes is None or cut else _scaled(np.asarray(listing.boxes), np.asarray(sizes), size),
-        parts=None if listing.parts is None or cut else _scaled(np.asarray(listing.parts), np.asarray(sizes), size),
+        boxes=None if listing.boxes is None or cut else _scaled(np.asarray(listing.boxes), sizes, size),
+        parts=None if listing.parts is None or cut else _scaled(np.asarray(listing.parts), sizes, size),
     )
     for kind, boxes in (("object", found.boxes), ("part", found.parts)):
         if boxes is not None:
             _check_area(f"dataset {source.name}, split {split}", kind, boxes, found.ids)
-    width, height = np.median(np.asarray(sizes), axis=0).tolist()
-    return found, {"stored_width": width, "stored_height": height, "skipped": skipped}
+    width, height = np.median(sizes, axis=0).tolist()
+    facts = {"stored_width": width, "stored_height": height, "skipped": skipped}
+    if masks is not None:
+        turned = [name for name, each in zip(listing.ids, stored, strict=True) if each.orientation != 1]
+        facts |= {"void_masks": void_masks, "turned": turned}
+    return found, facts
 
 
 def _mask_writer(folder: Path, split: str, size: int | None) -> RowWriter:
@@ -131,7 +140,7 @@ def _copy(listing: Listing, source: Source, rows: range) -> _Block:
     pixels = np.asarray(listing.images[rows.start : rows.stop])
     if pixels.ndim == 3:
         pixels = np.repeat(pixels[..., None], 3, axis=3)
-    return _Block(list(rows), pixels, [], [(source.image_size,) * 2] * len(rows), [])
+    return _Block(list(rows), pixels, [], [Stored(source.image_size, source.image_size)] * len(rows), [])
 
 
 def _decode(listing: Listing, source: Source, rows: range) -> _Block:
@@ -148,13 +157,16 @@ def _decode(listing: Listing, source: Source, rows: range) -> _Block:
                 block.masks.append(load_mask(listing.masks[row], box, source.mask_size, stored))
         except DataError:
             raise
-        except FileNotFoundError as error:
-            raise DataError(f"{error.filename}: missing; extract the archives of {source.name} anew") from error
+        except MemoryFullError as error:
+            if not options.skip_corrupt:
+                raise
+            block.problems.append(_problem(listing, row, in_mask, error, skip=True))
+            continue
         except Exception as error:  # Pillow raises whatever its decoders stumble over
             block.problems.append(_problem(listing, row, in_mask, error, options.skip_corrupt))
             continue
         block.rows.append(row)
-        block.sizes.append(stored)
+        block.stored.append(stored)
     block.images = images[: len(block.rows)]
     return block
 

@@ -1,6 +1,6 @@
 """Maps against object masks: Otsu masks and Jaccard (paper section 5.4, figure 9), pointing game and mass.
 
-Functions take maps (N, H, W) and masks of the same shape, non-zero on the object, unless they say otherwise.
+Functions take maps (N, H, W) and masks of the same shape, True on the object, unless they say otherwise.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ltpa.core.errors import DataError
-from ltpa.data.masks import Masks
+from ltpa.data.masks import OBJECT, VOID, Masks
 from ltpa.evaluation.saliency import COMBINED, Masking, Saliency, upsample
 
 _BLOCK_PIXELS = 2**18  # of maps upsampled at a time: arrays of this size stay in a processor's cache
@@ -27,6 +27,7 @@ class Scores:
             but for ties.
         mass: by level and for `combined`, (N,) share of the map's sum on the object.
         area: (N,) share of the image the object covers, which is what chance gives for `pointing` and `mass`.
+            Void pixels are left out of all four, as if the image had none there.
         constant: (N,) bool, images whose last of these maps is without any contrast.
     """
 
@@ -82,26 +83,36 @@ def jaccard(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.where(union > 0, both / np.maximum(union, 1), 1.0)
 
 
-def pointing_hits(maps: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Share of each map's highest pixels that lie on the object, (N,).
+def pointing_hits(maps: np.ndarray, truth: np.ndarray, void: np.ndarray | None = None) -> np.ndarray:
+    """Share of each map's highest pixels that lie on the object, (N,), among those that are not void.
 
     For a single peak this is the pointing game's hit or miss; ties count in proportion, so that a map without contrast
     scores what chance does.
     """
-    peaks = maps == maps.max(axis=(1, 2), keepdims=True)
+    seen = maps if void is None or not void.any() else np.where(void, -np.inf, maps)
+    peaks = seen == seen.max(axis=(1, 2), keepdims=True)
     return _count(peaks & truth) / _count(peaks)
 
 
-def mass_inside(maps: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Share of each map's sum that lies on the object, (N,). Maps with negative values are lifted to a minimum of 0.
+def mass_inside(maps: np.ndarray, truth: np.ndarray, void: np.ndarray | None = None) -> np.ndarray:
+    """Share of each map's sum outside void pixels that lies on the object, (N,).
 
-    A map that is zero everywhere counts as uniform.
+    Maps with negative values are lifted to a minimum of 0. A map that is zero everywhere counts as uniform.
     """
     low = maps.min(axis=(1, 2), keepdims=True)
     lifted = maps - np.minimum(low, 0) if (low < 0).any() else maps
+    if void is not None and void.any():
+        lifted = np.where(void, 0, lifted)
     total = lifted.sum(axis=(1, 2))
     inside = (lifted * truth).sum(axis=(1, 2))
-    return np.where(total > 0, inside / np.where(total > 0, total, 1), truth.mean(axis=(1, 2)))
+    return np.where(total > 0, inside / np.where(total > 0, total, 1), _area(truth, void))
+
+
+def _area(truth: np.ndarray, void: np.ndarray | None) -> np.ndarray:
+    """Share of the pixels that are not void which the object covers, (N,); 0 where all are void."""
+    if void is None or not void.any():
+        return truth.mean(axis=(1, 2))
+    return truth.sum(axis=(1, 2)) / np.maximum(np.count_nonzero(~void, axis=(1, 2)), 1)
 
 
 def _count(masks: np.ndarray) -> np.ndarray:
@@ -133,9 +144,10 @@ def score_maps(
 ) -> Scores:
     """Score a network's maps (N, h, w), by level in the order of depth, against N masks, each of any height and width.
 
-    Maps are upsampled to the size of each mask; every level is scored. With a `saliency` the levels are what its `maps`
-    gave, and `combined` is scored as well; without one they are plain maps. Binary masks are made as `masking` says, of
-    `combined` alone where there is one, unless `each` asks for those of all maps.
+    Masks hold `OBJECT`, `VOID` and 0 (`ltpa.data.masks`). Maps are upsampled to the size of each mask; every level is
+    scored. With a `saliency` the levels are what its `maps` gave, and `combined` is scored as well; without one they are
+    plain maps. Binary masks are made as `masking` says, of `combined` alone where there is one, unless `each` asks for
+    those of all maps.
 
     Raises:
         DataError: no maps or masks, their numbers differ, or a map is not finite.
@@ -145,7 +157,7 @@ def score_maps(
     if counts != {len(masks)} or len(masks) == 0:
         raise DataError(f"maps of {sorted(counts)} images for {len(masks)} masks; both must be of the same images")
     blocks = [
-        _score_block({name: maps[rows] for name, maps in levels.items()}, truth > 0, saliency, each, masking)
+        _score_block({name: maps[rows] for name, maps in levels.items()}, truth, saliency, each, masking)
         for rows, truth in _same_size(masks)
     ]
     names = blocks[0].pointing
@@ -171,9 +183,10 @@ def _same_size(masks: Masks | Sequence[np.ndarray]) -> Iterator[tuple[slice, np.
 
 
 def _score_block(
-    levels: dict[str, np.ndarray], truth: np.ndarray, saliency: Saliency | None, each: bool, masking: Masking
+    levels: dict[str, np.ndarray], masks: np.ndarray, saliency: Saliency | None, each: bool, masking: Masking
 ) -> Scores:
-    height, width = truth.shape[1:]
+    height, width = masks.shape[1:]
+    truth, void = masks == OBJECT, masks == VOID
     if saliency is None:
         scored = {name: upsample(maps, (height, width), masking.upsampling) for name, maps in levels.items()}
     else:
@@ -181,12 +194,12 @@ def _score_block(
     binary = scored if each or saliency is None else (COMBINED,)
     return Scores(
         {
-            name: jaccard(binary_masks(maps, masking.threshold), truth)
+            name: jaccard(binary_masks(maps, masking.threshold) & ~void, truth)
             for name, maps in scored.items()
             if name in binary
         },
-        {name: pointing_hits(maps, truth) for name, maps in scored.items()},
-        {name: mass_inside(maps, truth) for name, maps in scored.items()},
-        truth.mean(axis=(1, 2)),
+        {name: pointing_hits(maps, truth, void) for name, maps in scored.items()},
+        {name: mass_inside(maps, truth, void) for name, maps in scored.items()},
+        _area(truth, void),
         np.ptp(list(scored.values())[-1], axis=(1, 2)) == 0,
     )

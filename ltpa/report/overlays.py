@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 CELL_INCHES = 1.15
 _LETTERS_PER_INCH = 24  # of the caption
+_DPI = 150
+CELL_PIXELS = round(CELL_INCHES * _DPI)
 BRIGHTEST = 6.0  # times a uniform map
 
 
@@ -99,4 +101,4 @@ def save_figure(figure: "Figure", *paths: Path) -> None:
     with matplotlib.rc_context({"svg.hashsalt": "ltpa"}):
         for path in paths:
             with atomic_path(path) as temporary:
-                figure.savefig(temporary, dpi=150, metadata=undated[path.suffix[1:]])
+                figure.savefig(temporary, dpi=_DPI, metadata=undated[path.suffix[1:]])

@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 
 from ltpa.core.errors import ConfigError, DataError
+from ltpa.core.files import is_hidden
 from ltpa.core.hashing import digest, sha256_file
 from ltpa.core.provenance import code_version
+from ltpa.core.records import unconverged
 from ltpa.core.specs import EvaluationSpec
+from ltpa.core.text import printable
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.listing import Listing
-from ltpa.data.readers.folders import SUFFIXES
+from ltpa.data.pictures import MASK_SUFFIX, images_in, mask_of, passed_over_note, suffixes
+from ltpa.data.real import mask_notes
 from ltpa.data.shards import prepare_split
 from ltpa.data.source import Options, Source
 from ltpa.evaluation.fgsm import FgsmSettings
@@ -34,7 +38,6 @@ PROTOCOLS = {
     "query": (query.measure, QuerySettings),
 }
 _NEED_MASKS = ("segmentation", "maps")
-_PICTURES = (*SUFFIXES, ".webp", ".tif", ".tiff")
 _NEED_LABELS = (
     "clean_accuracy_pct",
     "robust_accuracy_pct",
@@ -65,6 +68,7 @@ def evaluate_folder(
     Raises:
         DataError: no images, too few for the protocol, one that cannot be decoded, or a mask that is missing or belongs
             to no image.
+        MemoryFullError: an image has too many pixels.
         NotFiniteError: the network gives numbers that are not finite; the message names its file.
         ModelError: not a network of this project, or one without the maps that the protocol looks at.
     """
@@ -73,7 +77,7 @@ def evaluate_folder(
     model = load(model_path)
     if (protocol in _NEED_MASKS) != (masks is not None):
         raise ConfigError(f"{' and '.join(_NEED_MASKS)} need --masks DIR, and only they take it")
-    classes, listing, passed_over = _list(images, masks)
+    classes, listing = _list(images, masks)
     if (protocol == "transfer" or settings.get("query") == OTHER_CLASS) and len(classes) < 2:
         raise DataError(f"{images}: images of one class; {protocol} needs folders of images of at least two")
     known = model.metadata["classes"]
@@ -117,10 +121,14 @@ def evaluate_folder(
         "images": str(images),
         "count": len(dataset.split("test")),
         "skipped": dataset.facts["skipped"],
-        "passed_over": passed_over,
+        "passed_over": list(listing.passed_over),
         "data_hash": dataset.data_hash,
         "code_version": code_version(),
         "note": "" if named else "folders are not named like the network's classes: accuracy is not given",
+        "warnings": [
+            *mask_notes(dataset.facts, upright=True),
+            *(f"{condition}: {doubt}" for (_, condition), doubt in unconverged(found.extra).items()),
+        ],
         "metrics": metrics,
     }
 
@@ -131,12 +139,12 @@ def _target(protocol: str, dataset: PreparedDataset, known: list[str] | None) ->
     return {"name": dataset.name, "kind": kind, "class_ids": class_ids, "split": "test"}
 
 
-def _list(folder: Path, masks: Path | None) -> tuple[list[str], Listing, int]:
-    """Class names, images by class and file name, and how many other files there are among them."""
+def _list(folder: Path, masks: Path | None) -> tuple[list[str], Listing]:
+    """Class names, and the images by class and file name."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; name one with images, or with a folder of images per class")
-    here, others = _pictures_in(folder)
-    inside = {entry.name: _pictures_in(entry) for entry in sorted(folder.iterdir()) if entry.is_dir()}
+    here, beside = images_in(folder)
+    inside = {name: images_in(folder / name) for name in map(_folder_name, beside) if name}
     classes = [name for name, (pictures, _) in inside.items() if pictures]
     if here and classes:
         raise DataError(
@@ -145,28 +153,39 @@ def _list(folder: Path, masks: Path | None) -> tuple[list[str], Listing, int]:
         )
     names = here or [f"{name}/{picture}" for name in classes for picture in inside[name][0]]
     if not names:
-        kinds = ", ".join(suffix[1:] for suffix in _PICTURES)
-        raise DataError(f"{folder}: no images ({kinds}) here or in folders in it; name a folder that has some")
+        raise _without_images(folder, list(inside))
     labels = [0 if here else classes.index(name.split("/")[0]) for name in names]
     found = None if masks is None else _masks(masks, folder, names)
-    listing = Listing([folder / name for name in names], labels, names, masks=found)
-    return classes or [folder.name], listing, others + sum(more for _, more in inside.values())
+    others = [name for name in beside if _folder_name(name) not in classes]
+    others += [f"{name}/{other}" for name in classes for other in inside[name][1]]
+    listing = Listing([folder / name for name in names], labels, names, masks=found, passed_over=others)
+    return classes or [folder.name], listing
 
 
-def _pictures_in(folder: Path) -> tuple[list[str], int]:
-    """Names of the images directly in a folder, sorted, and how many other files there are but for hidden ones."""
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
-    pictures = [name for name in names if name.lower().endswith(_PICTURES)]
-    return pictures, len(names) - len(pictures)
+def _folder_name(entry: str) -> str:
+    """The name of a folder that may hold a class; empty for a file or a hidden folder."""
+    return entry[:-1] if entry.endswith("/") and not is_hidden(entry) else ""
+
+
+def _without_images(folder: Path, inside: list[str]) -> DataError:
+    kinds = ", ".join(suffix[1:] for suffix in suffixes())
+    for name in inside:
+        for deeper in sorted((folder / name).iterdir()):
+            if deeper.is_dir() and images_in(deeper)[0]:
+                return DataError(
+                    f"{folder}: no images here or in folders in it, but one level deeper, in {deeper}; "
+                    f"name {folder / name}"
+                )
+    return DataError(f"{folder}: no images ({kinds}) here or in folders in it; name a folder that has some")
 
 
 def _masks(folder: Path, images: Path, names: list[str]) -> list[Path]:
     """The masks of the images called `names`, each of which has one; there are no others."""
-    found = [(folder / name).with_suffix(".png") for name in names]
-    for path, name in zip(found, names, strict=True):
-        if not path.is_file():
-            raise DataError(f"{path}: no mask for image {name}; add it, or take the image out")
-    if more := sorted(set(folder.rglob("*.png")) - set(found)):
+    found = [mask_of(folder, name) for name in names]
+    there = {
+        path for path in folder.rglob(f"*{MASK_SUFFIX}") if not any(map(is_hidden, path.relative_to(folder).parts))
+    }
+    if more := sorted(there - set(found)):
         raise DataError(f"{more[0]}: a mask without an image in {images}; add the image, or take the mask out")
     return found
 
@@ -182,11 +201,17 @@ def as_markdown(found: dict[str, Any]) -> str:
     lines = [
         f"{found['protocol']} of {found['model']} ({found['variant']}) on {found['count']} images of {found['images']}",
         *([found["note"]] if found["note"] else []),
-        *([f"{found['passed_over']} other files there are passed over"] if found["passed_over"] else []),
+        *found["warnings"],
+        *([passed_over_note(found["passed_over"])] if found["passed_over"] else []),
         *(f"left out: {problem}" for problem in found["skipped"]),
+    ]
+    lines = [
+        *map(printable, lines),
         "",
         "| metric | condition | value | images |",
         "|---|---|---:|---:|",
     ]
-    lines += [f"| {m['name']} | {m['condition']} | {m['value']:.4g} | {m['n']} |" for m in found["metrics"]]
+    for m in found["metrics"]:
+        condition = printable(m["condition"]).replace("|", "\\|")
+        lines.append(f"| {m['name']} | {condition} | {m['value']:.4g} | {m['n']} |")
     return "\n".join(lines)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ltpa.tables import claims
 from ltpa.tables.declaration import Declaration
-from ltpa.tables.frame import FAILED, MISSING, NO_TARGET, OK, RecordIndex, SlotRows, TidyRow, tidy_rows
+from ltpa.tables.frame import FAILED, MISSING, NO_TARGET, OK, RecordIndex, SlotRows, TidyRow, doubts, tidy_rows
 from ltpa.tables.head import head, stand_in
 from ltpa.tables.mcnemar import image_notes
 from ltpa.tables.model import Cell, Panel, Row, Table
@@ -64,6 +64,7 @@ def build_table(spec: TableSpec, declaration: Declaration, published: Sequence[P
             *image_notes(named, titles, columns, index),
             *declaration.notes,
             *_incomplete(collected),
+            *doubts(vars(row) for item in collected for row in item.rows),
         ),
         claims=tuple(claimed),
         orders=tuple(claims.lines(claimed, titles, columns, declaration.decimals)),

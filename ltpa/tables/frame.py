@@ -3,13 +3,13 @@
 import csv
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ltpa.core.errors import RecordError
 from ltpa.core.learned import Limits, failures
-from ltpa.core.records import Metric, Record, read_record
+from ltpa.core.records import Metric, Record, read_record, unconverged
 from ltpa.tables.declaration import Declaration
 from ltpa.tables.published import Published
 from ltpa.tables.slots import NOT_IN_SCALE, Address, Slot, place, resolve
@@ -40,7 +40,7 @@ class TidyRow:
     that did not learn), `failed` or `missing` (the run, with its
     reason), `no such target` (the record lacks the metric), or why the cell has no run at all (then `seed` is None).
     `target` and `condition` say which of the record's metrics (an empty target in a record means its own dataset);
-    `record` is its path below the results folder.
+    `record` is its path below the results folder, and `doubt` what it says against the value.
     """
 
     table: str
@@ -62,6 +62,7 @@ class TidyRow:
     items: int | None
     status: str
     reason: str
+    doubt: str
     record: str
 
 
@@ -128,6 +129,12 @@ def to_csv(rows: Sequence[TidyRow]) -> str:
     return stream.getvalue()
 
 
+def doubts(rows: Iterable[Mapping[str, object]]) -> list[str]:
+    """A line for each number that its record casts doubt on; `rows` are tidy rows as dictionaries."""
+    text = "Doubtful: {stage} {dataset} {variant} seed {seed}, {target} {condition}: {doubt}"
+    return list(dict.fromkeys(text.format_map(row) for row in rows if row["doubt"]))
+
+
 def _blank(spec: TableSpec, declaration: Declaration, slot: Slot, address: Address | str) -> TidyRow:
     """The row of a cell before any seed is looked at."""
     entry = slot.entry
@@ -152,6 +159,7 @@ def _blank(spec: TableSpec, declaration: Declaration, slot: Slot, address: Addre
         items=None,
         status=address if isinstance(address, str) else NOT_IN_SCALE,
         reason="",
+        doubt="",
         record="",
     )
 
@@ -174,6 +182,7 @@ def _seed_row(blank: TidyRow, address: Address, seed: int, index: RecordIndex, l
         items=metric.n,
         status=OK,
         reason="; ".join(failures(record, limits)),
+        doubt=unconverged(record.extra).get((address.target, address.condition), ""),
         record=path,
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from ltpa.tables.frame import doubts
 from ltpa.tables.render import ORDERS
 
 
@@ -13,7 +14,7 @@ def to_terminal(path: Path) -> str:
     """The table whose CSV lies at `path`: one block per panel, one line per row, `published -> ours (sd) n` per column.
 
     Cells without a number of ours say why. Published orders are left out. Numbers are rounded to two digits after the
-    point, counts are whole.
+    point, counts are whole. Lines below name the numbers that their records cast doubt on, by the tidy CSV beside `path`.
     """
     with open(path, encoding="utf-8", newline="") as stream:
         cells = [cell for cell in csv.DictReader(stream) if cell["panel"] != ORDERS]
@@ -21,7 +22,9 @@ def to_terminal(path: Path) -> str:
     for panel in dict.fromkeys(cell["panel"] for cell in cells):
         chosen = [cell for cell in cells if cell["panel"] == panel]
         blocks.append(panel + "\n" * bool(panel) + _block(chosen))
-    return "\n\n".join(blocks)
+    with open(path.with_suffix(".tidy.csv"), encoding="utf-8", newline="") as stream:
+        lines = doubts(csv.DictReader(stream))
+    return "\n\n".join([*blocks, *(["\n".join(lines)] if lines else [])])
 
 
 def _block(cells: Sequence[dict[str, str]]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from ltpa.core import layout
 from ltpa.core.errors import RecordError
 from ltpa.core.hashing import digest
-from ltpa.core.records import Record, read_record
+from ltpa.core.records import Record, read_record, unconverged
 from ltpa.tracking.naming import TAG_KEY, clean, metric_key, run_key
 
 _SMALL_MODEL = 5_000_000  # bytes; larger networks stay beside their record only
@@ -144,6 +144,8 @@ def _tags(record: Record) -> dict[str, str]:
     }
     if record.reason:
         tags["ltpa.reason"] = record.reason
+    if doubts := unconverged(record.extra):
+        tags["ltpa.unconverged"] = "; ".join(f"{' '.join(key)}: {doubt}" for key, doubt in doubts.items())
     return {name: value[:_TAG_LENGTH] for name, value in tags.items()}
 
 

@@ -159,7 +159,7 @@ def test_unknown_split(folder):
     [
         ({"labels": np.full(6, 3)}, "labels 3 to 3 with 3 classes"),
         ({"images": np.zeros((6, 5, 5, 3), np.float32)}, "images is float32"),
-        ({"masks": np.full((6, 5, 5), 255, np.uint8)}, "masks hold values"),
+        ({"masks": np.full((6, 5, 5), 254, np.uint8)}, "masks hold values"),
         ({"boxes": np.zeros((5, 4), np.float32)}, r"boxes is float32 \(5, 4\)"),
     ],
 )

@@ -9,7 +9,7 @@ from sklearn.datasets import load_sample_image
 
 from ltpa.core.errors import DataError, LtpaError
 from ltpa.data.arrays import PreparedDataset, write_prepared
-from ltpa.data.decode import load_image, load_mask, load_picture, whole_pixels
+from ltpa.data.decode import Stored, load_image, load_mask, load_picture, whole_pixels
 from ltpa.data.listing import Listing
 from ltpa.data.rows import RowWriter, draft_path, remove_drafts
 from ltpa.data.shards import prepare_split
@@ -52,7 +52,7 @@ def test_full_decoding_is_that_of_pillow():
     for data in photographs(4):
         found, stored = load_image(data, None, 32, Options(reduced=False))
         np.testing.assert_array_equal(found, plain(data))
-        assert stored == (500, 333)
+        assert stored[:2] == (500, 333)
 
 
 def test_antialias_is_a_widened_triangle_filter():
@@ -71,10 +71,10 @@ def test_pictures_of_every_kind_look_as_they_do_in_rgb(tmp_path, mode, suffix, t
     shown = Image.fromarray(PHOTO[:60, :80]).convert(mode)
     shown.save(path)
     expected = np.asarray(shown.convert("RGB")).astype(int)
-    assert np.abs(load_picture(path) - expected).mean() <= tolerance / 10
-    assert np.abs(load_picture(path) - expected).max() <= tolerance
+    assert np.abs(load_picture(path, 1000) - expected).mean() <= tolerance / 10
+    assert np.abs(load_picture(path, 1000) - expected).max() <= tolerance
     whole = load_image(path, None, 60, Options(upright=True, reduced=False))[0]
-    np.testing.assert_array_equal(whole, load_image(load_picture(path), None, 60, Options())[0])
+    np.testing.assert_array_equal(whole, load_image(load_picture(path, 1000), None, 60, Options())[0])
 
 
 def test_sixteen_bits_are_scaled_to_eight_and_thirty_two_refused(tmp_path):
@@ -82,11 +82,11 @@ def test_sixteen_bits_are_scaled_to_eight_and_thirty_two_refused(tmp_path):
     for suffix in ("png", "tif"):
         path = tmp_path / f"deep.{suffix}"
         Image.fromarray(deep).save(path)
-        np.testing.assert_array_equal(load_picture(path)[..., 0], np.round(deep / 257))
+        np.testing.assert_array_equal(load_picture(path, 1000)[..., 0], np.round(deep / 257))
         assert load_image(path, None, 2, Options())[0].max() < 255
     Image.fromarray(deep.astype(np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(DataError, match=r"float.tif: cannot be decoded \(its pixels are 32-bit numbers"):
-        load_picture(tmp_path / "float.tif")
+        load_picture(tmp_path / "float.tif", 1000)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -102,10 +102,10 @@ def test_pictures_stand_as_their_camera_says(tmp_path, orientation):
         5: stored.transpose(1, 0, 2), 6: stored.transpose(1, 0, 2)[:, ::-1],
         7: stored.transpose(1, 0, 2)[::-1, ::-1], 8: stored.transpose(1, 0, 2)[::-1],
     }[orientation]  # fmt: skip
-    np.testing.assert_array_equal(load_picture(path), turned)
+    np.testing.assert_array_equal(load_picture(path, 1000), turned)
     found, size = load_image(path, None, 16, Options(upright=True))
     np.testing.assert_array_equal(found, load_image(np.ascontiguousarray(turned), None, 16, Options())[0])
-    assert size == turned.shape[1::-1]
+    assert size == (*turned.shape[1::-1], orientation)
     np.testing.assert_array_equal(
         load_image(path, None, 16, Options())[0], load_image(np.ascontiguousarray(stored), None, 16, Options())[0]
     )
@@ -148,7 +148,7 @@ def test_box_is_cut_before_resizing_with_and_without_reduction():
         Image.open(io.BytesIO(data)).crop((40, 20, 460, 380)).resize((32, 32), Image.Resampling.BILINEAR)
     )
     full, stored = load_image(data, box, 32, Options(crop="box", reduced=False))
-    assert np.abs(full.astype(int) - expected).max() <= 1 and stored == (640, 427)
+    assert np.abs(full.astype(int) - expected).max() <= 1 and stored[:2] == (640, 427)
     reduced, _ = load_image(data, box, 32, Options(crop="box"))
     assert np.abs(reduced.astype(int) - expected).mean() < 0.5
 
@@ -164,7 +164,7 @@ def test_masks_mark_any_channel_and_do_not_invent_values(tmp_path):
     pixels[:5, :10, 2] = 3
     for mode in ("RGB", "P"):
         Image.fromarray(pixels).convert(mode, palette=Image.Palette.ADAPTIVE).save(tmp_path / "mask.png")
-        found = load_mask(tmp_path / "mask.png", None, 8, (20, 10))
+        found = load_mask(tmp_path / "mask.png", None, 8, Stored(20, 10))
         np.testing.assert_array_equal(found, np.kron([[1, 0], [0, 0]], np.ones((4, 4))))
 
 
@@ -203,7 +203,7 @@ def test_a_corrupt_mask_is_not_taken_for_its_image(tmp_path):
 
 def test_missing_file_stops_even_if_corrupt_ones_are_skipped(tmp_path):
     listing = Listing([tmp_path / "gone.jpg"], [0], ["gone"])
-    with pytest.raises(DataError, match=r"gone\.jpg: missing; extract the archives of toy anew"):
+    with pytest.raises(DataError, match=r"gone\.jpg: missing; "):
         prepare_split(tmp_path / "out", "all", listing, source(skip_corrupt=True), 1)
     assert not list((tmp_path / "out").iterdir())
 

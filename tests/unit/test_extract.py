@@ -168,7 +168,7 @@ REASONS = {
     "encrypted": "is encrypted",
     "absolute": "has an absolute path",
     "up": "leads out of its folder",
-    "backslash": "has a backslash",
+    "backslash": "leads out of its folder",
     "drive": "has a drive",
     "control": "has a control character",
     "letter": "differs only in letter case",

@@ -16,6 +16,7 @@ from ltpa.core.config import load_config, parse_config
 from ltpa.core.errors import ConfigError
 from ltpa.core.records import Metric, Record, write_record
 from ltpa.data.arrays import Split, write_prepared
+from ltpa.data.decode import load_input
 from ltpa.data.normalise import fit_normaliser
 from ltpa.evaluation.inference import attention_maps
 from ltpa.evaluation.saliency import upsample
@@ -285,7 +286,7 @@ def model_path(results: Path, variant: str = PC) -> str:
     return str(layout.run_dir(results, "train", "toy", variant, 0) / layout.MODEL)
 
 
-def test_attend_lays_maps_over_a_picture_at_its_own_size(results: Path, pictures: Path, monkeypatch):
+def test_attend_lays_maps_over_a_picture_in_its_own_proportions(results: Path, pictures: Path, monkeypatch):
     picture = pictures / "wide.png"
     Image.fromarray(pixels(1, 60)[0][:30]).save(picture)
     drawn: list[list[Cell]] = []
@@ -296,7 +297,7 @@ def test_attend_lays_maps_over_a_picture_at_its_own_size(results: Path, pictures
     np.testing.assert_array_equal(drawn[0][-1].image, otsu_masks(drawn[0][-2].saliency[None])[0])
     attention = drawn[0][1].saliency
     model = load(model_path(results))
-    own = attention_maps(model, np.asarray(Image.open(picture))[None], 1)["conv10"]
+    own = attention_maps(model, load_input(picture, model.image_size)[None], 1)["conv10"]
     expected = upsample(own, (30, 60))[0]
     np.testing.assert_allclose(attention, expected / expected.max(), rtol=1e-5)
 
@@ -412,7 +413,7 @@ def test_images_that_cannot_be_decoded_are_left_out_where_asked_and_named(result
     (pictures / "images" / "bee" / "notes.txt").write_text("none either")
     assert evaluate(results, "fgsm", pictures / "images", "--skip-corrupt") == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["count"] == 12 and found["passed_over"] == 1
+    assert found["count"] == 12 and found["passed_over"] == ["bee/notes.txt"]
     assert {metric["n"] for metric in found["metrics"]} == {12}
     assert len(found["skipped"]) == 1 and found["skipped"][0].startswith("bee/torn.webp: ")
     command = ["evaluate", "fgsm", "--model", model_path(results), "--images", str(pictures / "images")]

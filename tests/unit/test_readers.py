@@ -188,6 +188,7 @@ def test_facts_name_archives_options_and_counts(made):
     assert facts["options"] == {"paper_subset": True}
     assert facts["splits"]["all"] == {
         "expected": 2, "found": 2, "stored_width": 48.0, "stored_height": 32.0, "skipped": [],
+        "passed_over": ["badminton/Easy_Close_badminton_320.JPG"],
     }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ def read(root: Path, source: Source) -> dict[str, Listing]:
     for split in source.splits:
         path = root / "ImageSplits" / f"{split}.txt"
         try:
-            names = path.read_text(encoding="utf-8").split()
+            names = path.read_text(encoding="utf-8-sig").split()
             labels = [source.classes.index(Path(name).stem.rpartition("_")[0]) for name in names]
         except ValueError as error:
             raise DataError(f"{path}: not a readable list of images ({error}); extract it anew") from error

@@ -18,6 +18,7 @@ def read(root: Path, source: Source) -> dict[str, Listing]:
     Raises:
         DataError: a batch is damaged or incomplete, or the class names are others.
     """
+    _refuse_binary(root, source)
     folder, layout = source.folder(root), source.layout
     names = folder / layout["names"]
     source.check_classes(names, load_legacy_pickle(names).get(layout["names_key"], []))
@@ -30,6 +31,21 @@ def read(root: Path, source: Source) -> dict[str, Listing]:
             ids=[name for _, _, names in batches for name in names],
         )
     return listings
+
+
+def _refuse_binary(root: Path, source: Source) -> None:
+    """Raise `DataError` where only the files of the version for C programs are there, which names no images."""
+    files = [file for split in source.splits.values() for file in split["files"]]
+    python, binary = ([path for file in files for path in _found(root, file + end)] for end in ("", ".bin"))
+    if binary and not python:
+        raise DataError(
+            f"{binary[0]}: of the binary version of {source.name}; get its Python version, whose archive holds a "
+            f"folder {source.layout['folder']}"
+        )
+
+
+def _found(root: Path, name: str) -> list[Path]:
+    return [*root.glob(name), *root.glob(f"*/{name}"), *root.glob(f"*/*/{name}")]
 
 
 def _batch(path: Path, labels_key: str) -> tuple[np.ndarray, list[int], list[str]]:

@@ -58,7 +58,7 @@ def _box(path: Path, image: str, text: str) -> list[float]:
 def _table(path: Path) -> dict[str, str]:
     """Lines `number text`, by number, in the order of the file."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
         return {number: text.strip() for number, text in (line.split(" ", 1) for line in lines if line.strip())}
     except ValueError as error:
         raise DataError(f"{path}: not a readable list ({error}); extract the dataset's archives anew") from error

@@ -18,7 +18,7 @@ def heads_in(path: Path, images: dict[str, str]) -> dict[str, list[float]]:
         raise DataError(f"{path}: no such file; extract the dataset's archives anew, or set option parts to none")
     points: dict[str, list[tuple[float, float]]] = {number: [] for number in images}
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8-sig").splitlines():
             number, part, x, y, visible = line.split()
             if visible == "1" and int(part) in HEAD_PARTS:
                 points[number].append((float(x), float(y)))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ltpa.core.errors import DataError
 from ltpa.data.listing import Listing
-from ltpa.data.readers.folders import images_in
+from ltpa.data.pictures import images_in, mask_of
 from ltpa.data.source import Source
 
 
@@ -15,16 +15,15 @@ def read(root: Path, source: Source) -> dict[str, Listing]:
         DataError: a subset or a mask is missing.
     """
     folder = source.folder(root)
-    images, labels, masks = [], [], []
+    images, labels, masks, others = [], [], [], []
     for label, subset in enumerate(source.classes):
         if not (folder / subset).is_dir():
             raise DataError(f"{folder / subset}: no such folder; extract the archive of {source.name} anew")
-        for name in images_in(folder / subset, source.options.paper_subset):
-            mask = folder / subset / source.layout["masks"] / f"{Path(name).stem}.png"
-            if not mask.is_file():
-                raise DataError(f"{mask}: no mask for image {name}; extract the archive of {source.name} anew")
+        names, more = images_in(folder / subset, source.options.paper_subset)
+        others += [f"{subset}/{name}" for name in more if name != f"{source.layout['masks']}/"]
+        for name in names:
             images.append(folder / subset / name)
             labels.append(label)
-            masks.append(mask)
+            masks.append(mask_of(folder / subset / source.layout["masks"], name))
     ids = [path.relative_to(folder).as_posix() for path in images]
-    return {split: Listing(images, labels, ids, masks=masks) for split in source.splits}
+    return {split: Listing(images, labels, ids, masks=masks, passed_over=others) for split in source.splits}

@@ -19,7 +19,7 @@ def read(root: Path, source: Source) -> dict[str, Listing]:
     """
     folder = source.folder(root)
     names = folder / "class_names.txt"
-    source.check_classes(names, names.read_text(encoding="ascii").split())
+    source.check_classes(names, names.read_text(encoding="utf-8-sig").split())
     listings = {}
     for split in source.splits:
         labels = np.fromfile(folder / f"{split}_y.bin", dtype=np.uint8).astype(np.int64) - 1
