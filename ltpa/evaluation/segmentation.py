@@ -145,9 +145,9 @@ def score_maps(
     """Score a network's maps (N, h, w), by level in the order of depth, against N masks, each of any height and width.
 
     Masks hold `OBJECT`, `VOID` and 0 (`ltpa.data.masks`). Maps are upsampled to the size of each mask; every level is
-    scored. With a `saliency` the levels are what its `maps` gave, and `combined` is scored as well; without one they are
-    plain maps. Binary masks are made as `masking` says, of `combined` alone where there is one, unless `each` asks for
-    those of all maps.
+    scored. With a `saliency` the levels are what its `maps` gave, and `combined` is scored as well; without one they
+    are plain maps. Binary masks are made as `masking` says, of `combined` alone where there is one, unless `each` asks
+    for those of all maps.
 
     Raises:
         DataError: no maps or masks, their numbers differ, or a map is not finite.

@@ -14,7 +14,7 @@ def to_terminal(path: Path) -> str:
     """The table whose CSV lies at `path`: one block per panel, one line per row, `published -> ours (sd) n` per column.
 
     Cells without a number of ours say why. Published orders are left out. Numbers are rounded to two digits after the
-    point, counts are whole. Lines below name the numbers that their records cast doubt on, by the tidy CSV beside `path`.
+    point, counts are whole. Lines below name the numbers that their records cast doubt on, by its tidy CSV.
     """
     with open(path, encoding="utf-8", newline="") as stream:
         cells = [cell for cell in csv.DictReader(stream) if cell["panel"] != ORDERS]
