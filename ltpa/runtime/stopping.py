@@ -85,7 +85,7 @@ def leaving_on_request(grace: float = GRACE_SECONDS) -> Iterator[None]:
     def leave(number: int, frame: FrameType | None) -> NoReturn:
         drop_lost_terminal()
         tell(f"{signal.Signals(number).name}: stopped; the same command starts again")
-        if _imports(frame):
+        if importing(frame):
             _leave(REQUEUE)
         raise SystemExit(REQUEUE)
 
@@ -122,7 +122,7 @@ def drop_lost_terminal() -> None:
                 os.dup2(nowhere.fileno(), descriptor)
 
 
-def _imports(frame: FrameType | None) -> bool:
+def importing(frame: FrameType | None) -> bool:
     """Whether the frame, or one that called it, is the import system's."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ltpa.runtime.stopping import INTERRUPTED, REQUEUE, drop_lost_terminal, tell
+from ltpa.runtime.stopping import INTERRUPTED, REQUEUE, drop_lost_terminal, importing, tell
 
 _FOLDER = Path(".snakemake")
 _RUNNING = "ltpa-running.lock"  # held, shared, by every Snakemake of this folder that is alive
@@ -28,7 +28,10 @@ def guard(workflow: Any) -> None:
         drop_lost_terminal()
         if workflow.scheduler is None:
             tell(f"{signal.Signals(number).name}: stopped before any job was started")
-            raise SystemExit(INTERRUPTED if number == signal.SIGINT else REQUEUE)
+            code = INTERRUPTED if number == signal.SIGINT else REQUEUE
+            if importing(frame) and not _locked():
+                os._exit(code)  # an exception that meets an import may be dropped there
+            raise SystemExit(code)
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         signal.raise_signal(signal.SIGTERM)  # by now Snakemake has a handler of its own
