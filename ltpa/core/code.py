@@ -10,10 +10,12 @@ import ast
 import dataclasses
 import functools
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import ltpa
+from ltpa.core.files import write_text
 from ltpa.core.hashing import digest
 
 PACKAGE = Path(ltpa.__file__).resolve().parent
@@ -54,6 +56,12 @@ def _code_hash(roots: tuple[str, ...]) -> str:
 def definitions(roots: Iterable[str]) -> dict[str, dict[str, str]]:
     """Hashes of all definitions behind `code_hash(roots)`, by module and name."""
     return {name: dict(read_module(name).definitions) for name in reached(tuple(roots))}
+
+
+def save_definitions(path: Path, roots: Iterable[str]) -> None:
+    """Write the definitions behind `roots` to `path`, which is named by their hash, unless they are there."""
+    if not path.is_file():
+        write_text(path, json.dumps(definitions(roots)))  # in their order, which counts
 
 
 @functools.cache
@@ -109,9 +117,10 @@ def parse_module(source: str) -> Module:
     }
     annotations = _Annotations()
     tree = annotations.visit(tree)
-    imports = frozenset(_imported(tree))
-    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | _exported(tree)
-    _drop_unused(tree, annotations.names - used)
+    nodes = list(ast.walk(tree))
+    imports = frozenset(_imported(nodes))
+    used = {node.id for node in nodes if isinstance(node, ast.Name)} | _exported(tree)
+    _drop_imports(nodes, annotations.names - used)
     parts: dict[str, list[str]] = {}
     for name, node in _named(tree.body):
         parts.setdefault(name, []).append(_text(node))
@@ -196,9 +205,9 @@ def _exported(tree: ast.Module) -> set[str]:
     return {str(c.value) for each in lists for c in ast.walk(each) if isinstance(c, ast.Constant)}
 
 
-def _drop_unused(tree: ast.Module, names: set[str]) -> None:
-    """Take out the imports of `names`."""
-    for node in ast.walk(tree):
+def _drop_imports(nodes: Iterable[ast.AST], names: set[str]) -> None:
+    """Take the imports of `names` out of the statements of all nodes."""
+    for node in nodes:
         for body in (getattr(node, field, None) for field in ("body", "orelse", "finalbody")):
             if not isinstance(body, list):
                 continue
@@ -251,9 +260,9 @@ def _text(node: object) -> str:
     return repr(node)
 
 
-def _imported(tree: ast.Module) -> Iterator[str]:
+def _imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """Modules of this package, or names in them, that are imported anywhere."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith("ltpa."))
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ltpa."):

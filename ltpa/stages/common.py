@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ltpa.core import layout
-from ltpa.core.code import code_hash, definitions
+from ltpa.core.code import code_hash, save_definitions
 from ltpa.core.errors import ConfigError, ModelError, NotFiniteError
-from ltpa.core.files import write_text
-from ltpa.core.hashing import canonical_json, digest
+from ltpa.core.hashing import digest
 from ltpa.core.learned import outcomes
 from ltpa.core.provenance import code_version, library_versions, peak_memory_mb
 from ltpa.core.records import Metric, Record, read_record, write_record
@@ -119,9 +118,7 @@ def save_record(results: Path, record: Record, code: Sequence[str]) -> None:
     Args:
         code: the stage's module, and what its spec names as `code`.
     """
-    path = layout.code_path(results, record.code_hash)
-    if not path.is_file():
-        write_text(path, canonical_json(definitions(code)))
+    save_definitions(layout.code_path(results, record.code_hash), code)
     write_record(
         layout.run_dir(results, record.stage, record.dataset, record.variant, record.seed) / layout.RECORD, record
     )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ltpa.core import layout
+from ltpa.core.code import code_hash, save_definitions
 from ltpa.core.declared import near_matches
 from ltpa.core.errors import ConfigError, DataError
 from ltpa.core.hashing import digest
@@ -50,6 +51,7 @@ def run(
         if waited and extracted is None and _is_made_of(folder, spec):
             say(f"{spec.dataset}: prepared by that process")
         else:
+            save_definitions(layout.code_path(results, code_hash(_code(spec))), _code(spec))
             _prepare(spec, folder, layout.downloads_dir(results), archives, extracted, say)
 
 
@@ -74,18 +76,24 @@ def _prepare(
     extracted: Path | None,
     say: Callable[[str], None],
 ) -> None:
+    made_by = {"config_hash": spec.hash(), "code_hash": code_hash(_code(spec))}
     if spec.source["reader"] == EMBEDDED:
         classes, splits, facts = member(GENERATOR)(spec.dataset, spec.source)
-        write_prepared(folder, spec.dataset, classes, splits, {**facts, "origin": _origin(spec)})
+        write_prepared(folder, spec.dataset, classes, splits, {**facts, **made_by, "origin": _origin(spec)})
         return
     origin = _origin(spec) if extracted is None else "extracted files"
     try:
         classes, splits, facts = member(PREPARER)(
             spec.dataset, spec.source, folder, spec.threads, extracted, downloads, archives, say
         )
-        write_prepared(folder, spec.dataset, classes, splits, {**facts, "origin": origin})
+        write_prepared(folder, spec.dataset, classes, splits, {**facts, **made_by, "origin": origin})
     finally:
         remove_drafts(folder)
+
+
+def _code(spec: PrepareSpec) -> list[str]:
+    """The code that the arrays depend on."""
+    return ["ltpa.stages.prepare", *spec.code]
 
 
 def _origin(spec: PrepareSpec) -> str:

@@ -131,6 +131,7 @@ def _cell(
         items=number,
         status=status,
         reason="no manifest" if status == MISSING else "",
+        doubt="",
         record=found.path if found else "",
     )
     if number is None:

@@ -1,23 +1,24 @@
 """Code by meaning: what counts as a change, and which code a job depends on."""
 
 import ast
-import json
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-import ltpa
-from ltpa.core import code, registry
+from ltpa.core import code, layout, registry
 from ltpa.core.config import load_config
 from ltpa.core.declared import config_dir
+from ltpa.core.files import write_text
+from ltpa.core.records import Record, write_record
 from ltpa.data.registry import EMBEDDED, READERS
 from ltpa.data.registry import code_of as reader_code
 from ltpa.models import list_models, resolve_architecture
 from ltpa.models.code import code_of
 from ltpa.plan import Plan, jobs
-from ltpa.plan.why import differing
+from ltpa.plan.why import differing, explain
 
 SOURCE = '''
 """A module."""
@@ -174,14 +175,43 @@ def test_nothing_else_that_a_job_depends_on_imports_by_a_name_that_no_one_can_fo
     assert found <= MAY_IMPORT_BY_NAME
 
 
-def test_every_python_that_serves_gives_the_same_hash(tmp_path: Path):
-    """The text that is hashed names no field that is empty: fields come with versions of Python."""
+def test_the_hashed_text_names_no_empty_fields_which_differ_between_versions_of_python():
     assert code._text(ast.parse("def f(x): return x").body[0]) == (
         "FunctionDef(name='f',args=arguments(args=[arg(arg='x')]),body=[Return(value=Name(id='x'))])"
     )
-    assert json.dumps(code.definitions(["ltpa.core.seeds"]))
 
 
-def test_a_release_reruns_nothing(monkeypatch):
-    assert "ltpa" not in code.reached(("ltpa.stages.train",))
-    assert ltpa.__version__
+def test_why_names_statements_and_settings_and_the_jobs_that_they_rerun(tmp_path: Path, monkeypatch):
+    demo = Plan(load_config(config_dir() / "config.yaml"), "config.yaml", tmp_path)
+    vgg, other = (demo.train_spec("digits10", name) for name in ("vgg", "vgg-gap"))
+    roots = ["ltpa.stages.train", *vgg.code]
+    for spec, changes in ((vgg, {}), (other, {"recipe": {**other.recipe, "lr": 7.5}})):
+        made = dataclasses.replace(spec, **changes)
+        write_text(layout.spec_path(demo.results, "train", (made.dataset, made.variant), made.hash()), made.to_json())
+        write_record(
+            layout.run_dir(demo.results, "train", made.dataset, made.variant, 1) / layout.RECORD,
+            Record(
+                stage="train", scale="demo", dataset=made.dataset, variant=made.variant, seed=1, metrics=[],
+                config_hash=made.hash(), data_hash="", code_hash=code.code_hash(["ltpa.stages.train", *made.code]),
+                code_version="", libraries={}, device="cpu", threads=1, seconds=1.0, peak_memory_mb=1.0,
+            ),
+        )  # fmt: skip
+    code.save_definitions(layout.code_path(demo.results, code.code_hash(roots)), roots)
+    assert explain(demo) == "\n".join(
+        [
+            f"setting recipe.lr: 7.5 before, {other.recipe['lr']} now",
+            "    train: vgg-gap on digits10, seeds 1",
+            "These jobs run anew, and with them everything that reads their results.",
+        ]
+    )
+    parsed = code.read_module("ltpa.models.vgg")
+    edited = dataclasses.replace(parsed, definitions={**parsed.definitions, "build_vgg": "another"})
+    known = code.read_module
+    monkeypatch.setattr(code, "read_module", lambda name: edited if name == "ltpa.models.vgg" else known(name))
+    code._code_hash.cache_clear()
+    try:
+        said = explain(demo)
+    finally:
+        code._code_hash.cache_clear()
+    assert "ltpa.models.vgg: build_vgg changed\n    train: vgg on digits10, seeds 1\n" in said
+    assert "order" not in said

@@ -42,7 +42,7 @@ def tidy(results: Path, table: str) -> list[dict[str, str]]:
 
 def changed(config: dict, path: Path) -> Path:
     """A configuration file with some top-level keys of the mini one replaced."""
-    path.write_text(yaml.safe_dump({**yaml.safe_load(MINI.read_text()), **config}))
+    path.write_text(yaml.safe_dump({**yaml.safe_load(MINI.read_text()), **config}, sort_keys=False))
     return path
 
 
