@@ -36,6 +36,8 @@ class Split:
         boxes: (N, 4) float32, x0, y0, x1, y1 of the object in pixels, last edges exclusive; None where unknown.
         parts: (N, 4) float32, box of the discriminative part, laid out like `boxes`; not numbers where it is hidden
             in an image, None where unknown.
+        groups: (N,) int64, images of one group share sources and must not be divided by cross-validation; None where
+            every image stands for itself.
     """
 
     images: np.ndarray
@@ -44,6 +46,7 @@ class Split:
     masks: Masks | None = None
     boxes: np.ndarray | None = None
     parts: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -166,6 +169,7 @@ def _check_split(where: str, split: Split, classes: int, size: int) -> None:
         "mask_sizes": ((count, 2), "i8"),
         "boxes": ((count, 4), "f4"),
         "parts": ((count, 4), "f4"),
+        "groups": ((count,), "i8"),
     }
     for field, array in arrays.items():
         shape, kind = expected[field]

@@ -6,7 +6,7 @@ import numpy as np
 
 from ltpa.data import textures
 from ltpa.data.arrays import Split
-from ltpa.data.corpus import SCENES, Pool, digits
+from ltpa.data.corpus import Pool, digits
 from ltpa.data.glyphs import bounding_boxes, inside_boxes, render
 from ltpa.data.style import MIN_SIDE, Style, mark_colours
 
@@ -31,7 +31,7 @@ class _Scene:
 def compose(style: Style, source: Pool, count: int, size: int, seed: int) -> Split:
     """`count` images of `size` pixels in the given style, made of one pool; classes as equally frequent as can be."""
     rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.arange(count) % style.class_count(len(SCENES)))
+    labels = rng.permutation(np.arange(count) % style.class_count(len(source.scenes)))
     scene = _start(style, source, labels, size, rng)
     present = rng.permutation(count) >= round(style.empty * count)
     coverage = _place_digits(scene, style, source, present, rng)
@@ -68,8 +68,8 @@ def _backgrounds(
     if style.background == "gradient":
         return textures.gradients(level, deviation, size, rng), ["gradient"] * count
     scenes = style.background == "scene"
-    regions = tuple(SCENES.values()) if scenes else source.regions
-    which = labels if scenes else rng.integers(len(regions), size=count)
+    regions = source.scenes if scenes else source.regions
+    which = labels if scenes else rng.choice(textures.usable(regions, size, textured=True), count)
     canvas, cuts = textures.patches(regions, which, size, rng, textured=not scenes)
     if not scenes:
         grey = textures.luminance(canvas)[..., None]
@@ -87,9 +87,7 @@ def _place_digits(
     glyphs, targets = digits()
     chosen = _choose(scene.digit, source, targets, rng)
     side = np.maximum(rng.uniform(*style.scale, count) * size, MIN_SIDE)
-    free = np.zeros(count) if style.centred else (size - side) / 2 - (_mark_side(size) if style.marks else 0)
-    reach = np.maximum(free, 1.0)[:, None]
-    centre = size / 2 + rng.uniform(-1, 1, (count, 2)) * reach
+    centre = _centres(style, side, size, rng)
     angle = np.radians(rng.uniform(-style.rotation, style.rotation, count))
     coverage = render(glyphs[chosen], centre, side, angle, size) * present[:, None, None]
     ink = _ink(scene, style, coverage, rng)
@@ -103,6 +101,20 @@ def _place_digits(
     _place_clutter(scene, style, source, side, ~target_box, rng)
     _paint(scene.canvas, coverage, ink)
     return coverage
+
+
+def _centres(style: Style, side: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Centres (N, 2) of the target digits, x and y in pixels.
+
+    Unless `centred`, they fall evenly over the whole frame, and a digit that would stick out is pushed back to the
+    edge. The pixel in the middle of the frame then lies on a digit of up to half the frame's side exactly as often as
+    the average pixel does: whatever is pushed lies too far away to cover it.
+    """
+    count = len(side)
+    if style.centred:
+        return size / 2 + rng.uniform(-1, 1, (count, 2))
+    half = side[:, None] / 2
+    return np.clip(rng.uniform(0, size, (count, 2)), half, size - half)
 
 
 def _choose(digit: np.ndarray, source: Pool, targets: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -203,10 +215,13 @@ def _place_marks(scene: _Scene, style: Style, masks: np.ndarray, rng: np.random.
     x0, y0, x1, y1 = bounding_boxes(masks).astype(np.int64).T
     along = rng.random(count)
     slide_x, slide_y = x0 + np.floor(along * (x1 - x0 - side + 1)), y0 + np.floor(along * (y1 - y0 - side + 1))
-    direction = rng.integers(4, size=count)
+    room = np.stack([x0, size - x1, y0, size - y1]) >= side  # to the left, right, top and bottom of the digit
+    liking = rng.random((4, count))
+    liking[first := rng.integers(4, size=count), np.arange(count)] += 1
+    liking[first ^ 1, np.arange(count)] -= 1  # across the digit last: it leads to the middle of the frame
+    direction = np.where(room, liking, -2).argmax(axis=0)
     left = np.choose(direction, [x0 - side, x1, slide_x, slide_x])
     top = np.choose(direction, [slide_y, slide_y, y0 - side, y1])
-    left, top = np.clip(left, 0, size - side), np.clip(top, 0, size - side)
     parts = np.stack([left, top, left + side, top + side], axis=1).astype(np.float32)
     coverage = inside_boxes(parts, size)
     squares = np.stack([mark_square(mark, side) for mark in style.marks])

@@ -3,11 +3,13 @@
 The sources ship with scikit-learn: 1,797 handwritten digits (8 x 8, `load_digits`) and two photographs (427 x 640,
 `china.jpg` and `flower.jpg`). A *pool* is a set of digits and of photograph rectangles. The pool `train` shares no
 digit and no pixel with any other, and its rectangles lie at least `GAP` pixels from theirs. `test-a` and `test-b` are
-parts of `test`, equally disjoint.
+parts of `test`, equally disjoint. A pool can be cut into groups that share no digit and no pixel either, so that
+cross-validation never tests on what it was fitted to.
 """
 
 import dataclasses
 import functools
+import itertools
 
 import numpy as np
 
@@ -17,6 +19,8 @@ POOL_SEED = 20180430
 GAP = 20
 TRAIN_SHARE = 0.7
 UPSAMPLED = 32  # side of a stored glyph; its 8 x 8 original is interpolated once
+MAX_GROUPS = 5  # more would leave strips without enough texture
+MIN_STRIP = 32  # pixels; least width of a strip of a photograph, the side of the largest image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +36,40 @@ class Region:
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """Digits (indices into `load_digits`) and regions that images of one split may be made of."""
+    """Digits (indices into `load_digits`), texture regions and scenes that images of one split may be made of."""
 
     name: str
     digits: np.ndarray
     regions: tuple[Region, ...]
+    scenes: tuple[Region, ...] = ()
+
+    def groups(self, count: int) -> list["Pool"]:
+        """The pool cut into `count` pools that share no digit and no pixel; each has all digits and all regions."""
+        targets = digits()[1][self.digits]
+        rng = np.random.default_rng(POOL_SEED)
+        parts: list[list[np.ndarray]] = [[] for _ in range(count)]
+        for digit in range(10):
+            members = rng.permutation(self.digits[targets == digit])
+            for part, chosen in zip(parts, np.array_split(members, count), strict=True):
+                part.append(chosen)
+        return [
+            Pool(
+                f"{self.name}, group {index}",
+                np.sort(np.concatenate(part)),
+                tuple(strips(region, count)[index] for region in self.regions),
+                tuple(strips(region, count)[index] for region in self.scenes),
+            )
+            for index, part in enumerate(parts)
+        ]
+
+
+def strips(region: Region, count: int) -> list[Region]:
+    """`count` strips of a region: side by side where they are then `MIN_STRIP` wide, else one below the other."""
+    if region.right - region.left >= count * MIN_STRIP:
+        edges = np.linspace(region.left, region.right, count + 1).astype(int).tolist()
+        return [dataclasses.replace(region, left=a, right=b) for a, b in itertools.pairwise(edges)]
+    edges = np.linspace(region.top, region.bottom, count + 1).astype(int).tolist()
+    return [dataclasses.replace(region, top=a, bottom=b) for a, b in itertools.pairwise(edges)]
 
 
 _REGIONS = {
@@ -90,7 +123,7 @@ def pool(name: str) -> Pool:
     """
     if name not in _REGIONS:
         raise ConfigError(f"unknown pool {name!r}; choose one of {', '.join(_REGIONS)}")
-    return Pool(name, _pool_digits()[name], _REGIONS[name])
+    return Pool(name, _pool_digits()[name], _REGIONS[name], tuple(SCENES.values()) if name == "test" else ())
 
 
 @functools.cache

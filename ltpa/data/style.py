@@ -27,7 +27,7 @@ class Style:
         background: `texture` (photograph patches, set to even tone), `gradient`, or `scene` (patches as they are).
         scale: smallest and largest side of a digit; never under `MIN_SIDE` pixels.
         rotation: largest rotation in degrees, either way.
-        centred: digits in the middle, up to one pixel off; else anywhere within the image.
+        centred: digits in the middle, up to one pixel off; else anywhere in the image with equal probability.
         clutter: fewest and most fragments of other digits around the digit.
         neighbours: whole digits to the left and right, in the digit's colour.
         contrast: smallest and largest luminance distance between digit and background.
@@ -45,12 +45,12 @@ class Style:
     decoys: tuple[int, int] = (0, 0)
     polarity: Literal["light", "dark", "both"] = "light"
     background: Literal["texture", "gradient", "scene"] = "texture"
-    scale: tuple[float, float] = (0.55, 0.75)
+    scale: tuple[float, float] = (0.45, 0.5)
     rotation: float = 10.0
     centred: bool = False
     clutter: tuple[int, int] = (0, 1)
     neighbours: bool = False
-    contrast: tuple[float, float] = (110.0, 150.0)
+    contrast: tuple[float, float] = (140.0, 170.0)
     roughness: tuple[float, float] = (12.0, 24.0)
     saturation: float = 1.0
     recolour: bool = False

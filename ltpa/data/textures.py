@@ -8,6 +8,7 @@ from ltpa.data.corpus import Region, photograph
 
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 MIN_DEVIATION = 10.0  # of a patch's luminance, 0-255; flatter patches are not textured
+MIN_PLACES = 200  # different patches that a region must hold at a zoom, to be used at it
 _ZOOMS = (1, 2)  # photograph pixels per image pixel
 
 
@@ -16,32 +17,45 @@ def luminance(colours: np.ndarray) -> np.ndarray:
     return (colours * LUMINANCE).sum(axis=-1)
 
 
+def usable(regions: tuple[Region, ...], size: int, textured: bool) -> list[int]:
+    """Indices of the regions that hold enough different patches of `size` pixels."""
+    return [index for index, region in enumerate(regions) if _zooms(region, size, textured)]
+
+
+def _zooms(region: Region, size: int, textured: bool) -> list[int]:
+    return [factor for factor in _ZOOMS if len(_places(region, factor, size, textured)) >= MIN_PLACES]
+
+
 def patches(
     regions: tuple[Region, ...], which: np.ndarray, size: int, rng: np.random.Generator, textured: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cut one square patch from region `which[i]` for each i, at one or two photograph pixels a pixel, some mirrored.
 
+    No patch is cut twice before every one of its region and size was.
+
     Returns:
         Patches (N, size, size, 3) float64, 0-255; and (N, 4) int64: region index, left, top and side in the photograph.
     """
-    count = len(which)
-    zoom = rng.choice(_ZOOMS, size=count)
-    mirrored = rng.random(count) < 0.5
-    ticket = rng.random(count)
-    cut = np.empty((count, size, size, 3))
-    sources = np.empty((count, 4), dtype=np.int64)
+    cut = np.empty((len(which), size, size, 3))
+    sources = np.empty((len(which), 4), dtype=np.int64)
     for index, region in enumerate(regions):
+        wanted = np.flatnonzero(which == index)
+        zoom = rng.choice(_zooms(region, size, textured), len(wanted)) if len(wanted) else wanted
         for factor in _ZOOMS:
-            chosen = np.flatnonzero((which == index) & (zoom == factor))
+            chosen = wanted[zoom == factor]
+            if not len(chosen):
+                continue
             places = _places(region, factor, size, textured)
-            top, left = places[(ticket[chosen] * len(places)).astype(np.int64)].T
+            drawn = np.resize(rng.permutation(2 * len(places)), len(chosen))
+            top, left = places[drawn // 2].T
             windows = np.lib.stride_tricks.sliding_window_view(_scaled(region, factor), (size, size), axis=(0, 1))
-            cut[chosen] = windows[top, left].transpose(0, 2, 3, 1)
+            found = windows[top, left].transpose(0, 2, 3, 1)
+            mirrored = (drawn % 2 == 1)[:, None, None, None]
+            cut[chosen] = np.where(mirrored, found[:, :, ::-1], found)
             side = np.full(len(chosen), size * factor)
             sources[chosen] = np.stack(
                 [np.full(len(chosen), index), region.left + factor * left, region.top + factor * top, side], axis=1
             )
-    cut[mirrored] = cut[mirrored, :, ::-1]
     return cut, sources
 
 
@@ -57,6 +71,8 @@ def _scaled(region: Region, factor: int) -> np.ndarray:
 def _places(region: Region, factor: int, size: int, textured: bool) -> np.ndarray:
     """Top and left of the usable patches, (M, 2): all, or those whose luminance varies enough."""
     values = luminance(_scaled(region, factor))
+    if min(values.shape) < size:
+        return np.empty((0, 2), dtype=np.int64)
     mean, square = _window_means(values, size), _window_means(values**2, size)
     deviation = np.sqrt(np.maximum(square - mean**2, 0))
     return np.argwhere(deviation >= (MIN_DEVIATION if textured else 0.0))

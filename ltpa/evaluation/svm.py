@@ -1,6 +1,7 @@
 """Linear SVM on frozen features, in stratified folds (paper section 5.3 and appendix A.4).
 
-The paper gives C = 1, five folds and the mean accuracy. Tool, multiclass scheme and scaling are our choice: one class
+The paper gives C = 1, five folds and the mean accuracy. Where a dataset says which images share sources, folds keep
+them together. Tool, multiclass scheme and scaling are our choice: one class
 against the rest with liblinear's default loss, penalty and bias, on raw features. L2-normalised features and libsvm's
 one-against-one scheme are options. scikit-learn is imported only where its solvers are asked for, or have to step in.
 """
@@ -35,7 +36,7 @@ class SvmSettings:
     """Settings of the protocol.
 
     Attributes:
-        folds: number of stratified folds.
+        folds: number of stratified folds; at most as many as the groups of a dataset that has groups.
         C: weight of the hinge losses against the margin.
         multiclass: `ovr` (one problem per class) or `ovo` (libsvm, one per pair of classes, with the plain hinge loss;
             holds an N x N float64 matrix).
@@ -122,6 +123,35 @@ def stratified_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     return tested
 
 
+def stratified_group_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """The fold in which each image is tested, (N,) int64, groups undivided; as scikit-learn's `StratifiedGroupKFold`.
+
+    Groups, shuffled and then the unevenest first, go one by one to the fold that leaves the classes most evenly spread
+    over the folds.
+    """
+    _, classes, per_class = np.unique(labels, return_inverse=True, return_counts=True)
+    names, numbers = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(names), len(per_class)))
+    np.add.at(counts, (numbers, classes), 1)
+    order = np.arange(len(names))
+    np.random.RandomState(seed).shuffle(order)
+    order = order[np.argsort(-counts[order].std(axis=1), kind="stable")]
+    spread = np.zeros((folds, len(per_class)))
+    fold_of = np.empty(len(names), dtype=np.int64)
+    for group in order:
+        best, least, fewest = 0, np.inf, np.inf
+        for fold in range(folds):
+            tried = spread.copy()
+            tried[fold] += counts[group]
+            unevenness, size = (tried / per_class).std(axis=0).mean(), spread[fold].sum()
+            if unevenness < least or (np.isclose(unevenness, least) and size < fewest):
+                best, least, fewest = fold, unevenness, size
+        spread[best] += counts[group]
+        fold_of[group] = best
+    tested: np.ndarray = fold_of[numbers]
+    return tested
+
+
 def cross_validate(
     features: np.ndarray,
     labels: np.ndarray,
@@ -130,6 +160,7 @@ def cross_validate(
     dataset: str,
     *,
     ids: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
     device: torch.device | str = "cpu",
 ) -> CrossValidation:
     """Train and test a linear SVM in stratified, shuffled folds.
@@ -142,17 +173,22 @@ def cross_validate(
         normalise: `raw` or `l2`.
         dataset: name for errors.
         ids: (N,) names of the images, for errors.
+        groups: (N,) integers; images of one group stay in one fold. None where each image stands for itself.
         device: that our solver computes on; those of scikit-learn know the CPU only.
 
     Raises:
-        DataError: no images, fewer than two classes, a class with fewer images than folds, or features that are not
-            finite.
+        DataError: no images, fewer than two classes, a class with fewer images than folds, too few groups for the
+            folds, or features that are not finite.
     """
     _check(features, labels, settings.folds, dataset, ids)
     points = np.ascontiguousarray(features, dtype=np.float64)
     if normalise == "l2":
         points = l2_normalise(points)
-    tested = stratified_folds(labels, settings.folds, settings.seed)
+    if groups is None:
+        tested = stratified_folds(labels, settings.folds, settings.seed)
+    else:
+        tested = stratified_group_folds(labels, groups, settings.folds, settings.seed)
+        _check_grouped(labels, groups, tested, settings.folds, dataset)
     if settings.multiclass == "ovo":
         return _one_against_one(points, labels, tested, settings)
     if settings.solver == "liblinear":
@@ -179,6 +215,16 @@ def _check(features: np.ndarray, labels: np.ndarray, folds: int, dataset: str, i
             f"dataset {dataset}: class {rarest} has {counts.min()} images for {folds} folds{first}; "
             "use fewer folds or more images"
         )
+
+
+def _check_grouped(labels: np.ndarray, groups: np.ndarray, tested: np.ndarray, folds: int, dataset: str) -> None:
+    rule = f"dataset {dataset}: a fold holds whole groups of images"
+    if len(np.unique(tested)) < folds:
+        found = len(np.unique(groups))
+        raise DataError(f"{rule}, and its {found} groups do not fill {folds} folds; lower protocols.transfer.folds")
+    for label in np.unique(labels):
+        if len(np.unique(tested[labels == label])) < 2:
+            raise DataError(f"{rule}, and one fold has all images of class {label}; divide them into more groups")
 
 
 def _accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:

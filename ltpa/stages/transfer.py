@@ -160,9 +160,13 @@ def _cross_validated(
 ) -> dict[str, CrossValidation]:
     splits = dataset.splits.values()
     labels, ids = np.concatenate([split.labels for split in splits]), np.concatenate([split.ids for split in splits])
+    known = [split.groups for split in splits if split.groups is not None]
+    groups = np.concatenate(known) if len(known) == len(splits) else None
     device = next(model.parameters()).device
     return {
-        normalise: cross_validate(features, labels, settings, normalise, dataset.name, ids=ids, device=device)
+        normalise: cross_validate(
+            features, labels, settings, normalise, dataset.name, ids=ids, groups=groups, device=device
+        )
         for normalise in settings.normalise
     }
 

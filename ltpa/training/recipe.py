@@ -17,6 +17,9 @@ class Schedule:
     `constant`; `every`: multiply by `factor` at each epoch divisible by `period`; `milestones`: multiply by
     `factors[k]` from epoch `milestones[k]` on; `cosine`: from the base rate to zero over all epochs. Over the first
     `warmup` epochs the rate also rises linearly, epoch e taking e / (warmup + 1) of it.
+
+    `per: step` lets `cosine` and the warm-up move with every step instead: of S steps in the warm-up, step s (counted
+    from 1) takes s / S of the rate.
     """
 
     kind: Literal["constant", "every", "milestones", "cosine"] = "constant"
@@ -24,13 +27,20 @@ class Schedule:
     factor: float = 0.5
     milestones: tuple[int, ...] = ()
     factors: tuple[float, ...] = ()
-    warmup: int = 0
+    warmup: float = 0
+    per: Literal["epoch", "step"] = "epoch"
 
     def _check(self, where: str) -> None:
         if self.kind not in (kinds := ("constant", "every", "milestones", "cosine")):
             raise ConfigError(f"{where}: schedule.kind is {self.kind!r}; allowed: {', '.join(kinds)}")
-        if not _is_whole(self.warmup) or self.warmup < 0:
-            raise ConfigError(f"{where}: schedule.warmup is {self.warmup!r}; it must be a whole number of epochs")
+        if self.per not in ("epoch", "step"):
+            raise ConfigError(f"{where}: schedule.per is {self.per!r}; allowed: epoch, step")
+        if self.per == "step" and self.kind not in ("constant", "cosine"):
+            raise ConfigError(f"{where}: schedule.per step goes with kind cosine or constant, not {self.kind}")
+        if not _is_number(self.warmup) or not 0 <= self.warmup < math.inf:
+            raise ConfigError(f"{where}: schedule.warmup is {self.warmup!r}; it must be a number of epochs")
+        if self.per == "epoch" and not _is_whole(self.warmup):
+            raise ConfigError(f"{where}: schedule.warmup is {self.warmup!r}; it must be whole, but for per: step")
         if not _is_whole(self.period) or self.period < 1:
             raise ConfigError(f"{where}: schedule.period is {self.period!r}; it must be a whole number of epochs")
         if not _is_number(self.factor) or not 0 < self.factor < math.inf:
@@ -155,6 +165,10 @@ class Recipe:
             raise ConfigError(f"{where}: cuda_graph needs fused: true, whose learning rate the GPU reads for itself")
         if self.nesterov and self.dampening:
             raise ConfigError(f"{where}: nesterov goes with dampening 0, not {self.dampening}")
+        if self.reset_momentum and self.schedule.per == "step":
+            raise ConfigError(
+                f"{where}: reset_momentum would forget it at every step under schedule.per step; drop one"
+            )
         if self.nesterov and not self.momentum:
             raise ConfigError(f"{where}: nesterov needs momentum above 0, not {self.momentum}")
         for key, value, allowed in (

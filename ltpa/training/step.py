@@ -77,7 +77,9 @@ class Stepper(Stepping):
         self._mirrored.copy_(self._draws.mirrored[step])
         self._offset.copy_(self._draws.offset[step])
         # Rounded to float32 here, so that the rate is one number, read from a tensor or handed over.
-        rate = float(np.float32(step_rate(self.recipe, epoch, (epoch - 1) * self.steps_per_epoch + step)))
+        rate = float(
+            np.float32(step_rate(self.recipe, (epoch - 1) * self.steps_per_epoch + step, self.steps_per_epoch))
+        )
         if self.recipe.fused:
             self._rate.fill_(rate)
         else:

@@ -21,7 +21,7 @@ from ltpa.models.twostream.network import TwoStream
 from ltpa.training.loop import EpochRow, Loop, Watch
 from ltpa.training.precision import autocast
 from ltpa.training.recipe import Recipe
-from ltpa.training.schedule import epoch_rate
+from ltpa.training.schedule import epoch_rate, step_rate
 from ltpa.training.sgd import SGD
 from ltpa.training.stepping import Stepping
 
@@ -125,7 +125,8 @@ class TwoStreamStepper(Stepping):
 
     def take(self, epoch: int, step: int) -> None:
         """Take step number `step`, counted from 0, of `epoch`."""
-        rates = stream_rates(self.two_stream_recipe, epoch)
+        done = (epoch - 1) * self.steps_per_epoch + step
+        rates = stream_rates(self.two_stream_recipe, step_rate(self.recipe, done, self.steps_per_epoch))
         self._compute(np.sort(self.batches[step]), self._stream("augment", epoch, step), rates)
         self._limit_lead()
 
@@ -164,9 +165,8 @@ class TwoStreamStepper(Stepping):
         return shown(batch, options.image_size), patches
 
 
-def stream_rates(recipe: TwoStreamRecipe, epoch: int) -> tuple[float, float]:
-    """Learning rates of the global and the local stream in `epoch`."""
-    rate = epoch_rate(recipe.routine, epoch)
+def stream_rates(recipe: TwoStreamRecipe, rate: float) -> tuple[float, float]:
+    """Learning rates of the global and the local stream where the schedule gives the global one `rate`."""
     return rate, rate * recipe.lr_local / recipe.routine.lr if recipe.routine.lr else 0.0
 
 
@@ -201,7 +201,8 @@ class TwoStreamTrainer(Loop):
 
     def rates(self) -> dict[str, float]:
         """The learning rates of this epoch: of the global stream, and of the local one."""
-        return dict(zip(("lr", "lr_local"), stream_rates(self.two_stream_recipe, self.epoch), strict=True))
+        rate = epoch_rate(self.recipe, self.epoch)
+        return dict(zip(("lr", "lr_local"), stream_rates(self.two_stream_recipe, rate), strict=True))
 
     def wrong(self, part: slice) -> Tensor:
         """How many of these test images the network gets wrong."""

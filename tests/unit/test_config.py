@@ -131,7 +131,7 @@ def test_a_loss_that_the_solver_does_not_know_is_refused_before_anything_runs():
 def test_maps_are_held_against_every_set_that_says_where_its_objects_are():
     targets = {target["name"]: target for target in plan().targets("maps", "digits10")}
     assert targets.pop("digits-masked") == {"name": "digits-masked", "kind": "masks"}
-    whole = {"digits-inverted", "digits-cluttered", "digits-tiny", "digits-noisy", "digits-scenes"}
+    whole = {"digits-inverted", "digits-cluttered", "digits-pale", "digits-noisy", "digits-scenes"}
     own = {"digits10", "digits-marks", "digits-parts"}
     assert targets == {name: {"name": name, "kind": "pointing"} for name in whole} | {
         name: {"name": name, "kind": "pointing", "split": "test"} for name in own

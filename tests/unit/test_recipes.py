@@ -70,9 +70,9 @@ def test_the_rate_of_every_epoch_is_that_of_the_table(name):
 def test_torch7s_decay_takes_1_2_percent_off_over_the_whole_run():
     recipe = RECIPES["vgg-cifar"]
     last = 300 * 390 - 1
-    assert step_rate(recipe, 300, last) / epoch_rate(recipe, 300) == pytest.approx(0.988, abs=5e-4)
-    assert step_rate(recipe, 1, 0) == 1.0
-    assert step_rate(RECIPES["resnet-cifar"], 200, 200 * 781) == pytest.approx(0.0008)
+    assert step_rate(recipe, last, 390) / epoch_rate(recipe, 300) == pytest.approx(0.988, abs=5e-4)
+    assert step_rate(recipe, 0, 390) == 1.0
+    assert step_rate(RECIPES["resnet-cifar"], 200 * 781 - 1, 781) == pytest.approx(0.0008)
 
 
 @pytest.mark.parametrize("family", ["vgg", "resnet"])

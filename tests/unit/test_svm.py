@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_score
 from sklearn.preprocessing import normalize
 from sklearn.svm import SVC, LinearSVC
 
 from ltpa.core.errors import ConfigError, DataError
 from ltpa.evaluation import active_set
-from ltpa.evaluation.svm import SvmSettings, cross_validate, l2_normalise, stratified_folds
+from ltpa.evaluation.svm import SvmSettings, cross_validate, l2_normalise, stratified_folds, stratified_group_folds
 
 
 def blobs(count=90, classes=3, spread=1.0, seed=0):
@@ -55,6 +55,41 @@ def test_folds_are_those_of_scikit_learn(counts, folds, seed):
     theirs = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
     for fold, (_, test) in enumerate(theirs):
         np.testing.assert_array_equal(np.flatnonzero(tested == fold), test)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=5, max_size=12), st.integers(2, 4), st.integers(2, 5), st.integers(0, 99))
+def test_grouped_folds_are_those_of_scikit_learn(sizes, classes, folds, seed):
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(len(sizes)) * 2, sizes)
+    labels = np.append(np.arange(classes), rng.integers(0, classes, len(groups)))[: len(groups)]
+    tested = stratified_group_folds(labels, groups, folds, seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some classes have fewer images than folds
+        theirs = list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, groups))
+    for fold, (_, test) in enumerate(theirs):
+        np.testing.assert_array_equal(np.flatnonzero(tested == fold), test)
+
+
+def test_accuracy_in_grouped_folds_is_that_of_scikit_learn_and_lower_where_groups_leak():
+    generator = np.random.default_rng(3)
+    groups, labels = np.repeat(np.arange(40), 6), np.repeat(np.arange(40) % 4, 6)
+    features = np.repeat(generator.normal(0, 1, (40, 30)), 6, axis=0) + generator.normal(0, 0.1, (240, 30))
+    found = cross_validate(features, labels, SvmSettings(seed=7), "raw", "toy", groups=groups)
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=7)
+    expected = 100 * cross_val_score(LinearSVC(random_state=7), features, labels, cv=folds, groups=groups)
+    np.testing.assert_allclose(found.fold_accuracies_pct, expected)
+    assert cross_validate(features, labels, SvmSettings(seed=7), "raw", "toy").accuracy_pct > 99 > found.accuracy_pct
+
+
+def test_groups_that_fill_no_folds_are_refused():
+    features, labels = blobs()
+    with pytest.raises(DataError, match=r"toy: .* its 3 groups do not fill 5 folds; lower protocols"):
+        cross_validate(features, labels, SvmSettings(), "raw", "toy", groups=np.arange(90) % 3)
+    with pytest.raises(DataError, match=r"toy: .* one fold has all images of class 0"):
+        cross_validate(
+            features, labels, SvmSettings(), "raw", "toy", groups=np.where(labels == 0, 9, np.arange(90) % 9)
+        )
 
 
 @pytest.mark.parametrize("normalise", ["raw", "l2"])

@@ -227,10 +227,12 @@ def test_cub_schedule_rises_twice_then_halves():
     assert rates == pytest.approx([0.1, 0.1, 0.2, 0.2, 0.4, 0.4, 0.2, 0.1, 0.05, 0.4 * 0.5**8, 0.4 * 0.5**8])
 
 
-@given(st.integers(1, 300), st.integers(0, 200_000), st.floats(0, 1e-3))
-def test_step_decay_is_torch7s(epoch, step, decay):
-    r = recipe(lr_decay=decay)
-    assert step_rate(r, epoch, step) == pytest.approx(epoch_rate(r, epoch) / (1 + step * decay))
+@given(st.integers(0, 200_000), st.integers(1, 1000), st.floats(0, 1e-3))
+def test_step_decay_is_torch7s(step, steps_per_epoch, decay):
+    r = recipe(lr_decay=decay, schedule={"kind": "every", "period": 3})
+    assert step_rate(r, step, steps_per_epoch) == pytest.approx(
+        epoch_rate(r, step // steps_per_epoch + 1) / (1 + step * decay)
+    )
 
 
 @given(st.integers(2, 60))
@@ -239,6 +241,16 @@ def test_cosine_falls_from_the_base_rate_towards_zero(epochs):
     rates = [epoch_rate(r, e) for e in range(1, epochs + 1)]
     assert rates[0] == r.lr
     assert all(a > b > 0 for a, b in itertools.pairwise(rates))
+
+
+@pytest.mark.parametrize("kind", ["cosine", "constant"])
+def test_a_rate_per_step_rises_evenly_and_then_follows_the_cosine(kind):
+    r = recipe(epochs=4, lr=0.2, schedule={"kind": kind, "warmup": 1.5, "per": "step"})
+    rates = [step_rate(r, step, 10) for step in range(40)]
+    course = [(1 + math.cos(math.pi * (step + 1) / 40)) / 2 if kind == "cosine" else 1 for step in range(40)]
+    risen = [min(1, (step + 1) / 15) for step in range(40)]
+    assert rates == pytest.approx([0.2 * a * b for a, b in zip(risen, course, strict=True)])
+    assert epoch_rate(r, 3) == pytest.approx(rates[24])  # half-way through the third epoch
 
 
 @given(st.integers(2, 17), st.integers(1, 5), st.integers(0, 1000))
@@ -279,7 +291,7 @@ def test_dampened_rate_one_follows_torch7_over_500_steps():
     r = recipe(lr=1.0, lr_decay=1e-7, schedule={"kind": "constant"})
     v = None
     for step in range(500):
-        rate = step_rate(r, 1, step)
+        rate = step_rate(r, step, 500)
         d = matrix.T @ (matrix @ w) + 5e-4 * w
         v = d if v is None else 0.9 * v + 0.1 * d
         w = w - rate * v
@@ -314,6 +326,16 @@ def test_dampened_rate_one_follows_torch7_over_500_steps():
         ({"schedule": {"kind": "milestones", "milestones": [0], "factors": [1]}}, "schedule.milestones is"),
         ({"schedule": {"kind": "milestones", "milestones": [2.5], "factors": [1]}}, "schedule.milestones is"),
         ({"schedule": {"warmup": True}}, "schedule.warmup is True"),
+        ({"schedule": {"warmup": 1.5}}, "schedule.warmup is 1.5; it must be whole, but for per: step"),
+        ({"schedule": {"per": "image"}}, "schedule.per is 'image'; allowed: epoch, step"),
+        (
+            {"schedule": {"kind": "every", "per": "step"}},
+            "schedule.per step goes with kind cosine or constant, not every",
+        ),
+        (
+            {"schedule": {"kind": "cosine", "per": "step"}, "reset_momentum": True},
+            "reset_momentum would forget it at every",
+        ),
         ({"momentum": 1.5}, "momentum is 1.5; it must be a number from 0 to below 1"),
         ({"momentum": 1}, "momentum is 1;"),
         ({"momentum": -0.1}, "momentum is -0.1;"),
