@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ltpa.core.provenance import module_closure
-from ltpa.plan.plan import EVALUATIONS
+from ltpa.protocols.registry import built_in, module_name
 
 FOLDER = Path(__file__).resolve().parent
 LOCK = FOLDER.parent / "requirements.lock"
@@ -25,7 +25,7 @@ ENVIRONMENTS = {
     "torch.yaml": (
         "Data, training, evaluation, figures.",
         (
-            *("prepare", "train", *EVALUATIONS, "patches", "twostream", "finegrained"),
+            *("prepare", "train", "measure", *map(module_name, built_in()), "patches", "twostream", "finegrained"),
             *("figures", "gallery", "patch_pictures", "step_pictures"),
         ),
     ),
@@ -50,7 +50,11 @@ def locked() -> dict[str, tuple[str, str]]:
 def imported(stages: Iterable[str]) -> set[str]:
     """Normalised names of the distributions that the stages import anywhere."""
     distributions = importlib.metadata.packages_distributions()
-    files = {path for stage in stages for path in module_closure(f"ltpa.stages.{stage}")}
+    files = {
+        path
+        for stage in stages
+        for path in module_closure(stage if stage.startswith("ltpa.") else f"ltpa.stages.{stage}")
+    }
     files |= {path for module in COMMAND_LINE for path in module_closure(module) if path.stem in module}
     names = set()
     for path in files:

@@ -17,21 +17,14 @@ from ltpa.cli.options import (
     load_plan,
     resolve,
 )
+from ltpa.protocols.registry import built_in, find
 
 if TYPE_CHECKING:
     from ltpa.core.specs import EvaluationSpec
 
-EVALUATIONS = {
-    "transfer": "features of every target set and a linear SVM in folds",
-    "fgsm": "fooling rate under the fast gradient sign attack",
-    "segmentation": "attention maps binarised and held against masks",
-    "maps": "other maps of the network held against masks",
-    "query": "attention under another image's global vector",
-}
-
 
 def add_commands(command: Command) -> None:
-    """Add `prepare`, `train`, one command per evaluation, and `patches`."""
+    """Add `prepare`, `train`, `measure` and one command per protocol, and `patches`."""
     prepare = command("prepare", _prepare, "make a dataset's verified arrays")
     prepare.add_argument("dataset", nargs="?", help="a name from config/datasets.yaml or config/datasets/")
     prepare.add_argument(
@@ -44,9 +37,12 @@ def add_commands(command: Command) -> None:
     add_run_options(train)
     add_training_options(train)
 
-    for name, text in EVALUATIONS.items():
-        evaluation = command(name, _evaluate, f"evaluate: {text}")
-        evaluation.set_defaults(stage=name)
+    measure = command("measure", _measure, "measure trained networks by any protocol of the configuration")
+    measure.add_argument("protocol", nargs="?", help="a protocol of the package, or of the configuration")
+    add_run_options(measure)
+    for name in built_in():
+        evaluation = command(name, _measure, f"evaluate: {find(name).about}")
+        evaluation.set_defaults(protocol=name)
         add_run_options(evaluation)
 
     extract = command("patches", _patches, "extract patch boxes, or draw those that are there")
@@ -85,13 +81,15 @@ def _train(options: argparse.Namespace) -> None:
             train.run(spec, results, options.seeds, stop, options.tolerate_failure, watcher)
 
 
-def _evaluate(options: argparse.Namespace) -> None:
-    from ltpa.core.specs import EvaluationSpec
+def _measure(options: argparse.Namespace) -> None:
+    from ltpa.core.specs import ProtocolSpec
 
     spec, results = resolve(
-        options, EvaluationSpec, lambda plan: plan.evaluation_spec(options.stage, options.dataset, options.variant)
+        options, ProtocolSpec, lambda plan: plan.evaluation_spec(options.protocol, options.dataset, options.variant)
     )
-    importlib.import_module(f"ltpa.stages.{options.stage}").run(spec, results, options.seeds)
+    measure = importlib.import_module("ltpa.stages.measure")
+    for seed in options.seeds:
+        measure.run(spec, results, seed)
 
 
 def _patches(options: argparse.Namespace) -> None:

@@ -80,8 +80,7 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _count(options: argparse.Namespace) -> None:
-    from ltpa.core.config import unknown_name
-    from ltpa.core.declared import load_declaration
+    from ltpa.core.declared import load_declaration, unknown_name
     from ltpa.models.twostream.count import count_twostream
 
     declared = load_declaration("twostream")

@@ -116,6 +116,26 @@ class TwoStreamSpec(Spec):
 
 
 @dataclasses.dataclass(frozen=True)
+class ProtocolSpec(Spec):
+    """Measure trained networks of one variant by one protocol (`ltpa.protocols`).
+
+    `file` is empty for the protocols of this package. `training` is the hash of the `TrainSpec` the networks come from.
+    `targets` are the datasets evaluated on (`ltpa.protocols.base.Target`), `settings` those of the protocol, `inputs`
+    what else its result depends on, `companion` the `variant` and the `training` of the network that it reads besides.
+    """
+
+    variant: str
+    protocol: str
+    training: str
+    targets: list[dict[str, Any]]
+    settings: dict[str, Any]
+    inputs: dict[str, Any]
+    companion: dict[str, str] | None = None
+    file: str = ""
+    device: str = "cpu"
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluationSpec(Spec):
     """Evaluate trained networks of one variant under one protocol.
 

@@ -7,8 +7,9 @@ import dataclasses
 
 from ltpa.core import layout
 from ltpa.core.specs import Spec
-from ltpa.plan.plan import EVALUATIONS, RELEASED, Plan
+from ltpa.plan.plan import RELEASED, Plan
 from ltpa.plan.twostream import EVALUATION, TRAINING, WEIGHTS_BY_NAME
+from ltpa.protocols.registry import built_in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Stage:
         doing: how the job is announced, before the names of network and dataset.
         artefacts: what lies in a result's folder.
         trains: whether it is a training.
+        module: that of `ltpa.stages` which does the work; empty where it is called as the stage.
     """
 
     name: str
@@ -28,6 +30,11 @@ class Stage:
     doing: str
     artefacts: tuple[str, ...] = (layout.RECORD,)
     trains: bool = False
+    module: str = ""
+
+
+def _measured(name: str) -> Stage:
+    return Stage(name, "measure", f"Evaluating ({name})", module="measure")
 
 
 _TRAINED = (layout.MODEL, layout.HISTORY, layout.RECORD)
@@ -37,11 +44,22 @@ STAGES = {
     for stage in (
         Stage("train", "train", "Training", (*_TRAINED, *_PER_IMAGE), trains=True),
         Stage(TRAINING, "twostream train", "Training", _TRAINED, trains=True),
-        *(Stage(name, name, f"Evaluating ({name})") for name in EVALUATIONS),
+        *map(_measured, built_in()),
         Stage("patches", "patches", "Extracting patches:", (layout.RECORD, layout.BOXES, layout.BOXES_SIDECAR)),
         Stage(EVALUATION, "twostream evaluate", f"Evaluating ({EVALUATION})", (layout.RECORD, layout.HITS)),
     )
 }
+
+
+def stages(plan: Plan) -> dict[str, Stage]:
+    """`STAGES`, and the protocols of the user's own that the configuration names."""
+    return {**STAGES, **{name: _measured(name) for name in plan.protocols if name not in STAGES}}
+
+
+def stage_module(plan: Plan, stage: str) -> str:
+    """The module that does a stage's work; datasets are prepared by one that is called as the stage."""
+    known = stages(plan)
+    return f"ltpa.stages.{(known[stage].module if stage in known else '') or stage}"
 
 
 def networks(plan: Plan, stage: str) -> list[str]:
@@ -68,7 +86,7 @@ def outputs(plan: Plan, stage: str) -> list[str]:
     """Names of the files that a job of a stage certainly leaves in its result's folder."""
     if stage == "patches" and plan.config.jobs.tolerate_failures:  # the training behind a source may have failed
         return [layout.RECORD]
-    return list(STAGES[stage].artefacts)
+    return list(stages(plan)[stage].artefacts)
 
 
 def flags(plan: Plan, stage: Stage) -> str:
@@ -86,11 +104,11 @@ def inputs(plan: Plan, stage: str, dataset: str, variant: str, seed: int | str) 
     if stage in (TRAINING, EVALUATION):
         trained = _network(plan, TRAINING, dataset, variant, seed) if stage == EVALUATION else []
         return [plan.manifest(dataset), *trained, *_behind_two_streams(plan, dataset, variant, seed)]
-    companion = plan.companion(stage, variant)
+    companion = plan.companion(stage, dataset, variant)
     return [
         *_network(plan, "train", dataset, variant, seed),
         *(_network(plan, "train", dataset, companion, seed) if companion else []),
-        *(plan.manifest(target["name"]) for target in plan.targets(stage, dataset)),
+        *(plan.manifest(target.name) for target in plan.targets(stage, dataset, variant)),
     ]
 
 

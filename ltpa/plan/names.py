@@ -3,16 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ltpa.core.config import Config, unknown_name
+from ltpa.core.declared import unknown_name
 from ltpa.core.errors import ConfigError
-from ltpa.models.variants import resolve_architecture
+from ltpa.plan.config import Config
 from ltpa.training.recipe import Recipe
 
 NO_NETWORK = "none"
 _KINDS = {  # what a key names, where that is not the key itself without its s
     "data": "dataset",
-    "protocols.maps.controls_with": "variant",
-    "protocols.fgsm.transferred": "variant",
 }
 
 
@@ -31,24 +29,16 @@ def check_names(config: Config, declared: Declared, where: str) -> None:
 
     Raises:
         ConfigError: a name that is not declared, with near matches; a variant whose family has no recipe; a declared
-            recipe that cannot be; a query for a network without a global vector.
+            recipe that cannot be.
     """
     protocols = config.protocols
-    transferred = [name for pair in protocols.fgsm.transferred.items() for name in pair]
     for key, names, known in (
         ("variants", config.variants, declared.variants),
         ("datasets", config.datasets, declared.datasets),
         ("data", config.data, declared.datasets),
         ("tables", config.tables, declared.tables),
-        ("protocols.query.variants", protocols.query.variants, declared.variants),
         ("protocols.patches.sources", protocols.patches.sources, declared.patch_sources),
         ("protocols.patches.limits", protocols.patches.limits, declared.patch_sources),
-        ("protocols.maps.controls_with", [protocols.maps.controls_with], declared.variants),
-        (
-            "protocols.fgsm.transferred",
-            transferred,
-            declared.variants,
-        ),
         ("recipes", [name for family in config.recipes.values() for name in family.values()], declared.recipes),
     ):
         for name in names:
@@ -65,18 +55,6 @@ def check_names(config: Config, declared: Declared, where: str) -> None:
             raise ConfigError(f"{where}: key 'recipes': add {family}: {{default: NAME}} for variant {name}")
     for name, values in declared.recipes.items():
         Recipe.from_dict(values, f"config/recipes.yaml: {name}")
-    _check_queries(protocols.query.variants, where)
-
-
-def _check_queries(variants: list[str], where: str) -> None:
-    for name in variants:
-        options = resolve_architecture(name)
-        attends = bool(options.get("levels")) and options["compatibility"] != "local"
-        if not attends and options["family"] != "vgg-pan":
-            raise ConfigError(
-                f"{where}: key 'protocols.query.variants': {name} has no global vector that another image could give; "
-                "name a network with pc, dp or tanh attention"
-            )
 
 
 def check_options(dataset: str, declared: Mapping[str, Any], where: str) -> None:

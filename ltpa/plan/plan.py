@@ -1,29 +1,26 @@
 """The plan of a configuration: everything the DAG and the command line ask."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ltpa.core import layout
-from ltpa.core.config import Config, unknown_name
-from ltpa.core.declared import load_declaration
+from ltpa.core.declared import load_declaration, unknown_name
 from ltpa.core.errors import ConfigError, ModelError
-from ltpa.core.specs import EvaluationSpec, PrepareSpec, TrainSpec
+from ltpa.core.specs import EvaluationSpec, PrepareSpec, ProtocolSpec, TrainSpec
 from ltpa.data.registry import code_of as reader_code
 from ltpa.models.code import code_of as network_code
 from ltpa.models.variants import chosen_saliency, resolve_architecture
+from ltpa.plan.config import Config
 from ltpa.plan.names import NO_NETWORK, Declared, check_names, check_options
 from ltpa.plan.schema import DatasetEntry, VariantEntry, check_entries
 from ltpa.plan.twostream import TwoStreamPlan
+from ltpa.protocols.base import Target
+from ltpa.protocols.registry import built_in, find, module_name
 from ltpa.training.recipe import Recipe
 
-TRANSFER_ROLES = ("caltech101", "caltech256", "event8", "action40", "scene67")
-DIRECT_ROLE = "stl10"
-MASKED_ROLE = "objectdiscovery"
 LOCATING_READERS = ("embedded", "action40", "cub")  # whose images come with a mask or a box each
-FINE_ROLES = ("cub200", "stanforddogs")
-SOURCE_ROLES = ("cifar10", "cifar100")
-DESCRIPTIVE = ("title", "type", "resolution", "licence", "citation", "tasks", "networks", "plays")
-EVALUATIONS = ("transfer", "fgsm", "segmentation", "maps", "query")
+DESCRIPTIVE = ("title", "type", "resolution", "licence", "citation", "tasks", "networks", "plays", "use")
 RELEASED = "released"  # the mode of patch sources that read the user's files
 
 
@@ -55,7 +52,11 @@ class Plan:
         self.datasets = load_declaration("datasets")
         self.recipes = load_declaration("recipes")
         self.patch_sources = load_declaration("patches")
-        self.tables = load_declaration("tables")
+        self.tables = {**load_declaration("tables"), **config.own_tables}
+        for name in config.own_tables.keys() & load_declaration("tables").keys():
+            raise ConfigError(
+                f"{source}: key 'own_tables.{name}': config/tables.yaml has such a table; rename this one"
+            )
         check_entries(self.variants, VariantEntry, "config/variants.yaml")
         check_entries(self.datasets, DatasetEntry, "config/datasets")
         declared = Declared(self.variants, self.datasets, self.recipes, self.patch_sources, self.tables)
@@ -63,6 +64,14 @@ class Plan:
         for dataset in config.data:
             check_options(dataset, self.prepare_spec(dataset).source, source)
         self.roles = self._roles()
+        files = {name: getattr(self.settings(name), "module", "") for name in type(config.protocols).model_fields}
+        self.protocols = {name: find(name, file) for name, file in files.items() if file or name in built_in()}
+        self._files = files
+        for name, protocol in self.protocols.items():
+            try:
+                protocol.check_names(self, self.settings(name))
+            except ConfigError as error:
+                raise ConfigError(f"{source}: {error}") from error
         self.twostream = TwoStreamPlan(config, source, self.datasets, self.device)
         for dataset in self.config.datasets:
             for variant in self.config.variants:
@@ -153,39 +162,79 @@ class Plan:
     def _recipe(self, dataset: str, variant: str) -> dict[str, Any]:
         return {**self.recipes[self._recipe_name(dataset, variant)], **self.variants[variant].get("training", {})}
 
-    def evaluation_spec(self, stage: str, dataset: str, variant: str) -> EvaluationSpec:
-        """How `stage` evaluates the networks of `variant` trained on `dataset`."""
-        protocol = getattr(self.config.protocols, stage).model_dump(exclude={"variants", "levels", "root"})
-        if stage in ("segmentation", "maps"):
-            protocol |= self.masking() | {"saliency": self.saliency(variant)}
-        if stage == "maps":
-            chosen = protocol.pop("controls_with")
-            protocol["controls"] = protocol["controls"] if variant == chosen else []
-        if stage == "fgsm":
-            source = self.companion(stage, variant)
-            training = source and self.train_spec(dataset, source).hash()
-            protocol["transferred"] = source and {"variant": source, "training": training}
-        trained = [self.train_spec(dataset, name) for name in (variant, self.companion(stage, variant)) if name]
-        return EvaluationSpec(
+    def evaluation_spec(self, name: str, dataset: str, variant: str) -> ProtocolSpec:
+        """How protocol `name` measures the networks of `variant` trained on `dataset`."""
+        protocol, file = self.protocols[name], self._files[name]
+        trained, other = self.train_spec(dataset, variant), self.companion(name, dataset, variant)
+        beside = self.train_spec(dataset, other) if other else None
+        code = {file or module_name(name), *trained.code, *(beside.code if beside else ())}
+        return ProtocolSpec(
             scale=self.config.scale.name,
             dataset=dataset,
             threads=self.config.jobs.threads,
             variant=variant,
-            training=trained[0].hash(),
-            targets=self.targets(stage, dataset),
-            protocol=protocol,
+            protocol=name,
+            training=trained.hash(),
+            targets=[dataclasses.asdict(target) for target in self.targets(name, dataset, variant)],
+            settings=self.settings(name).of_job(),
+            inputs=protocol.inputs(self, dataset, variant),
+            companion={"variant": other, "training": beside.hash()} if other and beside else None,
+            file=file,
             device=self.device,
-            code=sorted({place for spec in trained for place in spec.code}),
+            code=sorted(code),
         )
+
+    # --- what protocols ask (`ltpa.protocols.base.Scene`) ------------------------------------------------------------
+
+    @property
+    def trained_variants(self) -> list[str]:
+        """The variants that the configuration trains."""
+        return self.config.variants
+
+    @property
+    def known_variants(self) -> list[str]:
+        """All variants that are declared."""
+        return list(self.variants)
+
+    def settings(self, protocol: str) -> Any:
+        """The settings of a protocol."""
+        return getattr(self.config.protocols, protocol)
+
+    def declared(self, dataset: str) -> dict[str, Any]:
+        """What is declared of a dataset."""
+        found: dict[str, Any] = self.datasets[dataset]
+        return found
+
+    def role(self, dataset: str) -> str:
+        """The dataset that this one stands for; its own name where it is no stand-in."""
+        return str(self.datasets[dataset].get("plays", dataset))
+
+    def using(self, use: str) -> list[str]:
+        """The configuration's datasets of one `use`: their own, or that of the dataset they stand for."""
+        own = {name: self.datasets[name].get("use") for name in self.config.datasets}
+        return [
+            name for name, found in own.items() if (found or self.datasets.get(self.role(name), {}).get("use")) == use
+        ]
+
+    def locates(self, dataset: str) -> bool:
+        """Whether a mask or box says where the object is: not where every image is cut to its box."""
+        source = self.prepare_spec(dataset).source
+        return source["reader"] in LOCATING_READERS and source.get("options", {}).get("crop") != "box"
+
+    def is_queried(self, variant: str) -> bool:
+        """Whether a global vector decides on the variant's attention, which another image could give."""
+        options = resolve_architecture(variant)
+        attends = bool(options.get("levels")) and options["compatibility"] != "local"
+        return attends or options["family"] == "vgg-pan"
 
     def saliency(self, variant: str) -> dict[str, Any] | None:
         """How the map of figure 9 is made of a variant, under the choices of `protocols.segmentation`."""
-        chosen = self.config.protocols.segmentation
+        chosen = self.settings("segmentation")
         return chosen_saliency(variant, chosen.levels, chosen.root)
 
     def masking(self) -> dict[str, Any]:
         """How every map becomes binary (`ltpa.evaluation.saliency.Masking`)."""
-        return self.config.protocols.segmentation.model_dump(include={"upsampling", "threshold"})
+        return self.settings("segmentation").model_dump(include={"upsampling", "threshold"})
 
     def patch_spec(self, dataset: str, source: str) -> EvaluationSpec:
         """How the boxes of a patch source come about on `dataset`; its `variant` is the source's name.
@@ -226,54 +275,15 @@ class Plan:
         network = self.config.protocols.patches.sources[source]
         return None if network == NO_NETWORK else network
 
-    def companion(self, stage: str, variant: str) -> str | None:
+    def companion(self, stage: str, dataset: str, variant: str) -> str | None:
         """The variant whose networks `stage` reads beside those of `variant`; None where it reads no other."""
-        source = self.config.protocols.fgsm.transferred.get(variant) if stage == "fgsm" else None
-        return source if source in self.config.variants else None
+        return self.protocols[stage].companion(self, dataset, variant) if stage in self.protocols else None
 
-    def targets(self, stage: str, dataset: str) -> list[dict[str, Any]]:
-        """The datasets a stage evaluates on, in the form its protocol reads."""
-        if stage == "transfer":
-            targets = [{"name": self.roles[r], "kind": "svm"} for r in TRANSFER_ROLES if r in self.roles]
-            return targets + self._direct_targets(dataset)
-        if stage == "segmentation":
-            return [{"name": dataset, "kind": "pointing", "split": "test"}, *self._masked_targets(dataset)]
-        if stage == "maps":
-            return self._located_targets(dataset)
-        return [{"name": dataset}]
-
-    def _located_targets(self, dataset: str) -> list[dict[str, Any]]:
-        """The set with masks, and every other set, own test images first, where something tells the object's place."""
-        masked = self.roles.get(MASKED_ROLE)
-        fine = [self.roles[role] for role in FINE_ROLES if role in self.roles]
-        whole = [self.roles[role] for role in TRANSFER_ROLES if role in self.roles]
-        found = [{"name": masked, "kind": "masks"}] if masked else []
-        for name in dict.fromkeys([dataset, *whole, *fine]):
-            if self._locates(name):
-                split = {} if name in whole else {"split": "test"}
-                found.append({"name": name, "kind": "pointing", **split})
-        return found
-
-    def _locates(self, dataset: str) -> bool:
-        """Whether a mask or box says where the object is: not where every image is cut to its box."""
-        source = self.prepare_spec(dataset).source
-        return source["reader"] in LOCATING_READERS and source.get("options", {}).get("crop") != "box"
-
-    def _direct_targets(self, dataset: str) -> list[dict[str, Any]]:
-        if self.roles.get(SOURCE_ROLES[0]) != dataset or DIRECT_ROLE not in self.roles:
-            return []
-        name = self.roles[DIRECT_ROLE]
-        declaration = self.datasets[name]
-        return [
-            {"name": name, "kind": "direct", "splits": ["train", "test"], "class_map": declaration.get("class_map")}
-        ]
-
-    def _masked_targets(self, dataset: str) -> list[dict[str, Any]]:
-        if MASKED_ROLE not in self.roles:
-            return []
-        name = self.roles[MASKED_ROLE]
-        class_ids = self.datasets[name]["class_ids"].get(self.datasets[dataset].get("plays", dataset))
-        return [{"name": name, "kind": "masks", "class_ids": class_ids}]
+    def targets(self, stage: str, dataset: str, variant: str) -> list[Target]:
+        """The datasets a stage evaluates on."""
+        if stage not in self.protocols:
+            return [Target(dataset)]
+        return self.protocols[stage].targets(self, dataset, variant)
 
     # --- what is needed --------------------------------------------------------------------------------------------
 

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ltpa.core.config import Name
 from ltpa.core.declared import near_matches
 from ltpa.core.errors import ConfigError, ModelError
 from ltpa.models.options import parse_options
+from ltpa.plan.config import Name
 
 
 class _Entry(BaseModel):
@@ -92,6 +92,7 @@ class DatasetEntry(_Entry):
 
     title: str
     plays: Name | None = None
+    use: Name | None = None
     reader: str
     type: str
     resolution: str | None = None

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from ltpa.core.config import Config, unknown_name
-from ltpa.core.declared import load_declaration
+from ltpa.core.declared import load_declaration, unknown_name
 from ltpa.core.errors import ConfigError, ModelError
 from ltpa.core.hashing import sha256_file
 from ltpa.core.specs import EvaluationSpec, TwoStreamSpec
 from ltpa.models.twostream.options import parse_twostream
+from ltpa.plan.config import Config
 
 TRAINING, EVALUATION = "twostream", "finegrained"
 SCRATCH = "scratch"

@@ -6,10 +6,11 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from ltpa.core import layout
-from ltpa.core.declared import config_dir, near_matches
+from ltpa.core.declared import config_dir, near_matches, unknown_name
 from ltpa.core.errors import ConfigError
 from ltpa.core.specs import Spec
-from ltpa.plan.plan import EVALUATIONS, FINE_ROLES, SOURCE_ROLES, Plan, Run
+from ltpa.plan import jobs
+from ltpa.plan.plan import Plan, Run
 from ltpa.plan.twostream import EVALUATION, TRAINING
 from ltpa.report.spec import FiguresSpec
 from ltpa.tables.declaration import Declaration, Description, Panel, parse_declaration
@@ -17,13 +18,16 @@ from ltpa.tables.needs import needed
 from ltpa.tables.published import Published, load_published, to_dicts
 from ltpa.tables.spec import CheckSpec, TableSpec, TrackSpec
 
-# Settings of protocols that are no reading of the papers: what is measured besides, and what moves no result.
-_NO_READING = {"batch_size", "storage", "variants", "pgd", "transferred", "controls", "controls_with"}
-
 
 def _table(plan: Plan, table: str) -> tuple[Declaration, list[Published]]:
     """Declaration, without panels whose protocol setting this scale leaves empty, and published values of a table."""
-    declaration = parse_declaration(plan.tables[table], table, "config/tables.yaml")
+    own = table in plan.config.own_tables
+    where = f"{plan.source}: key 'own_tables'" if own else "config/tables.yaml"
+    values = {**_of_metric(plan, plan.tables[table]), **plan.tables[table]} if own else plan.tables[table]
+    declaration = parse_declaration(values, table, where)
+    known = [*jobs.stages(plan), "prepare"]
+    if declaration.stage not in known:
+        raise ConfigError(f"{where}: {table}.stage: {unknown_name('stage', declaration.stage, known)}")
     empty = [panel for panel in declaration.panels if panel.requires and not _setting(plan, declaration, panel)]
     if empty:
         key = f"protocols.{declaration.stage}"
@@ -33,22 +37,66 @@ def _table(plan: Plan, table: str) -> tuple[Declaration, list[Published]]:
     if changed := _other_readings(plan, declaration.stage):
         note = f"Protocol settings that are not the default: {', '.join(changed)}."
         declaration = declaration.model_copy(update={"notes": [*declaration.notes, note]})
+    if own:
+        return declaration, _unpublished(plan, table, declaration)
     return declaration, load_published(config_dir() / "published" / f"{table}.csv")
+
+
+def _of_metric(plan: Plan, declared: dict[str, Any]) -> dict[str, Any]:
+    """What a table of the user's need not say: there is no paper, and a protocol says the rest of its metric."""
+    protocol = plan.protocols.get(str(declared.get("stage")))
+    kinds = {kind.name: kind for kind in (protocol.metrics if protocol else ())}
+    kind = kinds.get(str(declared.get("metric")))
+    found = {"unit": kind.unit, "direction": kind.better, "caption": kind.title} if kind else {}
+    fixed = {"paper": "", "layout": "wide", "decimals": 2, "tolerance": 0.0, "beyond_paper": True}
+    return {**fixed, **{key: value for key, value in found.items() if value}}
+
+
+def _unpublished(plan: Plan, table: str, declaration: Declaration) -> list[Published]:
+    """A row for each variant of the configuration that the table's protocol applies to, without published values."""
+    columns = [column for column in declaration.columns if column.source in plan.roles]
+    if not columns:
+        raise ConfigError(
+            f"{plan.source}: key 'own_tables.{table}.columns': no column has a source that a dataset "
+            f"of the configuration stands for; name one of {', '.join(plan.roles)}"
+        )
+    protocol = plan.protocols.get(declaration.stage)
+    rows = [
+        (variant, column)
+        for variant in plan.config.variants
+        for column in columns
+        if not (protocol and protocol.inapplicable(plan, plan.roles[str(column.source)], variant))
+    ]
+    return [
+        Published(
+            table=table,
+            group="",
+            variant=variant,
+            label=plan.variants[variant]["label"],
+            source=str(column.source),
+            target=column.target or "",
+            condition=column.condition or "",
+            value=None,
+            sd=None,
+            quoted=False,
+            where="measured here alone",
+        )
+        for variant, column in rows
+    ]
 
 
 def _other_readings(plan: Plan, stage: str) -> list[str]:
     """The settings of a stage's protocol that are not the project's rulings, as `key value`."""
-    protocols = plan.config.protocols
-    sections = ["segmentation", "maps"] if stage == "maps" else [stage] if stage in EVALUATIONS else []
+    sections = [*plan.protocols[stage].settings_of, stage] if stage in plan.protocols else []
     return [
         f"protocols.{name}.{key} {json.dumps(value)}"
         for name in sections
-        for key, value in getattr(protocols, name).model_dump(exclude_defaults=True, exclude=_NO_READING).items()
+        for key, value in plan.settings(name).other_readings().items()
     ]
 
 
 def _setting(plan: Plan, declaration: Declaration, panel: Panel) -> Any:
-    protocol = getattr(plan.config.protocols, declaration.stage)
+    protocol = plan.settings(declaration.stage)
     if panel.requires not in type(protocol).model_fields:
         raise ConfigError(
             f"config/tables.yaml: panel {panel.title!r} requires {panel.requires!r}, which is no setting of protocol "
@@ -145,19 +193,23 @@ def scale_note(plan: Plan, families: Collection[str]) -> str:
 
 def source_runs(plan: Plan) -> list[Run]:
     """What every variant goes through on the first source set: training, its maps, its queries."""
-    if SOURCE_ROLES[0] not in plan.roles:
-        return []
-    source = plan.roles[SOURCE_ROLES[0]]
+    return [run for source in plan.using("source")[:1] for run in _runs_on(plan, source)]
+
+
+def _runs_on(plan: Plan, source: str) -> list[Run]:
     variants = plan.config.variants
-    runs = [Run("train", source, variant) for variant in variants]
-    runs += [Run("segmentation", source, variant) for variant in variants if plan.variants[variant]["saliency"]]
-    runs += [Run("query", source, variant) for variant in plan.config.protocols.query.variants if variant in variants]
-    return runs
+    measured = [
+        Run(name, source, variant)
+        for name, protocol in plan.protocols.items()
+        for variant in variants
+        if protocol.on_source and not protocol.inapplicable(plan, source, variant)
+    ]
+    return [Run("train", source, variant) for variant in variants] + measured
 
 
 def fine_datasets(plan: Plan) -> list[str]:
     """The datasets that stand for the fine-grained ones."""
-    return [plan.roles[role] for role in FINE_ROLES if role in plan.roles]
+    return plan.using("fine")
 
 
 def patch_runs(plan: Plan) -> list[Run]:
@@ -195,7 +247,9 @@ def with_ancestors(plan: Plan, runs: Iterable[Run]) -> list[Run]:
     boxes = [Run("patches", run.dataset, cut) for run in fine if (cut := plan.twostream.patches(run.variant))]
     runs = boxes + runs
     training = [Run("train", run.dataset, network) for run in runs if (network := _network(plan, run))]
-    companions = [(run.dataset, source) for run in runs if (source := plan.companion(run.stage, run.variant))]
+    companions = [
+        (run.dataset, source) for run in runs if (source := plan.companion(run.stage, run.dataset, run.variant))
+    ]
     training += [Run("train", dataset, source) for dataset, source in companions]
     starts = [Run("train", source, run.variant) for run in training if (source := plan.start(run.dataset, run.variant))]
     return list(dict.fromkeys(starts + training + runs))
@@ -228,7 +282,8 @@ def _network(plan: Plan, run: Run) -> str | None:
 
 def check_runs(plan: Plan) -> list[Run]:
     """What the checks look at: every training, every map, every query, all patch boxes."""
-    return [run for run in all_runs(plan) if run.stage in ("train", "segmentation", "query", "patches", EVALUATION)]
+    stages = {"train", "patches", EVALUATION, *(name for name, each in plan.protocols.items() if each.on_source)}
+    return [run for run in all_runs(plan) if run.stage in stages]
 
 
 def records(plan: Plan, runs: list[Run]) -> list[str]:
@@ -260,13 +315,14 @@ def network_code(plan: Plan, runs: Iterable[Run]) -> list[str]:
 def figures_spec(plan: Plan) -> FiguresSpec:
     """Overlays of every network that has maps, on the first source set."""
     variants = [run.variant for run in source_runs(plan) if run.stage == "segmentation"]
+    source = next(iter(plan.using("source")), "")
     published: dict[str, dict[str, float]] = {}
     for entry in load_published(config_dir() / "published" / "figure6.csv"):
         if entry.value is not None:
             published.setdefault(entry.variant, {})[entry.condition.removeprefix("eps=")] = entry.value
     return FiguresSpec(
         scale=plan.config.scale.name,
-        dataset=plan.roles.get(SOURCE_ROLES[0], ""),
+        dataset=source,
         threads=plan.config.jobs.threads,
         seeds=plan.config.seeds,
         images=6,
@@ -276,7 +332,7 @@ def figures_spec(plan: Plan) -> FiguresSpec:
         max_error_of_chance=learning_limits(plan),
         comparable=plan.config.scale.comparable,
         records=_within(plan, records(plan, figure_runs(plan))),
-        code=network_code(plan, [Run("train", plan.roles[SOURCE_ROLES[0]], variant) for variant in variants]),
+        code=network_code(plan, [Run("train", source, variant) for variant in variants]),
     )
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from ltpa.cli import main
-from ltpa.core.config import load_config
 from ltpa.core.errors import ConfigError
 from ltpa.core.records import Record, write_record
 from ltpa.plan import Plan
 from ltpa.plan.budget import Budget, Facts, Throughput
+from ltpa.plan.config import load_config
 from ltpa.plan.plan import Run
 
 ROOT = Path(__file__).parents[2]

@@ -7,11 +7,12 @@ import pytest
 import yaml
 
 from ltpa.cli import main
-from ltpa.core.config import load_config, parse_config
 from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError
 from ltpa.plan import Plan, jobs, summary, views
+from ltpa.plan.config import load_config, parse_config
 from ltpa.plan.twostream import EVALUATION, TRAINING
+from ltpa.protocols.base import Target
 from ltpa.training.twostream import TwoStreamRecipe
 
 ROOT = Path(__file__).parents[2]
@@ -129,12 +130,12 @@ def test_a_loss_that_the_solver_does_not_know_is_refused_before_anything_runs():
 
 
 def test_maps_are_held_against_every_set_that_says_where_its_objects_are():
-    targets = {target["name"]: target for target in plan().targets("maps", "digits10")}
-    assert targets.pop("digits-masked") == {"name": "digits-masked", "kind": "masks"}
+    targets = {target.name: target for target in plan().targets("maps", "digits10", "vgg")}
+    assert targets.pop("digits-masked") == Target("digits-masked", "masks")
     whole = {"digits-inverted", "digits-cluttered", "digits-pale", "digits-noisy", "digits-scenes"}
     own = {"digits10", "digits-marks", "digits-parts"}
-    assert targets == {name: {"name": name, "kind": "pointing"} for name in whole} | {
-        name: {"name": name, "kind": "pointing", "split": "test"} for name in own
+    assert targets == {name: Target(name, "pointing") for name in whole} | {
+        name: Target(name, "pointing", {"split": "test"}) for name in own
     }
     path = ROOT / "config" / "paper.yaml"
     paper = yaml.safe_load(path.read_text())
@@ -142,8 +143,8 @@ def test_maps_are_held_against_every_set_that_says_where_its_objects_are():
         ({}, {"objectdiscovery", "action40"}),
         ({"cub200": {"crop": "none"}}, {"objectdiscovery", "action40", "cub200"}),
     ):
-        found = Plan(parse_config({**paper, "data": options}, "p"), "p").targets("maps", "cifar10")
-        assert {target["name"] for target in found} == names
+        found = Plan(parse_config({**paper, "data": options}, "p"), "p").targets("maps", "cifar10", "vgg")
+        assert {target.name for target in found} == names
 
 
 def test_a_row_may_lay_settings_over_the_recipe():
@@ -248,9 +249,9 @@ FGSM_CHOICES += [
 def test_every_choice_of_the_attack_reaches_the_spec(chosen):
     spec = plan(protocols={"fgsm": chosen}).evaluation_spec("fgsm", "digits-marks", "vgg")
     for key, value in chosen.items():
-        found = spec.protocol[key]
+        found = spec.settings[key]
         assert (found if not isinstance(value, dict) else {name: found[name] for name in value}) == value
-    assert spec.protocol["transferred"]["variant"] == "vgg-att2-concat-pc"
+    assert spec.companion["variant"] == spec.inputs["transferred"] == "vgg-att2-concat-pc"
 
 
 def test_true_in_yaml_is_the_loss_of_the_true_class(tmp_path):
@@ -275,9 +276,12 @@ def test_panels_of_a_setting_that_is_empty_are_left_out_and_named():
 
 def test_a_network_is_trained_for_its_perturbations_alone():
     chosen = plan(protocols={"fgsm": {"transferred": {"vgg": "vgg-pan"}}})
-    assert chosen.companion("fgsm", "vgg") == "vgg-pan" and chosen.companion("fgsm", "vgg-att2-concat-pc") is None
-    assert chosen.companion("query", "vgg") is None
+    assert (
+        chosen.companion("fgsm", "digits-marks", "vgg") == "vgg-pan"
+        and chosen.companion("fgsm", "digits-marks", "vgg-att2-concat-pc") is None
+    )
+    assert chosen.companion("query", "digits-marks", "vgg") is None
     files = jobs.inputs(chosen, "fgsm", "digits-marks", "vgg", 0)
     assert {path.split("/")[4] for path in files if "/train/" in path} == {"vgg", "vgg-pan"}
     assert views.Run("train", "digits-marks", "vgg-pan") in views.all_runs(chosen)
-    assert plan(variants=["vgg"]).companion("fgsm", "vgg") is None
+    assert plan(variants=["vgg"]).companion("fgsm", "digits-marks", "vgg") is None

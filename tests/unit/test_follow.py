@@ -8,12 +8,12 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from ltpa.core import layout
-from ltpa.core.config import load_config
 from ltpa.core.declared import config_dir
 from ltpa.core.hashing import sha256_file
 from ltpa.core.provenance import library_versions
 from ltpa.core.specs import TrainSpec, TwoStreamSpec
 from ltpa.plan import Plan, views
+from ltpa.plan.config import load_config
 from ltpa.runtime.lock import exclusive_folder
 from ltpa.stages import clean_state, track
 from ltpa.tables.spec import TrackSpec

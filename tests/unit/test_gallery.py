@@ -12,7 +12,6 @@ from PIL import Image
 
 from ltpa.cli import main
 from ltpa.core import layout
-from ltpa.core.config import load_config, parse_config
 from ltpa.core.errors import ConfigError
 from ltpa.core.records import Metric, Record, write_record
 from ltpa.data.arrays import Split, write_prepared
@@ -23,6 +22,7 @@ from ltpa.evaluation.saliency import upsample
 from ltpa.evaluation.segmentation import otsu_masks
 from ltpa.models import create_model, load, save_model
 from ltpa.plan import Plan, gallery
+from ltpa.plan.config import load_config, parse_config
 from ltpa.plan.schema import FigureEntry, check_entries
 from ltpa.report.curves import draw_attack_curves
 from ltpa.report.gallery import Cell

@@ -11,10 +11,10 @@ import yaml
 
 from ltpa.cli import main
 from ltpa.core import declared
-from ltpa.core.config import load_config
 from ltpa.core.errors import ConfigError
 from ltpa.models.variants import declared_variants
 from ltpa.plan import Plan, views
+from ltpa.plan.config import load_config
 from ltpa.plan.twostream import EVALUATION, TRAINING
 
 ROOT = Path(__file__).parents[2]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from ltpa.core.config import Protopnet
 from ltpa.core.errors import ConfigError, ModelError, TrainingError
 from ltpa.models.protopnet import PrototypeNetwork
+from ltpa.plan.config import Protopnet
 from ltpa.training.loop import Interrupted
 from ltpa.training.protopnet import (
     ROUTINES,

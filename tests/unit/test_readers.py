@@ -17,7 +17,6 @@ from scipy.io import savemat
 from ltpa.archives.declare import parse_archives
 from ltpa.archives.extract import extract_all
 from ltpa.core import layout
-from ltpa.core.config import parse_config
 from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError, DataError
 from ltpa.core.specs import PrepareSpec
@@ -27,6 +26,7 @@ from ltpa.data.readers import READERS, read_listings
 from ltpa.data.source import Source, check_counts
 from ltpa.evaluation.direct import direct_accuracies
 from ltpa.plan import Plan, views
+from ltpa.plan.config import parse_config
 from ltpa.stages import prepare, table
 
 DECLARED = {name: entry for name, entry in load_declaration("datasets").items() if entry["reader"] != "embedded"}

@@ -13,6 +13,7 @@ from tiny_networks import linear_network, random_images
 
 from ltpa.core.errors import ConfigError, DataError, ModelError
 from ltpa.evaluation.inference import attention_maps
+from ltpa.evaluation.mask_metrics import pointing_metrics, subset_metrics
 from ltpa.evaluation.saliency import Masking, Saliency, upsample, upsample_logarithms
 from ltpa.evaluation.segmentation import (
     binary_masks,
@@ -27,7 +28,6 @@ from ltpa.evaluation.segmentation import (
 )
 from ltpa.models import create_model
 from ltpa.models.variants import chosen_saliency, get_variant, list_models
-from ltpa.stages.segmentation import pointing_metrics, subset_metrics
 
 BOTH = Saliency("attention", ("low", "high"), sqrt=True)
 

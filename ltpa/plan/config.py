@@ -1,14 +1,42 @@
 """The run configuration: one YAML file, every key typed here, anything else refused."""
 
+import functools
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
-from ltpa.core.declared import near_matches
+from ltpa.core.declared import unknown_name
 from ltpa.core.errors import ConfigError
+from ltpa.protocols.registry import built_in, find
 
+# What other rules and folders of results are called.
+_TAKEN = frozenset(
+    [
+        "prepare",
+        "train",
+        "twostream",
+        "finegrained",
+        "table",
+        "tables",
+        "check",
+        "track",
+        "figures",
+        "gallery",
+        "patch_picture",
+        "step_picture",
+        "all_tables",
+        "all_figures",
+        "data",
+        "state",
+        "specs",
+        "code",
+        "logs",
+        "downloads",
+    ]
+)
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
 Positive = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -56,106 +84,6 @@ class Jobs(_Section):
     track: bool = True
     tolerate_failures: bool = False
     archives: list[str] = []
-
-
-class Transfer(_Section):
-    """Cross-domain classification by a linear SVM on features, in folds (paper section 5.3, appendix A.4)."""
-
-    folds: Annotated[int, Field(ge=2)] = 5
-    C: Annotated[float, Field(gt=0)] = 1.0
-    multiclass: Literal["ovr", "ovo"] = "ovr"
-    solver: Literal["exact", "liblinear"] = "exact"
-    loss: Literal["squared_hinge", "hinge"] = "squared_hinge"
-    normalise: Annotated[list[Literal["raw", "l2"]], Field(min_length=1)] = ["raw", "l2"]
-    seed: int = 0
-    batch_size: Positive = 500
-    preprocessing: Literal["network", "zca"] = "network"
-    storage: Literal["memory", "float16"] = "memory"
-
-    @model_validator(mode="after")
-    def _solvable(self) -> Self:
-        if self.loss == "hinge" and self.solver == "exact" and self.multiclass == "ovr":
-            raise ValueError("loss hinge goes with solver liblinear; the exact solver knows the squared hinge alone")
-        return self
-
-
-Epsilons = Annotated[list[Annotated[float, Field(ge=0, le=255)]], Field(min_length=1)]
-
-
-class Pgd(_Section):
-    """Projected gradient descent, the iterated attack; `step_size` is a share of epsilon."""
-
-    epsilons: Epsilons = [1, 2, 4, 8, 16]
-    steps: Positive = 10
-    step_size: Annotated[float, Field(gt=0)] = 0.25
-    random_start: bool = True
-    seed: Annotated[int, Field(ge=0)] = 0
-
-
-class Fgsm(_Section):
-    """Fast gradient sign attack; epsilons on the 0-255 scale (paper section 5.2).
-
-    `loss` is of the `predicted` or the `true` class, or the `score` of the predicted one. YAML reads a plain `true` as
-    a boolean; here it means the true class. Beyond the paper: `pgd`, the iterated attack (null: none), and
-    `transferred`, which maps a variant to the one whose perturbations are tried on it.
-    """
-
-    epsilons: Epsilons = [1, 2, 4, 8, 16]
-    loss: Annotated[
-        Literal["predicted", "true", "score"], BeforeValidator(lambda value: "true" if value is True else value)
-    ] = "predicted"
-    clip: bool = True
-    round: bool = False
-    batch_size: Positive = 250
-    pgd: Pgd | None = None
-    transferred: dict[str, str] = {"vgg": "vgg-att2-concat-pc", "vgg-att2-concat-pc": "vgg"}
-
-
-class Segmentation(_Section):
-    """Binarised attention against object masks (paper section 5.4); stage `maps` and the figures follow too.
-
-    Attributes:
-        levels: the attention levels multiplied, those `declared` for the variant (the paper's last two), the `last`
-            alone, or `all`.
-        root: the square root of the product, as `declared` (the paper's networks, not PAN), `always`, or `never`.
-        upsampling: how maps are enlarged to the size of the mask.
-        threshold: null for Otsu's, or a share of each map's range above which a pixel counts.
-        cam_class: class activation maps of the `annotated` class, or of each image's `predicted` one.
-        batch_size: images per forward pass.
-    """
-
-    levels: Literal["declared", "last", "all"] = "declared"
-    root: Literal["declared", "always", "never"] = "declared"
-    upsampling: Literal["bilinear", "nearest", "bicubic"] = "bilinear"
-    threshold: Fraction | None = None
-    cam_class: Literal["annotated", "predicted"] = "annotated"
-    batch_size: Positive = 250
-
-
-class Maps(_Section):
-    """Other maps against object masks, beyond the paper.
-
-    `controls` look at no network; they are measured in the job of variant `controls_with`.
-    """
-
-    batch_size: Positive = 250
-    controls: list[Literal["boolean_maps", "spectral_residual", "centre"]] = [
-        "boolean_maps",
-        "spectral_residual",
-        "centre",
-    ]
-    controls_with: str = "vgg"
-
-
-class Query(_Section):
-    """Attention of one image under another image's global vector (paper appendix A.5).
-
-    `query`: an image of `other_class` for each, or the `first` test image for all others (as in the released code).
-    """
-
-    variants: list[str] = ["vgg-att2-concat-dp", "vgg-att3-concat-pc"]
-    query: Literal["other_class", "first"] = "other_class"
-    pairs: Positive = 200
 
 
 class Protopnet(_Section):
@@ -259,14 +187,9 @@ class Checks(_Section):
     local_beats: dict[str, dict[str, list[str]]] = {}
 
 
-class Protocols(_Section):
-    """Settings of every evaluation protocol; the defaults are the project's rulings (docs/choices.md)."""
+class FixedProtocols(_Section):
+    """The sections under `protocols` that are no protocol of `ltpa.protocols`; those are added by `_schema`."""
 
-    transfer: Transfer = Transfer()
-    fgsm: Fgsm = Fgsm()
-    segmentation: Segmentation = Segmentation()
-    maps: Maps = Maps()
-    query: Query = Query()
     patches: Patches = Patches()
     checks: Checks = Checks()
 
@@ -274,7 +197,10 @@ class Protocols(_Section):
 class Config(_Section):
     """The whole run configuration. Names refer to declarations in `config/`; `ltpa.plan` checks that they exist.
 
-    `data` lays options (`ltpa.data.source.Options`) over those that a dataset's declaration makes.
+    `data` lays options (`ltpa.data.source.Options`) over those that a dataset's declaration makes. `protocols` holds a
+    section for each protocol: its own class `Settings`. One with the key `module` is a protocol of the user's, which
+    that file defines; the path is relative to the working directory. `own_tables` declares further tables, in the form
+    of `config/tables.yaml`.
     """
 
     scale: Scale
@@ -285,7 +211,8 @@ class Config(_Section):
     jobs: Jobs = Jobs()
     recipes: dict[str, dict[str, str]]
     data: dict[str, dict[str, Any]] = {}
-    protocols: Protocols = Protocols()
+    protocols: FixedProtocols = FixedProtocols()
+    own_tables: dict[Name, dict[str, Any]] = {}
     twostream: TwoStream = TwoStream()
 
     @field_validator("seeds", "variants", "datasets", "tables")
@@ -297,6 +224,37 @@ class Config(_Section):
         return values
 
 
+def schema(values: dict[str, Any], source: str) -> type[Config]:
+    """The schema of a configuration: settings of the package's protocols, and of those that it adds as a `module`.
+
+    Raises:
+        ConfigError: such a protocol has no proper name, or its file does not define it.
+    """
+    sections = values.get("protocols")
+    own: dict[str, str] = {}
+    for name, section in sections.items() if isinstance(sections, dict) else ():
+        if not isinstance(section, dict) or not isinstance(section.get("module"), str) or name in built_in():
+            continue
+        if not re.fullmatch("[a-z][a-z0-9_]{0,59}", str(name)) or name in _TAKEN | FixedProtocols.model_fields.keys():
+            raise ConfigError(f"{source}: key 'protocols': {name!r} is no name for a protocol; take another one")
+        own[name] = section["module"]
+    return _schema(tuple(own.items()), source)
+
+
+@functools.lru_cache(maxsize=8)
+def _schema(own: tuple[tuple[str, str], ...], source: str) -> type[Config]:
+    kinds: dict[str, Any] = {name: (find(name).Settings, find(name).Settings()) for name in built_in()}
+    for name, module in own:
+        try:
+            settings = find(name, module).Settings
+        except ConfigError as error:
+            raise ConfigError(f"{source}: key 'protocols.{name}.module': {error}") from error
+        kinds[name] = (create_model(settings.__name__, __base__=settings, module=(str, ...)), ...)
+    section = create_model("Protocols", __base__=FixedProtocols, **kinds)
+    default: Any = ... if own else section()
+    return create_model("Config", __base__=Config, protocols=(section, default))
+
+
 def parse_config(values: Any, source: str) -> Config:
     """Check plain data against the schema; `source` is how errors call it (a file name).
 
@@ -305,12 +263,13 @@ def parse_config(values: Any, source: str) -> Config:
     """
     if not isinstance(values, dict):
         raise ConfigError(f"{source}: must be a mapping of {', '.join(Config.model_fields)}")
+    form = schema(values, source)
     try:
-        return Config.model_validate(values)
+        return form.model_validate(values)
     except ValidationError as error:
         problems = error.errors()
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ConfigError(f"{source}: {_describe(problems[0])}{more}") from error
+        raise ConfigError(f"{source}: {_describe(problems[0], form)}{more}") from error
 
 
 def load_config(path: Path) -> Config:
@@ -328,15 +287,10 @@ def load_config(path: Path) -> Config:
     return parse_config(values, str(path))
 
 
-def unknown_name(kind: str, name: str, known: list[str]) -> str:
-    """The text for an unknown name: near matches, or all that exist."""
-    return f"unknown {kind} {name!r}; {near_matches(name, known)}"
-
-
-def _describe(problem: Any) -> str:
+def _describe(problem: Any, form: type[Config]) -> str:
     key = ".".join(map(str, problem["loc"])) or "(top level)"
     if problem["type"] == "extra_forbidden":
-        section: Any = Config
+        section: Any = form
         for part in problem["loc"][:-1]:
             annotation = section.model_fields[part].annotation
             section = next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)
