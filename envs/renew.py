@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from ltpa.core.provenance import module_closure
+from ltpa.core.code import PACKAGE, module_file, reached
 from ltpa.plan.plan import EVALUATIONS
 
 FOLDER = Path(__file__).resolve().parent
@@ -31,6 +31,7 @@ ENVIRONMENTS = {
     ),
     "analysis.yaml": ("Tables, checks, tracking.", ("table", "check", "track")),
 }
+LOADED_BY_NAME = ("data", "models")  # packages whose modules jobs find by name, so that no import tells which
 COMMAND_LINE = ("ltpa.cli", "ltpa.cli.jobs", "ltpa.report.progress")  # what every job passes through
 NOT_NEEDED = {"torchvision", "snakemake"}  # imported by conversions and by the plan alone, never in a job
 
@@ -50,10 +51,13 @@ def locked() -> dict[str, tuple[str, str]]:
 def imported(stages: Iterable[str]) -> set[str]:
     """Normalised names of the distributions that the stages import anywhere."""
     distributions = importlib.metadata.packages_distributions()
-    files = {path for stage in stages for path in module_closure(f"ltpa.stages.{stage}")}
-    files |= {path for module in COMMAND_LINE for path in module_closure(module) if path.stem in module}
+    found = set(reached(tuple(f"ltpa.stages.{stage}" for stage in stages)))
+    files = {module_file(name) for name in found | set(COMMAND_LINE)}
+    for package in LOADED_BY_NAME:
+        if f"ltpa.{package}" in found:
+            files |= set((PACKAGE / package).rglob("*.py"))
     names = set()
-    for path in files:
+    for path in filter(None, files):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
