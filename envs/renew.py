@@ -52,10 +52,11 @@ def imported(stages: Iterable[str]) -> set[str]:
     """Normalised names of the distributions that the stages import anywhere."""
     distributions = importlib.metadata.packages_distributions()
     found = set(reached(tuple(f"ltpa.stages.{stage}" for stage in stages)))
-    files = {module_file(name) for name in found | set(COMMAND_LINE)}
     for package in LOADED_BY_NAME:
         if f"ltpa.{package}" in found:
-            files |= set((PACKAGE / package).rglob("*.py"))
+            paths = (path.relative_to(PACKAGE.parent).with_suffix("") for path in (PACKAGE / package).rglob("*.py"))
+            found.update(reached(tuple(".".join(path.parts).removesuffix(".__init__") for path in paths)))
+    files = {module_file(name) for name in found | set(COMMAND_LINE)}
     names = set()
     for path in filter(None, files):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
