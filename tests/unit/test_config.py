@@ -174,6 +174,37 @@ def test_missing_recipe_for_a_family_is_named():
         plan(recipes={"vgg": {"default": "vgg-demo"}})
 
 
+def test_the_most_specific_recipe_holds():
+    chosen = {"default": "vgg-cifar", "cub200": "vgg-svhn", "vgg-pan": "vgg-smoke", "vgg-pan on cub200": "vgg-trial"}
+    planned = plan(recipes={**DEMO["recipes"], "vgg": chosen})
+    found = {
+        (variant, dataset): planned.train_spec(dataset, variant).recipe
+        for variant in ("vgg", "vgg-pan")
+        for dataset in ("digits10", "digits-marks")
+    }
+    assert found == {
+        ("vgg", "digits10"): ALL_DECLARED["recipes"]["vgg-cifar"],
+        ("vgg", "digits-marks"): ALL_DECLARED["recipes"]["vgg-svhn"],
+        ("vgg-pan", "digits10"): ALL_DECLARED["recipes"]["vgg-smoke"],
+        ("vgg-pan", "digits-marks"): ALL_DECLARED["recipes"]["vgg-trial"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("family", "key", "message"),
+    [
+        ("vgg", "vgg-pam", "'recipes.vgg.vgg-pam': unknown variant or role 'vgg-pam'; did you mean vgg-pan"),
+        ("vgg", "vgg-pan on cub20", "unknown role 'cub20'; did you mean cub200"),
+        ("vgg", "vgg-pam on cub200", "unknown variant 'vgg-pam'; did you mean vgg-pan"),
+        ("vgg", "rn164", "unknown variant or role 'rn164'"),
+        ("vggs", "default", "'recipes': unknown family 'vggs'; did you mean vgg"),
+    ],
+)
+def test_unknown_keys_of_recipes_are_refused(family, key, message):
+    with pytest.raises(ConfigError, match=message):
+        plan(recipes={**DEMO["recipes"], family: {"default": "vgg-demo", key: "vgg-demo"}})
+
+
 def test_impossible_network_option_names_the_key():
     with pytest.raises(ConfigError, match=r"'scale.networks'.*widht"):
         plan(scale={"name": "demo", "networks": {"vgg": {"widht": 0.5}}})
