@@ -72,7 +72,8 @@ def test_demo_trains_every_variant_of_the_paper_on_two_seeds():
 
 
 def test_what_a_variant_lays_over_its_recipe_is_all_that_tells_it_from_another():
-    whole = plan(variants=["vgg", "vgg-crop"])
+    recipes = {**DEMO["recipes"], "vgg": {"default": "vgg-demo"}}  # the demo gives vgg a recipe of its own
+    whole = plan(variants=["vgg", "vgg-crop"], recipes=recipes)
     plain, cropped = (whole.train_spec("digits10", name) for name in ("vgg", "vgg-crop"))
     assert cropped.recipe == {**plain.recipe, "crop": 4} and cropped.recipe != plain.recipe
     assert cropped.architecture == plain.architecture and cropped.hash() != plain.hash()
