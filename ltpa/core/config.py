@@ -274,7 +274,9 @@ class Protocols(_Section):
 class Config(_Section):
     """The whole run configuration. Names refer to declarations in `config/`; `ltpa.plan` checks that they exist.
 
-    `data` lays options (`ltpa.data.source.Options`) over those that a dataset's declaration makes.
+    `data` lays options (`ltpa.data.source.Options`) over those that a dataset's declaration makes. `recipes` names a
+    recipe for each family, by what it is for; of the keys `VARIANT on ROLE`, `VARIANT`, `ROLE` and `default` the first
+    that is there holds.
     """
 
     scale: Scale

@@ -63,9 +63,28 @@ def check_names(config: Config, declared: Declared, where: str) -> None:
         family = declared.variants[name]["recipe"]
         if "default" not in config.recipes.get(family, {}):
             raise ConfigError(f"{where}: key 'recipes': add {family}: {{default: NAME}} for variant {name}")
+    _check_choices(config, declared, where)
     for name, values in declared.recipes.items():
         Recipe.from_dict(values, f"config/recipes.yaml: {name}")
     _check_queries(protocols.query.variants, where)
+
+
+def _check_choices(config: Config, declared: Declared, where: str) -> None:
+    """Refuse a key under `recipes` that names no family, or within one no variant of it, no role and not both."""
+    families = sorted({entry["recipe"] for entry in declared.variants.values()})
+    roles = {entry.get("plays", name) for name, entry in declared.datasets.items()}
+    for family, choices in config.recipes.items():
+        if family not in families:
+            raise ConfigError(f"{where}: key 'recipes': {unknown_name('family', family, families)}")
+        variants = {name for name, entry in declared.variants.items() if entry["recipe"] == family}
+        for key in choices.keys() - {"default"} - variants - roles:
+            variant, joined, role = key.partition(" on ")
+            known, kind, name = (variants, "variant", variant) if variant not in variants else (roles, "role", role)
+            if not joined:
+                known, kind, name = {"default", *variants, *roles}, "variant or role", key
+            elif variant in variants and role in roles:
+                continue
+            raise ConfigError(f"{where}: key 'recipes.{family}.{key}': {unknown_name(kind, name, sorted(known))}")
 
 
 def _check_queries(variants: list[str], where: str) -> None:

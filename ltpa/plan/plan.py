@@ -148,7 +148,8 @@ class Plan:
 
     def _recipe_name(self, dataset: str, variant: str) -> str:
         choices = self.config.recipes[self.variants[variant]["recipe"]]
-        return choices.get(self.datasets[dataset].get("plays", dataset), choices["default"])
+        role = self.datasets[dataset].get("plays", dataset)
+        return next(choices[key] for key in (f"{variant} on {role}", variant, role, "default") if key in choices)
 
     def _recipe(self, dataset: str, variant: str) -> dict[str, Any]:
         return {**self.recipes[self._recipe_name(dataset, variant)], **self.variants[variant].get("training", {})}

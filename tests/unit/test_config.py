@@ -72,7 +72,8 @@ def test_demo_trains_every_variant_of_the_paper_on_two_seeds():
 
 
 def test_what_a_variant_lays_over_its_recipe_is_all_that_tells_it_from_another():
-    whole = plan(variants=["vgg", "vgg-crop"])
+    recipes = {**DEMO["recipes"], "vgg": {"default": "vgg-demo"}}  # the demo gives vgg a recipe of its own
+    whole = plan(variants=["vgg", "vgg-crop"], recipes=recipes)
     plain, cropped = (whole.train_spec("digits10", name) for name in ("vgg", "vgg-crop"))
     assert cropped.recipe == {**plain.recipe, "crop": 4} and cropped.recipe != plain.recipe
     assert cropped.architecture == plain.architecture and cropped.hash() != plain.hash()
@@ -172,6 +173,37 @@ def test_two_datasets_for_one_role_are_refused():
 def test_missing_recipe_for_a_family_is_named():
     with pytest.raises(ConfigError, match=r"add resnet: \{default: NAME\}"):
         plan(recipes={"vgg": {"default": "vgg-demo"}})
+
+
+def test_the_most_specific_recipe_holds():
+    chosen = {"default": "vgg-cifar", "cub200": "vgg-svhn", "vgg-pan": "vgg-smoke", "vgg-pan on cub200": "vgg-trial"}
+    planned = plan(recipes={**DEMO["recipes"], "vgg": chosen})
+    found = {
+        (variant, dataset): planned.train_spec(dataset, variant).recipe
+        for variant in ("vgg", "vgg-pan")
+        for dataset in ("digits10", "digits-marks")
+    }
+    assert found == {
+        ("vgg", "digits10"): ALL_DECLARED["recipes"]["vgg-cifar"],
+        ("vgg", "digits-marks"): ALL_DECLARED["recipes"]["vgg-svhn"],
+        ("vgg-pan", "digits10"): ALL_DECLARED["recipes"]["vgg-smoke"],
+        ("vgg-pan", "digits-marks"): ALL_DECLARED["recipes"]["vgg-trial"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("family", "key", "message"),
+    [
+        ("vgg", "vgg-pam", "'recipes.vgg.vgg-pam': unknown variant or role 'vgg-pam'; did you mean vgg-pan"),
+        ("vgg", "vgg-pan on cub20", "unknown role 'cub20'; did you mean cub200"),
+        ("vgg", "vgg-pam on cub200", "unknown variant 'vgg-pam'; did you mean vgg-pan"),
+        ("vgg", "rn164", "unknown variant or role 'rn164'"),
+        ("vggs", "default", "'recipes': unknown family 'vggs'; did you mean vgg"),
+    ],
+)
+def test_unknown_keys_of_recipes_are_refused(family, key, message):
+    with pytest.raises(ConfigError, match=message):
+        plan(recipes={**DEMO["recipes"], family: {"default": "vgg-demo", key: "vgg-demo"}})
 
 
 def test_impossible_network_option_names_the_key():
