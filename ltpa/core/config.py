@@ -1,13 +1,14 @@
 """The run configuration: one YAML file, every key typed here, anything else refused."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ltpa.core.declared import near_matches
 from ltpa.core.errors import ConfigError
+from ltpa.core.schema import PlainData, read_plain
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
 Positive = Annotated[int, Field(ge=1)]
@@ -16,22 +17,18 @@ NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Scale(_Section):
+class Scale(PlainData):
     """How big the networks are, and whether the results may be held against the paper's.
 
-    `networks` lays architecture options (`ltpa.models.options`) over all variants of a family, `vgg` or `resnet`.
+    `networks` lays architecture options over all variants whose family takes a group of recipes (`vgg`, `resnet`).
     """
 
     name: Name
     comparable: bool = False
-    networks: dict[Literal["vgg", "resnet"], dict[str, Any]] = {}
+    networks: dict[str, dict[str, Any]] = {}
 
 
-class Minutes(_Section):
+class Minutes(PlainData):
     """How long a scheduler lets a job run, per kind of job; `view` is tables, checks, figures and tracking."""
 
     prepare: Positive = 60
@@ -40,7 +37,7 @@ class Minutes(_Section):
     view: Positive = 30
 
 
-class Jobs(_Section):
+class Jobs(PlainData):
     """What jobs ask for, and `archives`, folders of dataset archives that need no download.
 
     `mem_mb` and `minutes` are what a job asks of a scheduler; attempt n asks for n times as much, at most `max_growth`
@@ -58,7 +55,7 @@ class Jobs(_Section):
     archives: list[str] = []
 
 
-class Transfer(_Section):
+class Transfer(PlainData):
     """Cross-domain classification by a linear SVM on features, in folds (paper section 5.3, appendix A.4)."""
 
     folds: Annotated[int, Field(ge=2)] = 5
@@ -82,7 +79,7 @@ class Transfer(_Section):
 Epsilons = Annotated[list[Annotated[float, Field(ge=0, le=255)]], Field(min_length=1)]
 
 
-class Pgd(_Section):
+class Pgd(PlainData):
     """Projected gradient descent, the iterated attack; `step_size` is a share of epsilon."""
 
     epsilons: Epsilons = [1, 2, 4, 8, 16]
@@ -92,7 +89,7 @@ class Pgd(_Section):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-class Fgsm(_Section):
+class Fgsm(PlainData):
     """Fast gradient sign attack; epsilons on the 0-255 scale (paper section 5.2).
 
     `loss` is of the `predicted` or the `true` class, or the `score` of the predicted one. YAML reads a plain `true` as
@@ -111,7 +108,7 @@ class Fgsm(_Section):
     transferred: dict[str, str] = {"vgg": "vgg-att2-concat-pc", "vgg-att2-concat-pc": "vgg"}
 
 
-class Segmentation(_Section):
+class Segmentation(PlainData):
     """Binarised attention against object masks (paper section 5.4); stage `maps` and the figures follow too.
 
     Attributes:
@@ -132,7 +129,7 @@ class Segmentation(_Section):
     batch_size: Positive = 250
 
 
-class Maps(_Section):
+class Maps(PlainData):
     """Other maps against object masks, beyond the paper.
 
     `controls` look at no network; they are measured in the job of variant `controls_with`.
@@ -147,7 +144,7 @@ class Maps(_Section):
     controls_with: str = "vgg"
 
 
-class Query(_Section):
+class Query(PlainData):
     """Attention of one image under another image's global vector (paper appendix A.5).
 
     `query`: an image of `other_class` for each, or the `first` test image for all others (as in the released code).
@@ -158,7 +155,7 @@ class Query(_Section):
     pairs: Positive = 200
 
 
-class Protopnet(_Section):
+class Protopnet(PlainData):
     """Training of ProtoPNet's prototypes: a named set of settings (`ltpa.training.protopnet`), and changes to it."""
 
     routine: Literal["st-protopnet", "protopnet"] = "st-protopnet"
@@ -183,7 +180,7 @@ class Protopnet(_Section):
     shear: NotNegative | None = None
 
 
-class Patches(_Section):
+class Patches(PlainData):
     """Patch boxes for the fine-grained sets.
 
     `sources` names patch sources (`config/patches.yaml`) and the variant behind each, `none` for those without.
@@ -222,7 +219,7 @@ class Patches(_Section):
         return self.model_dump(exclude={"sources", "released", "limits", "protopnet"}, exclude_none=True)
 
 
-class TwoStream(_Section):
+class TwoStream(PlainData):
     """The two-stream rows (`config/twostream.yaml`): one profile, recipe and kind of initial weights for all of them.
 
     `weights`: `imagenet`, `scratch`, or a file. `patches` names the patch source of all rows that name none, `boxes`
@@ -242,7 +239,7 @@ class TwoStream(_Section):
     networks: dict[str, Any] = {}
 
 
-class Checks(_Section):
+class Checks(PlainData):
     """What the pipeline asserts about its own results.
 
     A seed learned where its test error is at most `max_error_of_chance` of that of guessing
@@ -259,7 +256,7 @@ class Checks(_Section):
     local_beats: dict[str, dict[str, list[str]]] = {}
 
 
-class Protocols(_Section):
+class Protocols(PlainData):
     """Settings of every evaluation protocol; the defaults are the project's rulings (docs/choices.md)."""
 
     transfer: Transfer = Transfer()
@@ -271,7 +268,7 @@ class Protocols(_Section):
     checks: Checks = Checks()
 
 
-class Config(_Section):
+class Config(PlainData):
     """The whole run configuration. Names refer to declarations in `config/`; `ltpa.plan` checks that they exist.
 
     `data` lays options (`ltpa.data.source.Options`) over those that a dataset's declaration makes. `recipes` names a
@@ -305,14 +302,7 @@ def parse_config(values: Any, source: str) -> Config:
     Raises:
         ConfigError: one line with source, key, what is wrong, and the allowed keys for an unknown one.
     """
-    if not isinstance(values, dict):
-        raise ConfigError(f"{source}: must be a mapping of {', '.join(Config.model_fields)}")
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        problems = error.errors()
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ConfigError(f"{source}: {_describe(problems[0])}{more}") from error
+    return read_plain(Config, values, source)
 
 
 def load_config(path: Path) -> Config:
@@ -333,20 +323,3 @@ def load_config(path: Path) -> Config:
 def unknown_name(kind: str, name: str, known: list[str]) -> str:
     """The text for an unknown name: near matches, or all that exist."""
     return f"unknown {kind} {name!r}; {near_matches(name, known)}"
-
-
-def _describe(problem: Any) -> str:
-    key = ".".join(map(str, problem["loc"])) or "(top level)"
-    if problem["type"] == "extra_forbidden":
-        section: Any = Config
-        for part in problem["loc"][:-1]:
-            annotation = section.model_fields[part].annotation
-            section = next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)
-        return f"{unknown_name('key', str(problem['loc'][-1]), list(section.model_fields))} (at {key!r})"
-    if problem["type"] == "missing":
-        return f"key {key!r} is missing; add it"
-    text = problem["msg"].removeprefix("Value error, ")
-    hint = ""
-    if problem["type"] == "float_type" and isinstance(problem["input"], str):
-        hint = " (YAML reads 1e-4 as text; write 1.0e-4)"
-    return f"key {key!r} is {problem['input']!r}: {text[0].lower()}{text[1:]}{hint}"

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 from ltpa.core.config import Config, unknown_name
 from ltpa.core.errors import ConfigError
-from ltpa.models.variants import resolve_architecture
+from ltpa.models.registry import parse_options
+from ltpa.models.variants import Variant
 from ltpa.training.recipe import Recipe
 
 NO_NETWORK = "none"
@@ -19,7 +20,7 @@ _KINDS = {  # what a key names, where that is not the key itself without its s
 class Declared(NamedTuple):
     """What the project declares, each by name."""
 
-    variants: Mapping[str, Any]
+    variants: Mapping[str, Variant]
     datasets: Mapping[str, Any]
     recipes: Mapping[str, Any]
     patch_sources: Mapping[str, Any]
@@ -60,23 +61,36 @@ def check_names(config: Config, declared: Declared, where: str) -> None:
             key = f"protocols.patches.sources.{source}"
             raise ConfigError(f"{where}: key {key!r}: {unknown_name('variant', network, networks)}")
     for name in config.variants:
-        family = declared.variants[name]["recipe"]
-        if "default" not in config.recipes.get(family, {}):
-            raise ConfigError(f"{where}: key 'recipes': add {family}: {{default: NAME}} for variant {name}")
+        variant = declared.variants[name]
+        if variant.learning != "cross-entropy":
+            raise ConfigError(
+                f"{where}: key 'variants': {name} is a {variant.family} network; name it under twostream.rows"
+            )
+        if "default" not in config.recipes.get(variant.recipe, {}):
+            raise ConfigError(f"{where}: key 'recipes': add {variant.recipe}: {{default: NAME}} for variant {name}")
+    groups = sorted({variant.recipe for variant in declared.variants.values()})
+    for group in config.scale.networks:
+        if group not in groups:
+            raise ConfigError(f"{where}: key 'scale.networks': {unknown_name('group of recipes', group, groups)}")
+    for dataset, values in declared.datasets.items():
+        for group in values.get("networks", {}):
+            if group not in groups:
+                text = unknown_name("group of recipes", group, groups)
+                raise ConfigError(f"config/datasets: {dataset}: key 'networks': {text}; correct it there")
     _check_choices(config, declared, where)
     for name, values in declared.recipes.items():
         Recipe.from_dict(values, f"config/recipes.yaml: {name}")
-    _check_queries(protocols.query.variants, where)
+    _check_queries({name: declared.variants[name] for name in protocols.query.variants}, where)
 
 
 def _check_choices(config: Config, declared: Declared, where: str) -> None:
     """Refuse a key under `recipes` that names no family, or within one no variant of it, no role and not both."""
-    families = sorted({entry["recipe"] for entry in declared.variants.values()})
+    families = sorted({entry.recipe for entry in declared.variants.values()})
     roles = {entry.get("plays", name) for name, entry in declared.datasets.items()}
     for family, choices in config.recipes.items():
         if family not in families:
-            raise ConfigError(f"{where}: key 'recipes': {unknown_name('family', family, families)}")
-        variants = {name for name, entry in declared.variants.items() if entry["recipe"] == family}
+            raise ConfigError(f"{where}: key 'recipes': {unknown_name('group of recipes', family, families)}")
+        variants = {name for name, entry in declared.variants.items() if entry.recipe == family}
         for key in choices.keys() - {"default"} - variants - roles:
             variant, joined, role = key.partition(" on ")
             known, kind, name = (variants, "variant", variant) if variant not in variants else (roles, "role", role)
@@ -87,11 +101,9 @@ def _check_choices(config: Config, declared: Declared, where: str) -> None:
             raise ConfigError(f"{where}: key 'recipes.{family}.{key}': {unknown_name(kind, name, sorted(known))}")
 
 
-def _check_queries(variants: list[str], where: str) -> None:
-    for name in variants:
-        options = resolve_architecture(name)
-        attends = bool(options.get("levels")) and options["compatibility"] != "local"
-        if not attends and options["family"] != "vgg-pan":
+def _check_queries(variants: Mapping[str, Variant], where: str) -> None:
+    for name, variant in variants.items():
+        if not parse_options(variant.architecture).query_levels:
             raise ConfigError(
                 f"{where}: key 'protocols.query.variants': {name} has no global vector that another image could give; "
                 "name a network with pc, dp or tanh attention"

@@ -10,9 +10,15 @@ from ltpa.core.errors import ConfigError, ModelError
 from ltpa.core.specs import EvaluationSpec, PrepareSpec, TrainSpec
 from ltpa.data.registry import code_of as reader_code
 from ltpa.models.code import code_of as network_code
-from ltpa.models.variants import chosen_saliency, resolve_architecture
+from ltpa.models.variants import (
+    SOURCE,
+    check_architectures,
+    chosen_saliency,
+    declared_variants,
+    resolve_architecture,
+)
 from ltpa.plan.names import NO_NETWORK, Declared, check_names, check_options
-from ltpa.plan.schema import DatasetEntry, VariantEntry, check_entries
+from ltpa.plan.schema import DatasetEntry, check_entries
 from ltpa.plan.twostream import TwoStreamPlan
 from ltpa.training.recipe import Recipe
 
@@ -51,12 +57,12 @@ class Plan:
         self.config = config
         self.source = source
         self.results = Path(root) / "results" / config.scale.name
-        self.variants = load_declaration("variants")
+        self.variants = declared_variants()
         self.datasets = load_declaration("datasets")
         self.recipes = load_declaration("recipes")
         self.patch_sources = load_declaration("patches")
         self.tables = load_declaration("tables")
-        check_entries(self.variants, VariantEntry, "config/variants.yaml")
+        check_architectures()
         check_entries(self.datasets, DatasetEntry, "config/datasets")
         declared = Declared(self.variants, self.datasets, self.recipes, self.patch_sources, self.tables)
         check_names(config, declared, source)
@@ -67,7 +73,7 @@ class Plan:
         for dataset in self.config.datasets:
             for variant in self.config.variants:
                 recipe = self.train_spec(dataset, variant).recipe
-                Recipe.from_dict(recipe, f"config/variants.yaml: {variant}: training")
+                Recipe.from_dict(recipe, f"{SOURCE}: {variant}: training")
 
     def _roles(self) -> dict[str, str]:
         roles: dict[str, str] = {}
@@ -136,7 +142,7 @@ class Plan:
 
     def _architecture(self, dataset: str, variant: str) -> dict[str, Any]:
         """Options of the variant; over them those that the dataset asks for, over these those of the scale."""
-        family = self.variants[variant]["recipe"]
+        family = self.variants[variant].recipe
         asked = self.datasets[dataset].get("networks", {}).get(family, {})
         try:
             return resolve_architecture(
@@ -147,12 +153,12 @@ class Plan:
             raise ConfigError(f"{where}: {error}") from error
 
     def _recipe_name(self, dataset: str, variant: str) -> str:
-        choices = self.config.recipes[self.variants[variant]["recipe"]]
+        choices = self.config.recipes[self.variants[variant].recipe]
         role = self.datasets[dataset].get("plays", dataset)
         return next(choices[key] for key in (f"{variant} on {role}", variant, role, "default") if key in choices)
 
     def _recipe(self, dataset: str, variant: str) -> dict[str, Any]:
-        return {**self.recipes[self._recipe_name(dataset, variant)], **self.variants[variant].get("training", {})}
+        return {**self.recipes[self._recipe_name(dataset, variant)], **self.variants[variant].training}
 
     def evaluation_spec(self, stage: str, dataset: str, variant: str) -> EvaluationSpec:
         """How `stage` evaluates the networks of `variant` trained on `dataset`."""
@@ -205,7 +211,7 @@ class Plan:
         origin = {
             "source": self.patch_sources[source],
             "network": network,
-            "saliency": self.variants[network]["saliency"] if network else None,
+            "saliency": self.variants[network].saliency if network else None,
             "released": patches.released if mode == RELEASED else None,
             "protopnet": patches.protopnet.model_dump(exclude_none=True) if mode == "protopnet" else None,
         }

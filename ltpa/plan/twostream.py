@@ -1,5 +1,6 @@
 """The two-stream rows of a configuration: their specs, and the files that each needs."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError, ModelError
 from ltpa.core.hashing import sha256_file
 from ltpa.core.specs import EvaluationSpec, TwoStreamSpec
-from ltpa.models.twostream.options import parse_twostream
+from ltpa.models.registry import parse_options
+from ltpa.models.variants import declared_variants
+from ltpa.training.recipe import TwoStreamRecipe
 
 TRAINING, EVALUATION = "twostream", "finegrained"
 SCRATCH = "scratch"
@@ -32,7 +35,8 @@ class TwoStreamPlan:
         self.config, self.source, self.datasets = config, source, datasets
         self.device = device
         declared = load_declaration("twostream")
-        self.profiles, self.recipes, self.rows = (declared[key] for key in ("profiles", "recipes", "rows"))
+        self.profiles, self.recipes = declared["profiles"], declared["recipes"]
+        self.rows = {name: each for name, each in declared_variants().items() if each.learning == "two-stream"}
         chosen = config.twostream
         for key, names, known in (
             ("profile", [chosen.profile], self.profiles),
@@ -48,6 +52,7 @@ class TwoStreamPlan:
         self._check_comparisons()
         for row in chosen.rows:
             self._architecture(row)
+            TwoStreamRecipe.from_dict(self._recipe(row), f"config/twostream.yaml: recipe {chosen.recipe} (row {row})")
             wanted, there = chosen.boxes, config.protocols.patches.boxes
             if self.patches(row) and there is not None and wanted > there:
                 raise ConfigError(
@@ -76,22 +81,25 @@ class TwoStreamPlan:
 
     def patches(self, row: str) -> str:
         """The patch source of a row; empty without a local stream."""
-        declared = self.rows[row]
-        if declared["architecture"].get("local") == "none":
+        if self.rows[row].architecture.get("local") == "none":
             return ""
-        return str(declared.get("patches", self.config.twostream.patches))
+        return self.rows[row].patches or self.config.twostream.patches
 
     def has_steps(self, row: str) -> bool:
         """Whether the row's local stream goes through steps."""
-        return self.rows[row]["architecture"].get("local") in ("lstm", "attention", "spatial")
+        return bool(parse_options(self.rows[row].architecture).has_steps)
 
     def _architecture(self, row: str) -> dict[str, Any]:
         chosen = self.config.twostream
-        laid = {**self.profiles[chosen.profile], **self.rows[row]["architecture"], **chosen.networks}
+        laid = {**self.profiles[chosen.profile], **self.rows[row].architecture, **chosen.networks}
         try:
-            return parse_twostream(laid).plain()
+            architecture: dict[str, Any] = parse_options(laid).plain()
+            return architecture
         except ModelError as error:
             raise ConfigError(f"{self.source}: key 'twostream' (row {row}): {error}") from error
+
+    def _recipe(self, row: str) -> dict[str, Any]:
+        return {**self.recipes[self.config.twostream.recipe], **self.rows[row].training}
 
     def training_spec(self, dataset: str, row: str) -> TwoStreamSpec:
         """How `row` is trained on `dataset`."""
@@ -103,7 +111,7 @@ class TwoStreamPlan:
             variant=row,
             architecture=self._architecture(row),
             num_classes=len(self.datasets[dataset]["classes"]),
-            recipe={**self.recipes[chosen.recipe], **self.rows[row].get("recipe", {})},
+            recipe=self._recipe(row),
             weights=chosen.weights,
             patches=self.patches(row),
             boxes=chosen.boxes,
@@ -123,7 +131,7 @@ class TwoStreamPlan:
             training=training.hash(),
             targets=[{"name": dataset}],
             protocol={
-                "training": {key: getattr(training, key) for key in training.__dataclass_fields__},
+                "training": dataclasses.asdict(training),
                 "overlap": self._overlap(overlap) if overlap else None,
             },
             device=self.device,
@@ -140,7 +148,7 @@ class TwoStreamPlan:
     def baselines(self) -> dict[str, str]:
         """Row to the row it is tested against, of those that this scale runs."""
         rows = self.config.twostream.rows
-        return {row: base for row in rows if (base := self.rows[row].get("baseline")) in rows}
+        return {row: base for row in rows if (base := self.rows[row].baseline) in rows}
 
     def note(self) -> str:
         """What the head of a table says of the networks behind it."""

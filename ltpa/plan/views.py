@@ -9,6 +9,7 @@ from ltpa.core import layout
 from ltpa.core.declared import config_dir, near_matches
 from ltpa.core.errors import ConfigError
 from ltpa.core.specs import Spec
+from ltpa.models.registry import parse_options
 from ltpa.plan.plan import EVALUATIONS, FINE_ROLES, SOURCE_ROLES, Plan, Run
 from ltpa.plan.twostream import EVALUATION, TRAINING
 from ltpa.report.spec import FiguresSpec
@@ -111,14 +112,14 @@ def table_spec(plan: Plan, table: str) -> TableSpec:
         published=to_dicts(published),
         max_error_of_chance=learning_limits(plan),
         conditions=subsets,
-        baselines={name: base for name in plan.config.variants if (base := plan.variants[name].get("baseline"))}
+        baselines={name: base for name in plan.config.variants if (base := plan.variants[name].baseline)}
         | plan.twostream.baselines(),
     )
 
 
 def _note(plan: Plan, declaration: Declaration, runs: list[Run]) -> str:
     if declaration.stage != EVALUATION:
-        return scale_note(plan, {plan.variants[run.variant]["recipe"] for run in runs})
+        return scale_note(plan, {plan.variants[run.variant].recipe for run in runs})
     roles = {plan.datasets[run.dataset].get("plays", run.dataset) for run in runs}
     return ". ".join(filter(None, (plan.twostream.note(), plan.twostream.warning(roles))))
 
@@ -150,7 +151,7 @@ def source_runs(plan: Plan) -> list[Run]:
     source = plan.roles[SOURCE_ROLES[0]]
     variants = plan.config.variants
     runs = [Run("train", source, variant) for variant in variants]
-    runs += [Run("segmentation", source, variant) for variant in variants if plan.variants[variant]["saliency"]]
+    runs += [Run("segmentation", source, variant) for variant in variants if plan.variants[variant].saliency]
     runs += [Run("query", source, variant) for variant in plan.config.protocols.query.variants if variant in variants]
     return runs
 
@@ -270,7 +271,7 @@ def figures_spec(plan: Plan) -> FiguresSpec:
         threads=plan.config.jobs.threads,
         seeds=plan.config.seeds,
         images=6,
-        labels={variant: plan.variants[variant]["label"] for variant in plan.config.variants},
+        labels={variant: plan.variants[variant].label for variant in plan.config.variants},
         overlays={variant: plan.saliency(variant) or {} for variant in variants},
         published=published,
         max_error_of_chance=learning_limits(plan),
@@ -297,12 +298,11 @@ def figure_models(plan: Plan) -> list[str]:
 def check_spec(plan: Plan) -> CheckSpec:
     """The thresholds, and the compatibility function of each attention variant."""
     checks = plan.config.protocols.checks
-    architectures = {name: plan.variants[name]["architecture"] for name in plan.config.variants}
-    attending = {name: a for name, a in architectures.items() if a.get("levels") or a["family"] == "vgg-pan"}
+    networks = {name: parse_options(plan.variants[name].architecture) for name in plan.config.variants}
     return CheckSpec(
         scale=plan.config.scale.name,
         records=_within(plan, records(plan, check_runs(plan))),
-        compatibility={name: _compatibility(a) for name, a in attending.items()},
+        compatibility={name: _compatibility(options) for name, options in networks.items() if options.map_levels},
         max_error_of_chance=learning_limits(plan),
         attention_beats=list(checks.attention_beats),
         query_pc_max=checks.query_pc_max,
@@ -317,11 +317,10 @@ def learning_limits(plan: Plan) -> dict[str, float]:
     return {"train": checks.max_error_of_chance, EVALUATION: checks.max_twostream_error_of_chance}
 
 
-def _compatibility(architecture: dict[str, Any]) -> str:
+def _compatibility(options: Any) -> str:
     """`pc` where a softmax over pc scores makes every map independent of the query; otherwise what its scores are."""
-    kind = str(architecture.get("compatibility", "pc"))
-    through_sigmoid = architecture["family"] == "vgg-pan" or architecture.get("normalisation") == "sigmoid"
-    return "pc-sigmoid" if kind == "pc" and through_sigmoid else kind
+    kind = str(options.compatibility)
+    return "pc-sigmoid" if kind == "pc" and options.map_follows_query else kind
 
 
 def track_spec(plan: Plan) -> TrackSpec:

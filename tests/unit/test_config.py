@@ -1,6 +1,5 @@
 """The run configuration and the plan made of it."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,10 @@ from ltpa.cli import main
 from ltpa.core.config import load_config, parse_config
 from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError
+from ltpa.models.variants import declared_variants
 from ltpa.plan import Plan, jobs, summary, views
 from ltpa.plan.twostream import EVALUATION, TRAINING
-from ltpa.training.twostream import TwoStreamRecipe
+from ltpa.training.recipe import TwoStreamRecipe
 
 ROOT = Path(__file__).parents[2]
 SCALES = ("config", "reduced", "paper", "extensions", "trial", "finegrained")  # those that ship; users may add files
@@ -67,7 +67,7 @@ def test_demo_trains_every_variant_of_the_paper_on_two_seeds():
     demo = plan()
     assert len(demo.config.seeds) == 2
     trained = {run.variant for run in views.all_runs(demo) if run.stage == "train" and run.dataset == "digits10"}
-    assert trained == {name for name, entry in demo.variants.items() if not entry.get("extension")}
+    assert trained == {name for name, entry in demo.variants.items() if not entry.extension}
     assert len(trained) == 13
 
 
@@ -80,10 +80,10 @@ def test_what_a_variant_lays_over_its_recipe_is_all_that_tells_it_from_another()
 
 
 def test_a_slip_in_what_a_variant_lays_over_its_recipe_is_named(monkeypatch):
-    declared = {**load_declaration("variants")}
-    declared["vgg"] = {**declared["vgg"], "training": {"corp": 4}}
-    monkeypatch.setattr("ltpa.plan.plan.load_declaration", {**ALL_DECLARED, "variants": declared}.get)
-    with pytest.raises(ConfigError, match=r"config/variants\.yaml: vgg: training.*did you mean crop"):
+    declared = declared_variants()
+    slipped = declared["vgg"].model_copy(update={"training": {"corp": 4}})
+    monkeypatch.setattr("ltpa.plan.plan.declared_variants", lambda: {**declared, "vgg": slipped})
+    with pytest.raises(ConfigError, match=r"config/variants: vgg: training.*did you mean crop"):
         plan()
 
 
@@ -153,7 +153,7 @@ def test_a_row_may_lay_settings_over_the_recipe():
     changed = {row for row, spec in specs.items() if spec.recipe != specs["vgg19"].recipe}
     assert changed == {"twostream-attention-flip-crop"}
     recipe = TwoStreamRecipe.from_dict(specs["twostream-attention-flip-crop"].recipe)
-    assert recipe == dataclasses.replace(TwoStreamRecipe.from_dict(specs["vgg19"].recipe), augment="flip_crop")
+    assert recipe == TwoStreamRecipe.from_dict({**specs["vgg19"].recipe, "augment": "flip_crop"})
     assert whole.twostream.baselines()["twostream-attention-flip-crop"] == "twostream-attention"
 
 

@@ -164,7 +164,11 @@ def test_bad_specs_are_one_error(text):
 
 
 def test_bad_specs_name_their_keys():
-    with pytest.raises(ConfigError, match="lacks the keys scale, dataset, threads, variant, training, targets"):
+    with pytest.raises(
+        ConfigError, match="scale is missing; dataset is missing; threads is missing; variant is missing"
+    ):
         EvaluationSpec.from_json("{}")
-    with pytest.raises(ConfigError, match="has unknown keys colour, shape; take one"):
+    with pytest.raises(ConfigError, match="shape is unknown; colour is unknown; take one"):
         PrepareSpec.from_json('{"scale": "a", "dataset": "b", "threads": 1, "source": {}, "shape": 1, "colour": 2}')
+    with pytest.raises(ConfigError, match="threads must be a whole number"):
+        PrepareSpec.from_json('{"scale": "a", "dataset": "b", "threads": "1", "source": {}}')

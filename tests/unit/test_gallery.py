@@ -259,7 +259,7 @@ def test_a_column_with_keys_of_another_kind_is_refused():
         "images": {"roles": ["cifar10"], "count": 1, "choose": "spread"},
         "columns": [{"show": "truth", "variant": "vgg"}],
     }
-    with pytest.raises(ConfigError, match=r"figure1.columns.0.*truth goes with no other key"):
+    with pytest.raises(ConfigError, match=r"figure1: key .columns.0.*truth goes with no other key"):
         check_entries({"figure1": entry}, FigureEntry, "config/figures.yaml")
 
 
