@@ -62,8 +62,8 @@ class TidyRow:
     items: int | None
     status: str
     reason: str
-    doubt: str
     record: str
+    doubt: str = ""
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(TidyRow))
@@ -159,7 +159,6 @@ def _blank(spec: TableSpec, declaration: Declaration, slot: Slot, address: Addre
         items=None,
         status=address if isinstance(address, str) else NOT_IN_SCALE,
         reason="",
-        doubt="",
         record="",
     )
 
