@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -666,3 +667,28 @@ def test_lists_may_begin_with_a_byte_order_mark(tmp_path):
     from ltpa.data.readers.folders import _listed
 
     assert _listed(path, set(declared["classes"]))[0].isascii()
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("encoding", ["latin1", "bytes"])
+def test_cifar_written_anew_by_python_3_is_read(tmp_path, protocol, encoding):
+    """Loaded the way its page says, and pickled again: in any protocol, with text or with bytes."""
+
+    def put(name, content):
+        if encoding == "bytes":
+            content = {key.encode(): value for key, value in content.items()}
+            content = {
+                key: [item.encode() if isinstance(item, str) else item for item in value]
+                if isinstance(value, list) else value
+                for key, value in content.items()
+            }  # fmt: skip
+        (tmp_path / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(content, protocol))
+
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3072), dtype=np.uint8)
+    put("batches.meta", {"label_names": DECLARED["cifar10"]["classes"]})
+    for name in [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]:
+        put(name, {"data": pixels, "labels": [3, 9], "filenames": ["a.png", "b.png"]})
+    _, found = listings("cifar10", tmp_path)
+    assert found["test"].ids == ["test_batch/a.png", "test_batch/b.png"] and found["test"].labels == [3, 9]
+    np.testing.assert_array_equal(found["test"].images, pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
