@@ -8,6 +8,7 @@ from typing import Any
 from ltpa.core import layout
 from ltpa.core.declared import config_dir, near_matches
 from ltpa.core.errors import ConfigError
+from ltpa.core.records import epsilon_of
 from ltpa.core.specs import Spec
 from ltpa.models.registry import parse_options
 from ltpa.plan.plan import EVALUATIONS, FINE_ROLES, SOURCE_ROLES, Plan, Run
@@ -264,7 +265,7 @@ def figures_spec(plan: Plan) -> FiguresSpec:
     published: dict[str, dict[str, float]] = {}
     for entry in load_published(config_dir() / "published" / "figure6.csv"):
         if entry.value is not None:
-            published.setdefault(entry.variant, {})[entry.condition.removeprefix("eps=")] = entry.value
+            published.setdefault(entry.variant, {})[f"{epsilon_of(entry.condition):g}"] = entry.value
     return FiguresSpec(
         scale=plan.config.scale.name,
         dataset=plan.roles.get(SOURCE_ROLES[0], ""),

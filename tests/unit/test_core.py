@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ltpa.core.errors import ConfigError, LtpaError, RecordError
 from ltpa.core.files import atomic_path, write_text
 from ltpa.core.hashing import canonical_json, digest, sha256_file
-from ltpa.core.records import Metric, Record, read_record, write_record
+from ltpa.core.records import Metric, Record, epsilon_of, read_record, write_record
 from ltpa.core.seeds import derive
 from ltpa.core.specs import EvaluationSpec, PrepareSpec, TrainSpec
 
@@ -140,6 +140,13 @@ def test_senseless_records_are_not_written(tmp_path, bad):
     with pytest.raises(RecordError):
         write_record(tmp_path / "result.json", record(**bad))
     assert not (tmp_path / "result.json").exists()
+
+
+def test_the_step_size_of_an_attack_stands_in_its_condition():
+    assert [epsilon_of(condition) for condition in ("eps=8", "eps=0.5", "eps=1e-05")] == [8.0, 0.5, 1e-5]
+    for condition in ("", "8", "raw", "eps="):
+        with pytest.raises(RecordError, match=f"condition {condition!r}: names no step size"):
+            epsilon_of(condition)
 
 
 def test_streams_differ_by_seed_and_purpose():
