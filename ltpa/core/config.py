@@ -1,26 +1,31 @@
 """The run configuration: one YAML file, every key typed here, anything else refused."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from ltpa.core.declared import near_matches
 from ltpa.core.errors import ConfigError
+from ltpa.core.patches import PatchSettings, PrototypeTraining
+from ltpa.core.plain_yaml import parse_yaml
+from ltpa.core.schema import PlainData, read_plain
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
-Positive = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1, lt=2**31)]  # what a scheduler and an array's index take
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+def once_each(values: list[Any]) -> list[Any]:
+    """For lists that must not name anything twice."""
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value!r} stands twice; name each once")
+    return values
 
 
-class Scale(_Section):
+class Scale(PlainData):
     """How big the networks are, and whether the results may be held against the paper's.
 
     `networks` lays architecture options (`ltpa.models.options`) over all variants of a family, `vgg` or `resnet`.
@@ -31,7 +36,7 @@ class Scale(_Section):
     networks: dict[Literal["vgg", "resnet"], dict[str, Any]] = {}
 
 
-class Minutes(_Section):
+class Minutes(PlainData):
     """How long a scheduler lets a job run, per kind of job; `view` is tables, checks, figures and tracking."""
 
     prepare: Positive = 60
@@ -40,7 +45,7 @@ class Minutes(_Section):
     view: Positive = 30
 
 
-class Jobs(_Section):
+class Jobs(PlainData):
     """What jobs ask for, and `archives`, folders of dataset archives that need no download.
 
     `mem_mb` and `minutes` are what a job asks of a scheduler; attempt n asks for n times as much, at most `max_growth`
@@ -58,7 +63,7 @@ class Jobs(_Section):
     archives: list[str] = []
 
 
-class Transfer(_Section):
+class Transfer(PlainData):
     """Cross-domain classification by a linear SVM on features, in folds (paper section 5.3, appendix A.4)."""
 
     folds: Annotated[int, Field(ge=2)] = 5
@@ -82,7 +87,7 @@ class Transfer(_Section):
 Epsilons = Annotated[list[Annotated[float, Field(ge=0, le=255)]], Field(min_length=1)]
 
 
-class Pgd(_Section):
+class Pgd(PlainData):
     """Projected gradient descent, the iterated attack; `step_size` is a share of epsilon."""
 
     epsilons: Epsilons = [1, 2, 4, 8, 16]
@@ -92,7 +97,7 @@ class Pgd(_Section):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-class Fgsm(_Section):
+class Fgsm(PlainData):
     """Fast gradient sign attack; epsilons on the 0-255 scale (paper section 5.2).
 
     `loss` is of the `predicted` or the `true` class, or the `score` of the predicted one. YAML reads a plain `true` as
@@ -111,7 +116,7 @@ class Fgsm(_Section):
     transferred: dict[str, str] = {"vgg": "vgg-att2-concat-pc", "vgg-att2-concat-pc": "vgg"}
 
 
-class Segmentation(_Section):
+class Segmentation(PlainData):
     """Binarised attention against object masks (paper section 5.4); stage `maps` and the figures follow too.
 
     Attributes:
@@ -132,7 +137,7 @@ class Segmentation(_Section):
     batch_size: Positive = 250
 
 
-class Maps(_Section):
+class Maps(PlainData):
     """Other maps against object masks, beyond the paper.
 
     `controls` look at no network; they are measured in the job of variant `controls_with`.
@@ -147,7 +152,7 @@ class Maps(_Section):
     controls_with: str = "vgg"
 
 
-class Query(_Section):
+class Query(PlainData):
     """Attention of one image under another image's global vector (paper appendix A.5).
 
     `query`: an image of `other_class` for each, or the `first` test image for all others (as in the released code).
@@ -158,71 +163,34 @@ class Query(_Section):
     pairs: Positive = 200
 
 
-class Protopnet(_Section):
-    """Training of ProtoPNet's prototypes: a named set of settings (`ltpa.training.protopnet`), and changes to it."""
-
-    routine: Literal["st-protopnet", "protopnet"] = "st-protopnet"
-    per_class: Positive | None = None
-    width: Positive | None = None
-    epochs: Positive | None = None
-    warm_epochs: Natural | None = None
-    freeze_norm: bool | None = None
-    first_push: Natural | None = None
-    push_every: Positive | None = None
-    last_epochs: Natural | None = None
-    batch_size: Positive | None = None
-    trunk_lr: NotNegative | None = None
-    add_on_lr: NotNegative | None = None
-    last_lr: NotNegative | None = None
-    weight_decay: NotNegative | None = None
-    decay_every: Positive | None = None
-    cluster: NotNegative | None = None
-    separation: NotNegative | None = None
-    sparsity: NotNegative | None = None
-    rotation: NotNegative | None = None
-    shear: NotNegative | None = None
+def _rising(limits: list[float]) -> list[float]:
+    if limits[0] > limits[1]:
+        raise ValueError("must be the lowest value and then the highest")
+    return limits
 
 
-class Patches(_Section):
-    """Patch boxes for the fine-grained sets.
+Limits = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_rising)]
+
+
+class Patches(PatchSettings):
+    """Patch boxes for the fine-grained sets: the settings of the extraction, and these.
 
     `sources` names patch sources (`config/patches.yaml`) and the variant behind each, `none` for those without.
     `released` names array files by split. `limits` are the lowest and the highest value allowed of statistics of the
-    test split's boxes, by source. The rest are settings of `ltpa.evaluation.patches.PatchSettings`; what is left out
-    has the default given there.
+    test split's boxes, by source. `protopnet` is the training behind source `protopnet`.
     """
 
     sources: dict[str, str] = {}
     released: dict[str, str] = {}
-    limits: dict[str, dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]]] = {}
-    protopnet: Protopnet = Protopnet()
-    boxes: Positive | None = None
-    cleaning: Literal["clean", "parity"] | None = None
-    percentile: Annotated[float, Field(gt=0, lt=100)] | None = None
-    smooth: Positive | None = None
-    grid: Positive | None = None
-    level: Name | None = None
-    min_side: Fraction | None = None
-    grown_side: Fraction | None = None
-    max_aspect: Annotated[float, Field(ge=1)] | None = None
-    max_area: Fraction | None = None
-    max_iou: Fraction | None = None
-    window_iou: Fraction | None = None
-    clusters: Positive | None = None
-    cells_per_image: Positive | None = None
-    iterations: Positive | None = None
-    min_share: Fraction | None = None
-    center_sides: list[Fraction] | None = None
-    random_areas: list[list[Fraction]] | None = None
-    random_aspect: Annotated[float, Field(ge=1)] | None = None
-    batch_size: Positive | None = None
+    limits: dict[str, Annotated[dict[str, Limits], Field(min_length=1)]] = {}
+    protopnet: PrototypeTraining = PrototypeTraining()
 
     def settings(self) -> dict[str, Any]:
-        """The settings that were given."""
-        return self.model_dump(exclude={"sources", "released", "limits", "protopnet"}, exclude_none=True)
+        """The settings of the extraction, as plain data."""
+        return self.model_dump(mode="json", include=set(PatchSettings.model_fields))
 
 
-class TwoStream(_Section):
+class TwoStream(PlainData):
     """The two-stream rows (`config/twostream.yaml`): one profile, recipe and kind of initial weights for all of them.
 
     `weights`: `imagenet`, `scratch`, or a file. `patches` names the patch source of all rows that name none, `boxes`
@@ -231,7 +199,7 @@ class TwoStream(_Section):
     lays options over the profile.
     """
 
-    rows: list[str] = []
+    rows: Annotated[list[str], AfterValidator(once_each)] = []
     profile: str = "paper"
     recipe: str = "paper"
     weights: str = "imagenet"
@@ -242,7 +210,7 @@ class TwoStream(_Section):
     networks: dict[str, Any] = {}
 
 
-class Checks(_Section):
+class Checks(PlainData):
     """What the pipeline asserts about its own results.
 
     A seed learned where its test error is at most `max_error_of_chance` of that of guessing
@@ -253,13 +221,18 @@ class Checks(_Section):
     """
 
     max_error_of_chance: Annotated[float, Field(gt=0, le=1)] = 0.5
-    attention_beats: list[Literal["random", "untrained", "centre"]] = ["random", "untrained"]
+    attention_beats: Annotated[list[Literal["random", "untrained", "centre"]], AfterValidator(once_each)] = [
+        "random",
+        "untrained",
+    ]
     query_pc_max: Annotated[float, Field(ge=0)] = 1e-4
     max_twostream_error_of_chance: Annotated[float, Field(gt=0, le=1)] = 0.9
-    local_beats: dict[str, dict[str, list[str]]] = {}
+    local_beats: dict[
+        str, Annotated[dict[str, Annotated[list[str], AfterValidator(once_each)]], Field(min_length=1)]
+    ] = {}
 
 
-class Protocols(_Section):
+class Protocols(PlainData):
     """Settings of every evaluation protocol; the defaults are the project's rulings (docs/choices.md)."""
 
     transfer: Transfer = Transfer()
@@ -271,7 +244,7 @@ class Protocols(_Section):
     checks: Checks = Checks()
 
 
-class Config(_Section):
+class Config(PlainData):
     """The whole run configuration. Names refer to declarations in `config/`; `ltpa.plan` checks that they exist.
 
     `data` lays options (`ltpa.data.source.Options`) over those that a dataset's declaration makes.
@@ -288,13 +261,7 @@ class Config(_Section):
     protocols: Protocols = Protocols()
     twostream: TwoStream = TwoStream()
 
-    @field_validator("seeds", "variants", "datasets", "tables")
-    @classmethod
-    def _unique(cls, values: list[Any]) -> list[Any]:
-        for value in values:
-            if values.count(value) > 1:
-                raise ValueError(f"{value!r} stands twice; name each once")
-        return values
+    _unique = field_validator("seeds", "variants", "datasets", "tables")(once_each)
 
 
 def parse_config(values: Any, source: str) -> Config:
@@ -303,48 +270,32 @@ def parse_config(values: Any, source: str) -> Config:
     Raises:
         ConfigError: one line with source, key, what is wrong, and the allowed keys for an unknown one.
     """
-    if not isinstance(values, dict):
-        raise ConfigError(f"{source}: must be a mapping of {', '.join(Config.model_fields)}")
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        problems = error.errors()
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ConfigError(f"{source}: {_describe(problems[0])}{more}") from error
+    return read_plain(Config, values, source)
 
 
 def load_config(path: Path) -> Config:
     """Read and check a configuration file.
 
     Raises:
-        ConfigError: the file is missing, not YAML, or breaks the schema.
+        ConfigError: the file is missing, not YAML, has a key twice, or breaks the schema.
+    """
+    return parse_config(read_config_file(path), str(path))
+
+
+def read_config_file(path: Path) -> Any:
+    """The plain data of a configuration file, unchecked.
+
+    Raises:
+        ConfigError: the file is missing, not YAML, or has a key twice.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return parse_yaml(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); name an existing file with --config") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    return parse_config(values, str(path))
 
 
 def unknown_name(kind: str, name: str, known: list[str]) -> str:
     """The text for an unknown name: near matches, or all that exist."""
     return f"unknown {kind} {name!r}; {near_matches(name, known)}"
-
-
-def _describe(problem: Any) -> str:
-    key = ".".join(map(str, problem["loc"])) or "(top level)"
-    if problem["type"] == "extra_forbidden":
-        section: Any = Config
-        for part in problem["loc"][:-1]:
-            annotation = section.model_fields[part].annotation
-            section = next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)
-        return f"{unknown_name('key', str(problem['loc'][-1]), list(section.model_fields))} (at {key!r})"
-    if problem["type"] == "missing":
-        return f"key {key!r} is missing; add it"
-    text = problem["msg"].removeprefix("Value error, ")
-    hint = ""
-    if problem["type"] == "float_type" and isinstance(problem["input"], str):
-        hint = " (YAML reads 1e-4 as text; write 1.0e-4)"
-    return f"key {key!r} is {problem['input']!r}: {text[0].lower()}{text[1:]}{hint}"

@@ -34,6 +34,8 @@ class NetworkOptions:
     """
 
     builder: ClassVar[str]
+    layers: ClassVar[tuple[str, ...]]  # whose maps can be read (`local_features`)
+    single_pass: ClassVar[bool] = True  # whether an image passes the trunk once, as Grad-CAM asks
     size_multiple: ClassVar[int] = 1
 
     family: str
@@ -119,6 +121,8 @@ class AttentionOptions(NetworkOptions):
 class _PoolOptions(NetworkOptions):
     """`pools`: where a VGG network pools; `cub` places pools as the 80 x 80 networks for birds do."""
 
+    layers: ClassVar[tuple[str, ...]] = VGG_LEVELS
+
     pools: str = choice("cifar", "cub")
 
 
@@ -146,6 +150,7 @@ class PanOptions(_PoolOptions):
     """VGG-PAN, progressive attention. `compatibility` is that of the last level; the gate's is always pc."""
 
     builder: ClassVar[str] = "ltpa.models.pan:build_pan"
+    single_pass: ClassVar[bool] = False
 
     compatibility: str = choice("pc", "local")
 
@@ -179,6 +184,7 @@ class ResNetOptions(AttentionOptions):
     """Pre-activation ResNet of depth 9 x `blocks_per_stage` + 2; without `levels` it is the plain baseline."""
 
     builder: ClassVar[str] = "ltpa.models.resnet:build_resnet"
+    layers: ClassVar[tuple[str, ...]] = RESNET_LEVELS
     size_multiple: ClassVar[int] = 4
 
     blocks_per_stage: int = whole(18, at_least=1)
