@@ -17,6 +17,7 @@ from typing import Any
 
 from ltpa.core import layout
 from ltpa.core.declared import load_declaration
+from ltpa.core.patches import NETWORK_MODES
 from ltpa.core.records import read_record
 from ltpa.core.specs import EvaluationSpec, PrepareSpec, TrainSpec, TwoStreamSpec
 from ltpa.data.arrays import PreparedDataset
@@ -25,7 +26,6 @@ from ltpa.models import get_variant
 from ltpa.models.registry import parse_options
 from ltpa.models.variants import resolve_architecture
 from ltpa.stages import finegrained, patches, prepare, train, twostream
-from ltpa.stages.patch_sources import NETWORK_MODES
 
 SCALE, NETWORK = "photographs", "vgg"
 SHOWN = (

@@ -4,17 +4,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from ltpa.core.declared import near_matches
 from ltpa.core.errors import ConfigError
+from ltpa.core.patches import PatchSettings, PrototypeTraining
+from ltpa.core.plain_yaml import parse_yaml
 from ltpa.core.schema import PlainData, read_plain
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
-Positive = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1, lt=2**31)]  # what a scheduler and an array's index take
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def once_each(values: list[Any]) -> list[Any]:
+    """For lists that must not name anything twice."""
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value!r} stands twice; name each once")
+    return values
 
 
 class Scale(PlainData):
@@ -155,68 +163,31 @@ class Query(PlainData):
     pairs: Positive = 200
 
 
-class Protopnet(PlainData):
-    """Training of ProtoPNet's prototypes: a named set of settings (`ltpa.training.protopnet`), and changes to it."""
-
-    routine: Literal["st-protopnet", "protopnet"] = "st-protopnet"
-    per_class: Positive | None = None
-    width: Positive | None = None
-    epochs: Positive | None = None
-    warm_epochs: Natural | None = None
-    freeze_norm: bool | None = None
-    first_push: Natural | None = None
-    push_every: Positive | None = None
-    last_epochs: Natural | None = None
-    batch_size: Positive | None = None
-    trunk_lr: NotNegative | None = None
-    add_on_lr: NotNegative | None = None
-    last_lr: NotNegative | None = None
-    weight_decay: NotNegative | None = None
-    decay_every: Positive | None = None
-    cluster: NotNegative | None = None
-    separation: NotNegative | None = None
-    sparsity: NotNegative | None = None
-    rotation: NotNegative | None = None
-    shear: NotNegative | None = None
+def _rising(limits: list[float]) -> list[float]:
+    if limits[0] > limits[1]:
+        raise ValueError("must be the lowest value and then the highest")
+    return limits
 
 
-class Patches(PlainData):
-    """Patch boxes for the fine-grained sets.
+Limits = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_rising)]
+
+
+class Patches(PatchSettings):
+    """Patch boxes for the fine-grained sets: the settings of the extraction, and these.
 
     `sources` names patch sources (`config/patches.yaml`) and the variant behind each, `none` for those without.
     `released` names array files by split. `limits` are the lowest and the highest value allowed of statistics of the
-    test split's boxes, by source. The rest are settings of `ltpa.evaluation.patches.PatchSettings`; what is left out
-    has the default given there.
+    test split's boxes, by source. `protopnet` is the training behind source `protopnet`.
     """
 
     sources: dict[str, str] = {}
     released: dict[str, str] = {}
-    limits: dict[str, dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]]] = {}
-    protopnet: Protopnet = Protopnet()
-    boxes: Positive | None = None
-    cleaning: Literal["clean", "parity"] | None = None
-    percentile: Annotated[float, Field(gt=0, lt=100)] | None = None
-    smooth: Positive | None = None
-    grid: Positive | None = None
-    level: Name | None = None
-    min_side: Fraction | None = None
-    grown_side: Fraction | None = None
-    max_aspect: Annotated[float, Field(ge=1)] | None = None
-    max_area: Fraction | None = None
-    max_iou: Fraction | None = None
-    window_iou: Fraction | None = None
-    clusters: Positive | None = None
-    cells_per_image: Positive | None = None
-    iterations: Positive | None = None
-    min_share: Fraction | None = None
-    center_sides: list[Fraction] | None = None
-    random_areas: list[list[Fraction]] | None = None
-    random_aspect: Annotated[float, Field(ge=1)] | None = None
-    batch_size: Positive | None = None
+    limits: dict[str, Annotated[dict[str, Limits], Field(min_length=1)]] = {}
+    protopnet: PrototypeTraining = PrototypeTraining()
 
     def settings(self) -> dict[str, Any]:
-        """The settings that were given."""
-        return self.model_dump(exclude={"sources", "released", "limits", "protopnet"}, exclude_none=True)
+        """The settings of the extraction, as plain data."""
+        return self.model_dump(mode="json", include=set(PatchSettings.model_fields))
 
 
 class TwoStream(PlainData):
@@ -228,7 +199,7 @@ class TwoStream(PlainData):
     lays options over the profile.
     """
 
-    rows: list[str] = []
+    rows: Annotated[list[str], AfterValidator(once_each)] = []
     profile: str = "paper"
     recipe: str = "paper"
     weights: str = "imagenet"
@@ -250,10 +221,15 @@ class Checks(PlainData):
     """
 
     max_error_of_chance: Annotated[float, Field(gt=0, le=1)] = 0.5
-    attention_beats: list[Literal["random", "untrained", "centre"]] = ["random", "untrained"]
+    attention_beats: Annotated[list[Literal["random", "untrained", "centre"]], AfterValidator(once_each)] = [
+        "random",
+        "untrained",
+    ]
     query_pc_max: Annotated[float, Field(ge=0)] = 1e-4
     max_twostream_error_of_chance: Annotated[float, Field(gt=0, le=1)] = 0.9
-    local_beats: dict[str, dict[str, list[str]]] = {}
+    local_beats: dict[
+        str, Annotated[dict[str, Annotated[list[str], AfterValidator(once_each)]], Field(min_length=1)]
+    ] = {}
 
 
 class Protocols(PlainData):
@@ -287,13 +263,7 @@ class Config(PlainData):
     protocols: Protocols = Protocols()
     twostream: TwoStream = TwoStream()
 
-    @field_validator("seeds", "variants", "datasets", "tables")
-    @classmethod
-    def _unique(cls, values: list[Any]) -> list[Any]:
-        for value in values:
-            if values.count(value) > 1:
-                raise ValueError(f"{value!r} stands twice; name each once")
-        return values
+    _unique = field_validator("seeds", "variants", "datasets", "tables")(once_each)
 
 
 def parse_config(values: Any, source: str) -> Config:
@@ -309,15 +279,23 @@ def load_config(path: Path) -> Config:
     """Read and check a configuration file.
 
     Raises:
-        ConfigError: the file is missing, not YAML, or breaks the schema.
+        ConfigError: the file is missing, not YAML, has a key twice, or breaks the schema.
+    """
+    return parse_config(read_config_file(path), str(path))
+
+
+def read_config_file(path: Path) -> Any:
+    """The plain data of a configuration file, unchecked.
+
+    Raises:
+        ConfigError: the file is missing, not YAML, or has a key twice.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return parse_yaml(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); name an existing file with --config") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    return parse_config(values, str(path))
 
 
 def unknown_name(kind: str, name: str, known: list[str]) -> str:

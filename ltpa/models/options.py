@@ -88,6 +88,8 @@ class ClassifierOptions(NetworkOptions):
             network in which none do.
     """
 
+    layers: ClassVar[tuple[str, ...]]  # whose maps can be read (`local_features`)
+    single_pass: ClassVar[bool] = True  # whether an image passes the trunk once, as Grad-CAM asks
     size_multiple: ClassVar[int] = 1
 
     bn_weight: Literal["uniform", "one"] = "uniform"

@@ -7,9 +7,9 @@ from ltpa.core.config import Config, unknown_name
 from ltpa.core.errors import ConfigError
 from ltpa.models.registry import parse_options
 from ltpa.models.variants import Variant
+from ltpa.plan.patches import NO_NETWORK
 from ltpa.training.recipe import Recipe
 
-NO_NETWORK = "none"
 _KINDS = {  # what a key names, where that is not the key itself without its s
     "data": "dataset",
     "protocols.maps.controls_with": "variant",
@@ -43,7 +43,6 @@ def check_names(config: Config, declared: Declared, where: str) -> None:
         ("tables", config.tables, declared.tables),
         ("protocols.query.variants", protocols.query.variants, declared.variants),
         ("protocols.patches.sources", protocols.patches.sources, declared.patch_sources),
-        ("protocols.patches.limits", protocols.patches.limits, declared.patch_sources),
         ("protocols.maps.controls_with", [protocols.maps.controls_with], declared.variants),
         (
             "protocols.fgsm.transferred",
@@ -121,6 +120,12 @@ def check_options(dataset: str, declared: Mapping[str, Any], where: str) -> None
     if declared["reader"] == "embedded":
         raise ConfigError(f"{where}: key 'data': {dataset} is generated and has no options; remove them")
     try:
-        Source.from_declaration(dataset, declared)
+        chosen = Source.from_declaration(dataset, declared).splits
     except ConfigError as error:
         raise ConfigError(f"{where}: key 'data': {error}") from error
+    learned = {"train", "test"}
+    if learned <= declared["splits"].keys() and not learned <= chosen.keys():
+        raise ConfigError(
+            f"{where}: key 'data': dataset {dataset}: option 'splits' is {list(chosen)}; networks learn from train and "
+            "are tested on test, so name both"
+        )

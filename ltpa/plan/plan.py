@@ -7,7 +7,9 @@ from ltpa.core import layout
 from ltpa.core.config import Config, unknown_name
 from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError, ModelError
+from ltpa.core.patches import PatchSource
 from ltpa.core.specs import EvaluationSpec, PrepareSpec, TrainSpec
+from ltpa.data.registry import EMBEDDED
 from ltpa.data.registry import code_of as reader_code
 from ltpa.models.code import code_of as network_code
 from ltpa.models.variants import (
@@ -17,7 +19,8 @@ from ltpa.models.variants import (
     declared_variants,
     resolve_architecture,
 )
-from ltpa.plan.names import NO_NETWORK, Declared, check_names, check_options
+from ltpa.plan.names import Declared, check_names, check_options
+from ltpa.plan.patches import check_patch_limits, patch_source
 from ltpa.plan.schema import DatasetEntry, check_entries
 from ltpa.plan.twostream import TwoStreamPlan
 from ltpa.training.recipe import Recipe
@@ -30,7 +33,6 @@ FINE_ROLES = ("cub200", "stanforddogs")
 SOURCE_ROLES = ("cifar10", "cifar100")
 DESCRIPTIVE = ("title", "type", "resolution", "licence", "citation", "tasks", "networks", "plays")
 EVALUATIONS = ("transfer", "fgsm", "segmentation", "maps", "query")
-RELEASED = "released"  # the mode of patch sources that read the user's files
 
 
 class Run(NamedTuple):
@@ -69,7 +71,11 @@ class Plan:
         for dataset in config.data:
             check_options(dataset, self.prepare_spec(dataset).source, source)
         self.roles = self._roles()
+        for name in config.protocols.patches.sources:
+            self.patch_source(name)
+        check_patch_limits(config, self.knows, self.fine_datasets, source)
         self.twostream = TwoStreamPlan(config, source, self.datasets, self.device)
+        self._check_comparisons()
         for dataset in self.config.datasets:
             for variant in self.config.variants:
                 recipe = self.train_spec(dataset, variant).recipe
@@ -207,14 +213,8 @@ class Plan:
                 f"{self.source}: key 'protocols.patches.sources': {unknown_name('source', source, names)}"
             )
         network = self.patch_network(source)
-        mode = self.patch_sources[source]["mode"]
-        origin = {
-            "source": self.patch_sources[source],
-            "network": network,
-            "saliency": self.variants[network].saliency if network else None,
-            "released": patches.released if mode == RELEASED else None,
-            "protopnet": patches.protopnet.model_dump(exclude_none=True) if mode == "protopnet" else None,
-        }
+        origin = self.patch_source(source).model_dump(mode="json")
+        origin["source"] = {"mode": origin.pop("mode"), "map": origin.pop("map")}
         trained = self.train_spec(dataset, network) if network else None
         return EvaluationSpec(
             scale=self.config.scale.name,
@@ -230,8 +230,45 @@ class Plan:
 
     def patch_network(self, source: str) -> str | None:
         """The variant behind a patch source, None where there is none."""
-        network = self.config.protocols.patches.sources[source]
-        return None if network == NO_NETWORK else network
+        return self.patch_source(source).network or None
+
+    def patch_source(self, name: str) -> PatchSource:
+        """A patch source that the configuration uses, as its jobs read it."""
+        return patch_source(name, self.config.protocols.patches, self.patch_sources, self.variants, self.source)
+
+    @property
+    def fine_datasets(self) -> list[str]:
+        """The fine-grained sets, which patches are extracted from and two-stream networks are trained on."""
+        return [self.roles[role] for role in FINE_ROLES if role in self.roles]
+
+    def knows(self, dataset: str, what: str) -> bool:
+        """Whether the prepared `dataset` knows the places of the `objects` or the `parts` of its images."""
+        source = self.prepare_spec(dataset).source
+        if what == "objects":
+            return source["reader"] in LOCATING_READERS
+        if source["reader"] == EMBEDDED:
+            return bool(source["style"].get("marks"))
+        return bool(source.get("options", {}).get("parts", "none") != "none")
+
+    def _check_comparisons(self) -> None:
+        """Raise `ConfigError` where `protocols.checks.local_beats` compares what no job measures."""
+        where = f"{self.source}: key 'protocols.checks.local_beats'"
+        rows = self.config.twostream.rows
+        for dataset, compared in self.config.protocols.checks.local_beats.items():
+            if dataset not in self.fine_datasets:
+                raise ConfigError(f"{where}: {unknown_name('fine-grained dataset', dataset, self.fine_datasets)}")
+            if not self.knows(dataset, "parts"):
+                raise ConfigError(f"{where}: {dataset} knows no parts to judge patches by; drop its comparisons")
+            if self.config.twostream.split != "test":
+                raise ConfigError(f"{where}: parts are those of test images, and twostream.split is not test; drop it")
+            for row, controls in compared.items():
+                for name in (row, *controls):
+                    if name not in rows:
+                        raise ConfigError(f"{where}: {unknown_name('row', name, rows)}")
+                    if not self.twostream.patches(name):
+                        raise ConfigError(f"{where}: {name} has no local stream; drop it")
+                if row in controls:
+                    raise ConfigError(f"{where}: {row} is its own control; drop it from the list")
 
     def companion(self, stage: str, variant: str) -> str | None:
         """The variant whose networks `stage` reads beside those of `variant`; None where it reads no other."""

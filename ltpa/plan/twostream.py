@@ -49,12 +49,11 @@ class TwoStreamPlan:
                     kind = {"rows": "row", "patches": "patch source of protocols.patches.sources"}.get(key, key)
                     raise ConfigError(f"{source}: key 'twostream.{key}': {unknown_name(kind, name, list(known))}")
         self._check_weights()
-        self._check_comparisons()
         for row in chosen.rows:
             self._architecture(row)
             TwoStreamRecipe.from_dict(self._recipe(row), f"config/twostream.yaml: recipe {chosen.recipe} (row {row})")
             wanted, there = chosen.boxes, config.protocols.patches.boxes
-            if self.patches(row) and there is not None and wanted > there:
+            if self.patches(row) and wanted > there:
                 raise ConfigError(
                     f"{source}: key 'twostream.boxes' is {wanted}, but protocols.patches.boxes is {there}; "
                     "lower the one or raise the other"
@@ -66,15 +65,6 @@ class TwoStreamPlan:
             raise ConfigError(
                 f"{self.source}: key 'twostream.weights': {weights!r}: no such file; name imagenet, {SCRATCH} or a file"
             )
-
-    def _check_comparisons(self) -> None:
-        where = f"{self.source}: key 'protocols.checks.local_beats'"
-        for dataset, compared in self.config.protocols.checks.local_beats.items():
-            if dataset not in self.config.datasets:
-                raise ConfigError(f"{where}: {unknown_name('dataset', dataset, self.config.datasets)}")
-            for row in [*compared, *(control for controls in compared.values() for control in controls)]:
-                if row not in self.config.twostream.rows:
-                    raise ConfigError(f"{where}: {unknown_name('row', row, self.config.twostream.rows)}")
 
     def _sources(self) -> list[str]:
         return [source for row in self.config.twostream.rows if row in self.rows and (source := self.patches(row))]

@@ -11,7 +11,7 @@ from ltpa.core.errors import ConfigError
 from ltpa.core.records import epsilon_of
 from ltpa.core.specs import Spec
 from ltpa.models.registry import parse_options
-from ltpa.plan.plan import EVALUATIONS, FINE_ROLES, SOURCE_ROLES, Plan, Run
+from ltpa.plan.plan import EVALUATIONS, SOURCE_ROLES, Plan, Run
 from ltpa.plan.twostream import EVALUATION, TRAINING
 from ltpa.report.spec import FiguresSpec
 from ltpa.tables.declaration import Declaration, Description, Panel, parse_declaration
@@ -157,11 +157,6 @@ def source_runs(plan: Plan) -> list[Run]:
     return runs
 
 
-def fine_datasets(plan: Plan) -> list[str]:
-    """The datasets that stand for the fine-grained ones."""
-    return [plan.roles[role] for role in FINE_ROLES if role in plan.roles]
-
-
 def patch_runs(plan: Plan) -> list[Run]:
     """Patch extraction on the fine-grained sets; a run's variant is the patch source.
 
@@ -169,7 +164,7 @@ def patch_runs(plan: Plan) -> list[Run]:
     """
     usable = (None, *plan.config.variants)
     sources = [name for name in plan.config.protocols.patches.sources if plan.patch_network(name) in usable]
-    return [Run("patches", dataset, source) for dataset in fine_datasets(plan) for source in sources]
+    return [Run("patches", dataset, source) for dataset in plan.fine_datasets for source in sources]
 
 
 def all_runs(plan: Plan) -> list[Run]:
@@ -181,7 +176,7 @@ def all_runs(plan: Plan) -> list[Run]:
 def resumable(plan: Plan) -> list[tuple[str, Spec]]:
     """Stage and spec of every job of the configuration that saves states to resume from, in a table or not."""
     trained = [run for run in all_runs(plan) if run.stage == "train"]
-    rows = [(dataset, row) for dataset in fine_datasets(plan) for row in plan.config.twostream.rows]
+    rows = [(dataset, row) for dataset in plan.fine_datasets for row in plan.config.twostream.rows]
     return [
         *(("train", plan.train_spec(run.dataset, run.variant)) for run in trained),
         *((TRAINING, plan.twostream.training_spec(dataset, row)) for dataset, row in rows),

@@ -13,6 +13,7 @@ class Options(AttentionOptions):
     size_multiple: ClassVar[int] = 4
     builder: ClassVar[str] = "ltpa.models.resnet:build_resnet"
     recipes: ClassVar[str] = "resnet"
+    layers: ClassVar[tuple[str, ...]] = ("stage2", "stage3")
     known_levels: ClassVar[tuple[str, ...]] = ("stage2", "stage3")
 
     def built_by(self) -> str:

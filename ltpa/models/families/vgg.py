@@ -9,6 +9,7 @@ class PoolOptions(ClassifierOptions):
     """`pools`: where a VGG network pools; `cub` places pools as the 80 x 80 networks for birds do."""
 
     recipes: ClassVar[str] = "vgg"
+    layers: ClassVar[tuple[str, ...]] = ("conv7", "conv10", "conv13")
 
     pools: Literal["cifar", "cub"] = "cifar"
 

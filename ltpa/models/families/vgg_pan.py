@@ -9,6 +9,7 @@ class Options(PoolOptions):
     """`compatibility` is that of the last level; the gate's is always pc, through a sigmoid."""
 
     builder: ClassVar[str] = "ltpa.models.pan:build_pan"
+    single_pass: ClassVar[bool] = False
 
     compatibility: Literal["pc", "local"] = "pc"
 
