@@ -15,7 +15,8 @@ from ltpa.stages.patches import _read_protocol
 
 DEMO = yaml.safe_load((Path(__file__).parents[2] / "config" / "config.yaml").read_text())
 BOUNDARY = (
-    0, -1, 1, 2, 3, 0.0, 0.5, 1.0, 1.5, 10**30, 1e300, float("nan"), float("inf"), "", "Clean", "clean", "CONV7", "conv7",
+    0, -1, 1, 2, 3, 0.0, 0.5, 1.0, 1.5, 10**30, 1e300, float("nan"), float("inf"), "", "Clean", "clean", "CONV7",
+    "conv7",
     "conv99", True, None, [], [0.4], [0.4, 0.4], [0.6, 0.4], [[0, 0.5], [0.2, 0.1]], [[0, 0.1], [1, 1]], {}, {"a": 1},
 )  # fmt: skip
 
