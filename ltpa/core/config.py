@@ -216,6 +216,8 @@ class Checks(PlainData):
     A seed learned where its test error is at most `max_error_of_chance` of that of guessing
     (`max_twostream_error_of_chance` for two-stream networks). `attention_beats` says what the peaks of maps must hit
     the object more often than: a `random` pixel, the same network `untrained`, the `centre` of the image.
+    `must_attend` names the variants for which a run fails where that is not shown; for others the checks report it.
+    Null stands for all.
     `local_beats`, by dataset and row: the row's local stream must be right oftener than its global one on patches that
     hold the part, and than the local streams of the rows listed, its controls.
     """
@@ -225,6 +227,7 @@ class Checks(PlainData):
         "random",
         "untrained",
     ]
+    must_attend: Annotated[list[str], AfterValidator(once_each)] | None = None
     query_pc_max: Annotated[float, Field(ge=0)] = 1e-4
     max_twostream_error_of_chance: Annotated[float, Field(gt=0, le=1)] = 0.9
     local_beats: dict[

@@ -13,6 +13,7 @@ from ltpa.training.recipe import Recipe
 _KINDS = {  # what a key names, where that is not the key itself without its s
     "data": "dataset",
     "protocols.maps.controls_with": "variant",
+    "protocols.checks.must_attend": "variant",
     "protocols.fgsm.transferred": "variant",
 }
 
@@ -43,6 +44,7 @@ def check_names(config: Config, declared: Declared, where: str) -> None:
         ("tables", config.tables, declared.tables),
         ("protocols.query.variants", protocols.query.variants, declared.variants),
         ("protocols.patches.sources", protocols.patches.sources, declared.patch_sources),
+        ("protocols.checks.must_attend", protocols.checks.must_attend or [], declared.variants),
         ("protocols.maps.controls_with", [protocols.maps.controls_with], declared.variants),
         (
             "protocols.fgsm.transferred",

@@ -301,6 +301,7 @@ def check_spec(plan: Plan) -> CheckSpec:
         compatibility={name: _compatibility(options) for name, options in networks.items() if options.map_levels},
         max_error_of_chance=learning_limits(plan),
         attention_beats=list(checks.attention_beats),
+        must_attend=checks.must_attend,
         query_pc_max=checks.query_pc_max,
         local_beats=checks.local_beats,
         patch_limits=plan.config.protocols.patches.limits,
