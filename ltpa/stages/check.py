@@ -27,8 +27,8 @@ SPEC = CheckSpec
 class Check:
     """One check: `value` (None where there is nothing to measure) against `limit`, and in words what was found.
 
-    `seeds` gives what was found of each seed, where seeds are judged one by one. A check that is not `required` and does
-    not pass is reported as not shown; it fails no run.
+    `seeds` gives what was found of each seed, where seeds are judged one by one. A check that is not `required` and
+    does not pass is reported as not shown; it fails no run.
     """
 
     check: str
