@@ -1,6 +1,7 @@
 """What the plan accepts, the jobs accept: patch settings, prototypes and sources at and beyond their limits."""
 
 import copy
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -21,46 +22,59 @@ BOUNDARY = (
 )  # fmt: skip
 
 
+def parsed(**patches):
+    config = {**DEMO, "protocols": {**DEMO["protocols"], "patches": {**DEMO["protocols"]["patches"], **patches}}}
+    return parse_config(config, "test.yaml")
+
+
 def planned(**patches):
-    config = copy.deepcopy(DEMO)
-    config["protocols"]["patches"] = {**config["protocols"]["patches"], **patches}
-    return Plan(parse_config(config, "test.yaml"), "test.yaml")
+    return Plan(parsed(**patches), "test.yaml")
 
 
-def accepted_by_job(plan, source):
-    """Whether the stage reads the spec that the plan makes; it must."""
-    spec = plan.patch_spec("digits-parts", source)
-    _read_protocol(type(spec).from_json(spec.to_json()))
+@pytest.fixture(scope="module")
+def spec():
+    """The job of source `protopnet`, which has settings of both kinds."""
+    plan = planned(sources={"protolite": "vgg", "protopnet": "vgg"}, limits={})
+    spec = plan.patch_spec("digits-parts", "protopnet")
+    return type(spec).from_json(spec.to_json())
+
+
+def is_accepted(read, *values):
+    try:
+        read(*values)
+    except ConfigError as error:
+        assert "\n" not in str(error)
+        return False
+    return True
 
 
 @pytest.mark.parametrize("key", PatchSettings.model_fields)
-def test_plan_and_job_agree_on_settings_of_patches(key):
+def test_plan_and_job_agree_on_settings_of_patches(spec, key):
     outcomes = set()
     for value in BOUNDARY:
-        base = planned().patch_spec("digits-parts", "protolite")
-        try:
-            accepted_by_job(planned(**{key: value}), "protolite")
-            outcomes.add(True)
-        except ConfigError as error:
-            assert "test.yaml: " in str(error) and "\n" not in str(error), "only the plan refuses"
-            outcomes.add(False)
-            if key == "level" or (key == "boxes" and value in (1, 2)):
-                continue  # depends on the network, or on twostream.boxes
-            base.protocol[key] = value
-            with pytest.raises(ConfigError):
-                _read_protocol(base)
+        job = dataclasses.replace(spec, protocol={**spec.protocol, key: value})
+        planned_too = is_accepted(lambda value=value: parsed(**{key: value}))
+        assert planned_too == is_accepted(_read_protocol, job), value
+        outcomes.add(planned_too)
     assert outcomes == {True, False}
 
 
 @pytest.mark.parametrize("key", PrototypeTraining.model_fields)
-def test_plan_and_job_agree_on_settings_of_prototypes(key):
-    for value in BOUNDARY:
-        try:
-            plan = planned(sources={"protolite": "vgg", "protopnet": "vgg"}, limits={}, protopnet={key: value})
-        except ConfigError as error:
-            assert "protocols.patches.protopnet" in str(error)
-            continue
-        accepted_by_job(plan, "protopnet")
+def test_plan_and_job_agree_on_settings_of_prototypes(spec, key):
+    outcomes = set()
+    for value in (*BOUNDARY, "protopnet"):
+        training = {**PrototypeTraining().model_dump(mode="json"), key: value}
+        job = dataclasses.replace(spec, protocol={**spec.protocol, "protopnet": training})
+        planned_too = is_accepted(lambda value=value: parsed(protopnet={key: value}))
+        assert planned_too == is_accepted(_read_protocol, job), value
+        outcomes.add(planned_too)
+    assert outcomes == {True, False}
+
+
+def test_the_plan_gives_jobs_what_they_read(spec):
+    source, settings = _read_protocol(spec)
+    assert source.protopnet == PrototypeTraining() and source.network == "vgg"
+    assert settings.boxes == DEMO["protocols"]["patches"]["boxes"] and settings.min_side == PatchSettings().min_side
 
 
 SOURCES = [
