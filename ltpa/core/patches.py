@@ -221,8 +221,8 @@ class PatchSource(PlainData):
             raise ValueError(f"mode {self.mode} has no network behind it, and {self.network} is named; write none")
         if (self.mode == "cam_window") != bool(self.map):
             raise ValueError(f"mode {self.mode} with map {self.map!r}; cam_window and no other mode needs a map")
-        if (self.mode == "protopnet") != (self.protopnet is not None):
-            raise ValueError(f"mode {self.mode}: settings protopnet belong to mode protopnet, which needs them")
+        if self.mode == "protopnet" and self.protopnet is None:
+            raise ValueError("mode protopnet needs the settings of its training; set protopnet")
         for split in ("train", "test") if self.mode == RELEASED else ():
             if split not in (self.released or {}):
                 raise ValueError(

@@ -99,7 +99,7 @@ def test_the_layers_that_a_family_declares_are_those_that_it_has(variant):
     import torch
 
     from ltpa.models import get_variant
-    from ltpa.models.options import parse_options
+    from ltpa.models.registry import parse_options
 
     options = {"blocks_per_stage": 1} if variant == "rn164" else {}
     network = create_model(variant, 3, image_size=32, width=1 / 16, **options).eval()
