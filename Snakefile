@@ -21,7 +21,7 @@ if "scale" not in config:
 
 
 from ltpa.core import layout
-from ltpa.plan.config import parse_config
+from ltpa.plan.config import parse_config, read_config_file
 from ltpa.core.errors import LtpaError
 from ltpa.plan import Plan, gallery, jobs, views
 from ltpa.plan.rules import Rules, literal
@@ -29,6 +29,10 @@ from ltpa.runtime.lost_jobs import extend_slurm_plugin
 
 SOURCE = ", ".join(map(str, workflow.configfiles)) or "--config"
 try:
+    for path in workflow.configfiles:
+        read_config_file(
+            path
+        )  # refuses equal keys, of which Snakemake's own loader takes the last
     PLAN = Plan(parse_config(config, SOURCE), SOURCE)
     RULES = Rules(PLAN)
 except LtpaError as error:

@@ -17,14 +17,15 @@ from typing import Any
 
 from ltpa.core import layout
 from ltpa.core.declared import load_declaration
+from ltpa.core.patches import NETWORK_MODES
 from ltpa.core.records import read_record
 from ltpa.core.specs import EvaluationSpec, PrepareSpec, TrainSpec, TwoStreamSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.registry import dataset_declaration
-from ltpa.models.twostream.options import parse_twostream
+from ltpa.models import get_variant
+from ltpa.models.registry import parse_options
 from ltpa.models.variants import resolve_architecture
 from ltpa.stages import finegrained, patches, prepare, train, twostream
-from ltpa.stages.patch_sources import NETWORK_MODES
 
 SCALE, NETWORK = "photographs", "vgg"
 SHOWN = (
@@ -111,10 +112,10 @@ def patch_spec(dataset: PreparedDataset, source: str, training: str, epochs: int
 
 def row_spec(dataset: PreparedDataset, row: str, source: str, recipe: dict[str, Any]) -> TwoStreamSpec:
     declared = load_declaration("twostream")
-    options = {**declared["profiles"]["trial"], **declared["rows"][row]["architecture"]}
+    options = {**declared["profiles"]["trial"], **get_variant(row).architecture}
     local = options.get("local") != "none"
     return TwoStreamSpec(
-        SCALE, dataset.name, 1, row, parse_twostream(options).plain(), len(dataset.classes),
+        SCALE, dataset.name, 1, row, parse_options(options).plain(), len(dataset.classes),
         {**declared["recipes"]["trial"], **recipe}, "scratch", source if local else "", 10,
     )  # fmt: skip
 

@@ -20,7 +20,6 @@ processor time for an image; with `--threads 1` it is the fairer number where ot
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import shlex
@@ -98,7 +97,7 @@ def main():
     for variant in options.variants:
         recipe_name = f"{get_variant(variant).recipe}-cifar"
         recipe = Recipe.from_dict(load_declaration("recipes")[recipe_name])
-        recipe = dataclasses.replace(recipe, batch_size=options.batch or recipe.batch_size, normalise="none")
+        recipe = recipe.model_copy(update={"batch_size": options.batch or recipe.batch_size, "normalise": "none"})
         if device.type == "cuda":
             prove_graphs(variant, recipe, device)
         speeds[variant] = measure(variant, recipe, IMAGES[recipe_name], peaks, bandwidth, device, options)
@@ -121,7 +120,7 @@ def measure(variant, recipe, images, peaks, bandwidth, device, options):
     raw = random_images(per_step)
     ways = {"usual": usual_steps(variant, recipe, raw, device, options)}
     for way in options.ways or DEFAULT_WAYS[device.type]:
-        ways[way] = our_steps(variant, dataclasses.replace(recipe, **WAYS[way]), raw, device, options)
+        ways[way] = our_steps(variant, recipe.model_copy(update=WAYS[way]), raw, device, options)
     times, processor = ({way: [] for way in ways} for _ in range(2))
     for way, turn in ways.items():
         if warm_up or "compile" in way:
@@ -308,7 +307,7 @@ def prove_graphs(variant, recipe, device, steps=12):
         weights = {}
         for way, graph in (("direct", False), ("again", False), ("recorded", True)):
             values = {"batch_size": 16, "precision": precision, "cuda_graph": graph, "reset_momentum": True}
-            changed = Recipe.from_dict({**dataclasses.asdict(recipe), **values, "schedule": schedule})
+            changed = Recipe.from_dict({**recipe.plain(), **values, "schedule": schedule})
             torch.manual_seed(0)
             model = create_model(variant, CLASSES, SIZE, 0.25).to(device)
             arrays = Arrays(

@@ -25,11 +25,12 @@ from PIL import Image
 
 from ltpa.core.declared import load_declaration
 from ltpa.evaluation.twostream import _collect, blocks, readouts, score
+from ltpa.models import build_model, get_variant
 from ltpa.models.twostream.inputs import DEVIATION, MEAN
 from ltpa.models.twostream.losses import two_stream_loss
-from ltpa.models.twostream.network import build_twostream
 from ltpa.training.loop import Watch
-from ltpa.training.twostream import FineData, TwoStreamRecipe, TwoStreamTrainer
+from ltpa.training.recipe import TwoStreamRecipe
+from ltpa.training.twostream import FineData, TwoStreamTrainer
 
 SIDES = (0.5, 0.65, 0.8)  # of the central patches
 
@@ -76,7 +77,7 @@ def plain_step(model, optimizer, files, boxes, labels, size):
             small = np.asarray(part.resize((side, side), Image.Resampling.BILINEAR), dtype=np.float32) / 255
             kept.append(torch.from_numpy((small - MEAN) / DEVIATION).permute(2, 0, 1).float())
     optimizer.zero_grad()
-    outputs = model(torch.stack(images), torch.stack(patches))
+    outputs = model.outputs(torch.stack(images), torch.stack(patches))
     loss = two_stream_loss(outputs, torch.from_numpy(labels), options)
     loss.backward()
     optimizer.step()
@@ -109,7 +110,8 @@ def main() -> None:
 
 def built(declared, row, classes):
     torch.manual_seed(0)
-    return build_twostream({**declared["profiles"]["trial"], **declared["rows"][row]["architecture"]}, classes)
+    architecture = {**declared["profiles"]["trial"], **get_variant(row).architecture}
+    return build_model(architecture, classes, architecture["image_size"])
 
 
 def made_trainer(declared, row, images, boxes, labels, classes, epochs, folder, on_epoch=lambda row: None):

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from ltpa.core.provenance import module_closure
+from ltpa.core.code import PACKAGE, module_file, reached
 from ltpa.protocols.registry import built_in, module_name
 
 FOLDER = Path(__file__).resolve().parent
@@ -31,6 +31,7 @@ ENVIRONMENTS = {
     ),
     "analysis.yaml": ("Tables, checks, tracking.", ("table", "check", "track")),
 }
+LOADED_BY_NAME = ("data", "models")  # packages whose modules jobs find by name, so that no import tells which
 COMMAND_LINE = ("ltpa.cli", "ltpa.cli.jobs", "ltpa.report.progress")  # what every job passes through
 NOT_NEEDED = {"torchvision", "snakemake"}  # imported by conversions and by the plan alone, never in a job
 
@@ -50,14 +51,14 @@ def locked() -> dict[str, tuple[str, str]]:
 def imported(stages: Iterable[str]) -> set[str]:
     """Normalised names of the distributions that the stages import anywhere."""
     distributions = importlib.metadata.packages_distributions()
-    files = {
-        path
-        for stage in stages
-        for path in module_closure(stage if stage.startswith("ltpa.") else f"ltpa.stages.{stage}")
-    }
-    files |= {path for module in COMMAND_LINE for path in module_closure(module) if path.stem in module}
+    found = set(reached(tuple(stage if stage.startswith("ltpa.") else f"ltpa.stages.{stage}" for stage in stages)))
+    for package in LOADED_BY_NAME:
+        if f"ltpa.{package}" in found:
+            paths = (path.relative_to(PACKAGE.parent).with_suffix("") for path in (PACKAGE / package).rglob("*.py"))
+            found.update(reached(tuple(".".join(path.parts).removesuffix(".__init__") for path in paths)))
+    files = {module_file(name) for name in found | set(COMMAND_LINE)}
     names = set()
-    for path in files:
+    for path in filter(None, files):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []

@@ -46,7 +46,11 @@ class _Buffer(_StandIn):
     """`_frombuffer(bytes, dtype, shape, order)`, since protocol 5."""
 
 
-_NAMES: dict[str, type[_StandIn]] = {"numpy.ndarray": _StandIn, "numpy.dtype": _Dtype}
+class _Encoded(_StandIn):
+    """`_codecs.encode(text, "latin1")`, with which Python 3 writes bytes in protocols 0 to 2."""
+
+
+_NAMES: dict[str, type[_StandIn]] = {"numpy.ndarray": _StandIn, "numpy.dtype": _Dtype, "_codecs.encode": _Encoded}
 for _core in ("numpy.core", "numpy._core"):
     _NAMES |= {f"{_core}.multiarray._reconstruct": _Array, f"{_core}.numeric._frombuffer": _Buffer}
 
@@ -89,6 +93,7 @@ def _check_operations(data: bytes) -> None:
 
 
 def _key(key: Any) -> str:
+    key = _as_bytes(key)
     text = key.decode("latin1") if isinstance(key, bytes) else key
     if not isinstance(text, str):
         raise pickle.UnpicklingError(f"key {key!r} is not text")
@@ -101,9 +106,21 @@ def _value(value: Any) -> Any:
         return _array(raw, dtype, shape, "F" if fortran else "C")
     if isinstance(value, _Buffer):
         return _array(*value.arguments)
+    if isinstance(value, list):
+        value = [_as_bytes(item) for item in value]
     if isinstance(value, _PLAIN) or (isinstance(value, list) and all(isinstance(item, _PLAIN) for item in value)):
         return value
     raise pickle.UnpicklingError(f"holds a {type(value).__name__}")
+
+
+def _as_bytes(value: Any) -> Any:
+    """The bytes that an `_Encoded` stands for; anything else as it is."""
+    if not isinstance(value, _Encoded):
+        return value
+    text, encoding = value.arguments
+    if not isinstance(text, str) or encoding != "latin1":
+        raise pickle.UnpicklingError(f"text in encoding {encoding!r}")
+    return text.encode("latin1")
 
 
 def _array(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
@@ -112,7 +129,8 @@ def _array(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     _, byte_order, subtype, names, fields, *_ = dtype.state
     if byte_order not in ("<", "|", "=") or (subtype, names, fields) != (None, None, None):
         raise pickle.UnpicklingError("array of a structured or big-endian type")
-    data, kind = raw.encode("latin1") if isinstance(raw, str) else raw, np.dtype(dtype.arguments[0]).newbyteorder("<")
+    data = raw.encode("latin1") if isinstance(raw, str) else _as_bytes(raw)
+    kind = np.dtype(dtype.arguments[0]).newbyteorder("<")
     if not isinstance(data, bytes | bytearray) or not all(type(side) is int for side in shape):
         raise pickle.UnpicklingError("array without bytes and shape")
     if len(data) != math.prod(shape) * kind.itemsize:

@@ -89,11 +89,13 @@ def as_option(text: str) -> tuple[str, Any]:
     """An option of a network from the text KEY=VALUE, the value read as in a configuration file."""
     import yaml
 
+    from ltpa.core.plain_yaml import parse_yaml
+
     key, equals, value = text.partition("=")
     if not key.isidentifier() or not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, such as pools=cub")
     try:
-        return key, yaml.safe_load(value)
+        return key, parse_yaml(value)
     except yaml.YAMLError as error:
         raise argparse.ArgumentTypeError(f"the value of {text!r} is not YAML") from error
 

@@ -21,7 +21,7 @@ def add_commands(command: Command) -> None:
     model = command("model", _model, "describe a network: parameters, MACs, feature dimension, map sizes")
     model.add_argument("variant", help="a name from config/variants.yaml")
     model.add_argument("--classes", type=int, default=10)
-    model.add_argument("--image-size", type=int, default=32)
+    model.add_argument("--image-size", type=int, help="default: the size the network is published for")
     model.add_argument("--width", type=float, default=1.0)
     model.add_argument(
         "--option",
@@ -55,12 +55,15 @@ def add_commands(command: Command) -> None:
 
 def _model(options: argparse.Namespace) -> None:
     from ltpa.models.describe import describe
+    from ltpa.models.variants import published_size
 
     given = dict(options.option)
     if apart := given.keys() & _APART.keys():
         key = min(apart)
         raise ModelError(f"--option {key}=...: give it as {_APART[key]}")
-    facts = describe(options.variant, options.classes, options.image_size, options.width, **given)
+    facts = describe(
+        options.variant, options.classes, options.image_size or published_size(options.variant), options.width, **given
+    )
     if options.json:
         print(json.dumps(facts, indent=1))
         return

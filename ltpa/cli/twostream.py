@@ -1,14 +1,12 @@
-"""`ltpa twostream`: train, evaluate, picture and describe the rows of the two-stream network."""
+"""`ltpa twostream`: train, evaluate and picture the rows of the two-stream network."""
 
 import argparse
 import importlib
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltpa.cli.options import Command, add_spec_options, add_training_options, as_seed, group, resolve
-from ltpa.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from ltpa.core.specs import TwoStreamSpec
@@ -16,15 +14,17 @@ if TYPE_CHECKING:
 
 
 def add_commands(command: Command) -> None:
-    """Add `twostream` with `train`, `evaluate`, `show` and `count`."""
-    subcommand = group(command("twostream", _count, "the two-stream network and its rows"))
+    """Add `twostream` with `train`, `evaluate` and `show`."""
+    subcommand = group(command("twostream", _train, "the two-stream network and its rows"))
     for name, run, text in (
         ("train", _train, "train a row, one network per seed"),
         ("evaluate", _evaluate, "score trained networks: every readout, every patch policy"),
         ("show", _show, "draw what a trained network looks at, step by step"),
     ):
         added = subcommand(name, run, text)
-        added.add_argument("row", nargs="?", help="a row of config/twostream.yaml that the configuration names")
+        added.add_argument(
+            "row", nargs="?", help="a variant of config/variants/two-stream.yaml that the configuration names"
+        )
         added.add_argument("dataset", nargs="?", help="a name from config/datasets.yaml or config/datasets/")
         added.add_argument("--seed", "--seeds", dest="seeds", type=as_seed, nargs="+", default=[0])
         add_spec_options(added)
@@ -32,10 +32,6 @@ def add_commands(command: Command) -> None:
             add_training_options(added)
         if name == "show":
             added.add_argument("--images", type=int, default=4, help="test images to draw")
-    count = subcommand("count", _count, "parameters and multiply-accumulates of a row")
-    count.add_argument("row", help="a row of config/twostream.yaml")
-    count.add_argument("--profile", default="paper", help="a profile of config/twostream.yaml")
-    count.add_argument("--classes", type=int, default=200)
 
 
 def _rows(plan: "Plan") -> dict[str, Collection[str]]:
@@ -77,15 +73,3 @@ def _show(options: argparse.Namespace) -> None:
     stage = importlib.import_module("ltpa.stages.step_pictures")
     for seed in options.seeds:
         print(stage.draw(spec, results, seed, options.images))
-
-
-def _count(options: argparse.Namespace) -> None:
-    from ltpa.core.declared import load_declaration, unknown_name
-    from ltpa.models.twostream.count import count_twostream
-
-    declared = load_declaration("twostream")
-    for key, name in (("profile", options.profile), ("row", options.row)):
-        if name not in declared[f"{key}s"]:
-            raise ConfigError(unknown_name(key, name, list(declared[f"{key}s"])))
-    architecture = {**declared["profiles"][options.profile], **declared["rows"][options.row]["architecture"]}
-    print(json.dumps(count_twostream(architecture, options.classes)))

@@ -42,9 +42,10 @@ def load_declaration(name: str) -> dict[str, Any]:
 def _read_mapping(path: Path) -> dict[str, Any]:
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, much faster where libyaml is there
+    from ltpa.core.plain_yaml import parse_yaml
+
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot read ({error.strerror}); restore it from the repository") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

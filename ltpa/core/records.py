@@ -57,6 +57,18 @@ class Record:
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+def epsilon_of(condition: str) -> float:
+    """The step size, on the 0-255 scale, that the condition of an attack's metric names: 8.0 for `eps=8`.
+
+    Raises:
+        RecordError: it names none.
+    """
+    try:
+        return float(condition.partition("eps=")[2])
+    except ValueError as error:
+        raise RecordError(f"condition {condition!r}: names no step size such as eps=8; remake the record") from error
+
+
 def unconverged(extra: Mapping[str, Any]) -> dict[tuple[str, str], str]:
     """What is to be said beside SVM accuracies of a transfer record's `extra` whose fits did not converge.
 

@@ -5,12 +5,16 @@ that JSON is the record's `config_hash`.
 """
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ltpa.core.errors import ConfigError
 from ltpa.core.hashing import canonical_json, digest
+from ltpa.core.schema import requirement
+
+_REMEDY = "take one of results/<scale>/specs, or name what to run"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +25,8 @@ class Spec:
     as `package.module:attribute`. With the stage's own module they are the code that its result depends on
     (`ltpa.core.code`).
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     scale: str
     dataset: str
@@ -38,30 +44,15 @@ class Spec:
         Raises:
             ConfigError: no such file, not JSON, or keys missing or unknown.
         """
-        source = text
         try:
-            if text.startswith("@"):
-                source = Path(text[1:]).read_text(encoding="utf-8")
-            values = json.loads(source)
-            cls._check_keys(values)
-            return cls(**values)
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"not a {cls.__name__}: {error}; take one of results/<scale>/specs, or name what to run"
-            ) from error
-
-    @classmethod
-    def _check_keys(cls, values: Any) -> None:
-        """Raise `ValueError` unless `values` is a mapping with every key that has no default, and no other key."""
-        if not isinstance(values, dict):
-            raise ValueError(f"holds {type(values).__name__}, not a mapping")
-        fields = dataclasses.fields(cls)
-        defaults = (dataclasses.MISSING, dataclasses.MISSING)
-        missing = [f.name for f in fields if (f.default, f.default_factory) == defaults and f.name not in values]
-        unknown = sorted(values.keys() - {f.name for f in fields})
-        if missing or unknown:
-            wrong = (("lacks the keys", missing), ("has unknown keys", unknown))
-            raise ValueError(" and ".join(f"{text} {', '.join(names)}" for text, names in wrong if names))
+            source = Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text
+            spec: Self = TypeAdapter(cls).validate_json(source, strict=True)
+        except ValidationError as error:
+            problems = "; ".join(_text(problem) for problem in error.errors())
+            raise ConfigError(f"not a {cls.__name__}: {problems}; {_REMEDY}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"not a {cls.__name__}: {error}; {_REMEDY}") from error
+        return spec
 
     def hash(self) -> str:
         """SHA-256 of the canonical JSON."""
@@ -97,11 +88,11 @@ class TrainSpec(Spec):
 class TwoStreamSpec(Spec):
     """Train one row of the two-stream network on one dataset.
 
-    `architecture` holds every option of the network (`ltpa.models.twostream.options`), `recipe` every setting of the
-    routine (`ltpa.training.twostream`). `weights` are those the trunks start from: `imagenet`, `scratch`, or a file.
-    `patches` names the patch source, empty for networks without a local stream, and `boxes` how many of each image's
-    boxes are used. With `split` `validation` a tenth of every class of the training images is held out and takes the
-    place of the test images.
+    `architecture` holds every option of the network (`ltpa.models.families.two_stream`), `recipe` every setting of the
+    routine (`ltpa.training.recipe.TwoStreamRecipe`). `weights` are those the trunks start from: `imagenet`, `scratch`,
+    or a file. `patches` names the patch source, empty for networks without a local stream, and `boxes` how many of each
+    image's boxes are used. With `split` `validation` a tenth of every class of the training images is held out and
+    takes the place of the test images.
     """
 
     variant: str
@@ -149,3 +140,10 @@ class EvaluationSpec(Spec):
     targets: list[dict[str, Any]]
     protocol: dict[str, Any]
     device: str = "cpu"
+
+
+def _text(problem: Any) -> str:
+    """One thing that is wrong with a spec."""
+    key = ".".join(map(str, problem["loc"]))
+    known = {"missing": "is missing", "unexpected_keyword_argument": "is unknown"}
+    return f"{key} {known.get(problem['type'], requirement(problem))}".strip()

@@ -15,6 +15,7 @@ RESIZES = ("antialias", "area", "nearest")
 CROPS = ("none", "box")
 PARTS = ("none", "head")
 NATIVE = "native"
+MAX_MASK = 4096  # side of the largest prepared mask in pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +57,12 @@ class Options:
             if value not in allowed:
                 raise ConfigError(f"option {key!r} is {value!r}; choose one of {', '.join(allowed)}")
         size, splits = self.mask_size, self.splits
-        if size not in (None, NATIVE) and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-            raise ConfigError(f"option 'mask_size' is {self.mask_size!r}; it is a number of pixels or {NATIVE}")
+        if size not in (None, NATIVE) and (
+            isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MAX_MASK
+        ):
+            raise ConfigError(
+                f"option 'mask_size' is {self.mask_size!r}; it is a number of pixels up to {MAX_MASK}, or {NATIVE}"
+            )
         if splits is not None and not (
             isinstance(splits, list) and splits and all(isinstance(split, str) for split in splits)
         ):

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from ltpa.core.errors import DataError
+from ltpa.core.patches import CLEAN, PARITY, PatchSettings
 from ltpa.data.boxes import Boxes, Flag
-from ltpa.evaluation.patches import CLEAN, PARITY, Box, Candidate, PatchSettings, as_box, fill, overlap, stack
+from ltpa.evaluation.patches import Box, Candidate, as_box, fill, overlap, stack
 
 # Windows in fourteenths of the image's side (height, width), in groups of one scale, and how many of ten boxes each
 # group gives: those of MMAL-Net for CUB, with 4 + 4 + 2 of them.

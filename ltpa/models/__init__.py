@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
     from ltpa.models.prune import prune_dead_branch
-    from ltpa.models.registry import build_model, create_model
+    from ltpa.models.registry import build_model
     from ltpa.models.starting import warm_start
     from ltpa.models.store import load, save_model
-    from ltpa.models.variants import Variant, get_variant, list_models, resolve_architecture
+    from ltpa.models.variants import Variant, create_model, get_variant, list_models, resolve_architecture
 
 __all__ = [
     "AttentionClassifier",
@@ -32,7 +32,7 @@ _HOME = {
     "AttentionClassifier": "base",
     "Variant": "variants",
     "build_model": "registry",
-    "create_model": "registry",
+    "create_model": "variants",
     "get_variant": "variants",
     "list_models": "variants",
     "load": "store",

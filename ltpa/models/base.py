@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -84,6 +85,11 @@ class AttentionClassifier(nn.Module):
             ModelError: the network has no such vector.
         """
         raise ModelError(f"a {self.architecture['family']} network without attention has no global descriptor")
+
+    def example(self) -> tuple[Tensor, ...]:
+        """What `forward` takes, for one image: uninitialised tensors of the right shapes on the network's device."""
+        device = next(self.parameters()).device
+        return (torch.empty(1, 3, self.image_size, self.image_size, device=device),)
 
     def check_input(self, x: Tensor) -> None:
         """Raise `ModelError` unless `x` is a batch of RGB images of the size the network is built for."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ltpa.models.options import parse_options
+from ltpa.models.registry import parse_options
 
 
 def code_of(architecture: Mapping[str, Any]) -> list[str]:

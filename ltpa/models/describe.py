@@ -9,7 +9,7 @@ import torch
 from ltpa.models.base import AttentionClassifier
 from ltpa.models.prune import pruned_architecture
 from ltpa.models.registry import build_model
-from ltpa.models.variants import get_variant, resolve_architecture
+from ltpa.models.variants import get_variant, sized_architecture
 
 
 def count_parameters(model: AttentionClassifier) -> int:
@@ -25,10 +25,9 @@ def count_macs(model: AttentionClassifier) -> int:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    device = next(model.parameters()).device
     training = model.training
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(torch.empty(1, 3, model.image_size, model.image_size, device=device))
+        model.eval()(*model.example())
     model.train(training)
     return counter.get_total_flops() // 2
 
@@ -55,7 +54,7 @@ def describe(
         ModelError: unknown variant, or options that are not possible.
     """
     declared = get_variant(variant)
-    architecture = resolve_architecture(variant, width, **options)
+    architecture = sized_architecture(variant, image_size, width, **options)
     with torch.device("meta"):
         model = build_model(architecture, num_classes, image_size).eval()
         live = count_parameters(build_model(pruned_architecture(architecture), num_classes, image_size))

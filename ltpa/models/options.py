@@ -1,29 +1,84 @@
-"""Options of every network family: what an architecture may say, with its defaults and limits.
+"""Options that network families share: what an architecture may say, with its defaults and limits. Free of torch.
 
-Needs nothing but the standard library, so that a bare machine with a GPU can build networks.
+A family is one file of `ltpa/models/families`, named as the family is; its class `Options` declares everything that the
+rest of the project asks of it. `ltpa.models.registry` finds it.
 """
 
-import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from ltpa.core.declared import near_matches
+from pydantic import Field, model_validator
+
 from ltpa.core.errors import ModelError
-from ltpa.models.fields import choice, number, ordered, read_fields, switch, whole
+from ltpa.core.registry import member
+from ltpa.core.schema import ListOf, PlainData
 
-VGG_LEVELS = ("conv7", "conv10", "conv13")
-RESNET_LEVELS = ("stage2", "stage3")
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class NetworkOptions:
-    """What every family knows.
+class NetworkOptions(PlainData):
+    """What every family declares, and the options that every network has.
 
     Attributes:
-        builder: module and name of the function that builds a network of these options.
-        width: factor on every channel count, 1 for the networks of the paper, 16 at most; no layer gets narrower than 4
-            channels.
+        builder: module and name of the function that builds a network of these options, given the number of classes and
+            the image size.
+        recipes: the group of training recipes that a configuration gives it (`recipes: {GROUP: ...}`).
+        learning: the kind of training step: `cross-entropy` on images alone, or `two-stream` on images and patches.
+        needs: what it reads of a dataset beside images and labels, such as `boxes`.
+        family: its name.
+        width: factor on every channel count, 1 for the published networks.
+    """
+
+    builder: ClassVar[str]
+    recipes: ClassVar[str]
+    learning: ClassVar[Literal["cross-entropy", "two-stream"]] = "cross-entropy"
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    family: str
+    width: Annotated[float, Field(gt=0, le=16)] = 1.0
+
+    def built_by(self) -> str:
+        """Module and name of the function that builds this very network: the code that it needs beside others'."""
+        return self.builder
+
+    @property
+    def map_levels(self) -> tuple[str, ...]:
+        """The layers with a trained attention map, from input to output."""
+        return ()
+
+    @property
+    def query_levels(self) -> tuple[str, ...]:
+        """Those of `map_levels` whose map has a global vector that another image could give."""
+        return ()
+
+    @property
+    def map_follows_query(self) -> bool:
+        """Whether some map changes with the global vector: not under a softmax of <u, l + g>, where g adds a constant
+        to every score of a map."""
+        return bool(self.query_levels)
+
+    def without_dead_branch(self) -> Self:
+        """Options of the network without the parameters that cannot matter; most networks have none."""
+        return self
+
+    def check_image_size(self, size: int) -> None:
+        """Raise `ModelError` unless the network takes images of `size` x `size` pixels."""
+
+    def build(self, num_classes: int, image_size: int) -> Any:
+        """A network of these options with weights from torch's global random stream. Loads the builder's module."""
+        return member(self.built_by())(self, num_classes, image_size)
+
+    def plain(self) -> dict[str, Any]:
+        """All options as plain JSON data; `parse_options` of it gives an equal object."""
+        return self.model_dump(mode="json")
+
+
+class ClassifierOptions(NetworkOptions):
+    """Options of the networks of Jetley et al. 2018.
+
+    Attributes:
+        width: as in `NetworkOptions`; no layer gets narrower than 4 channels.
         bn_weight: initial batch-normalisation weights: `uniform` U(0,1) as in Torch7, or `one` as in PyTorch.
         u_std: standard deviation of the initial u of every attention unit; sqrt 2 in the published code.
         dropout: factor on every dropout rate; 1 for the published rates, 0 for none.
@@ -33,20 +88,15 @@ class NetworkOptions:
             network in which none do.
     """
 
-    builder: ClassVar[str]
+    layers: ClassVar[tuple[str, ...]]  # whose maps can be read (`local_features`)
+    single_pass: ClassVar[bool] = True  # whether an image passes the trunk once, as Grad-CAM asks
     size_multiple: ClassVar[int] = 1
 
-    family: str
-    width: float = number(1.0, above=0, at_most=16)
-    bn_weight: str = choice("uniform", "one")
-    u_std: float = number(math.sqrt(2), above=0)
-    dropout: float = number(1.0, at_least=0, at_most=1)
-    bn_eps: float = number(1e-3, above=0)
-    legacy_grad_avg: bool = switch(False)
-
-    def built_by(self) -> str:
-        """Module and name of the function that builds the network: the code that it alone needs of all families'."""
-        return self.builder
+    bn_weight: Literal["uniform", "one"] = "uniform"
+    u_std: Positive = math.sqrt(2)
+    dropout: Share = 1.0
+    bn_eps: Positive = 1e-3
+    legacy_grad_avg: bool = False
 
     def channels(self, full: int) -> int:
         """Channel count of a layer that has `full` channels at width 1."""
@@ -66,17 +116,19 @@ class NetworkOptions:
                 f"{self.smallest_image}{multiple}, so that every pool has something to pool"
             )
 
-    def check(self) -> None:
-        """Raise `ValueError` where options that are each possible do not go together."""
+    def build(self, num_classes: int, image_size: int) -> Any:
+        """A network of these options with weights from torch's global random stream. Loads the builder's module."""
+        from torch import nn
 
-    def plain(self) -> dict[str, Any]:
-        """All options as plain JSON data; `parse_options` of it gives an equal object."""
-        values = dataclasses.asdict(self)
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        model = super().build(num_classes, image_size)
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p *= self.dropout
+        model.reset_parameters()
+        return model
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AttentionOptions(NetworkOptions):
+class AttentionOptions(ClassifierOptions):
     """Options of the attention part, shared by the families that have one.
 
     Attributes:
@@ -92,17 +144,46 @@ class AttentionOptions(NetworkOptions):
         levels: the layers attended to, from input to output.
     """
 
-    compatibility: str = choice("pc", "dp", "tanh", "local")
-    normalisation: str = choice("softmax", "sigmoid")
-    head: str = choice("concat", "indep")
-    prediction: str = choice("mean-probability", "sum-log-probability")
-    head_norm: bool = switch(True)
-    attention_bias: bool = switch(True)
-    project: str = choice("global", "local")
-    levels: tuple[str, ...] = ()
+    known_levels: ClassVar[tuple[str, ...]]
 
-    def check(self) -> None:
-        """Raise `ValueError` for `indep` without several levels to average over, and for a sum without `indep`."""
+    compatibility: Literal["pc", "dp", "tanh", "local"] = "pc"
+    normalisation: Literal["softmax", "sigmoid"] = "softmax"
+    head: Literal["concat", "indep"] = "concat"
+    prediction: Literal["mean-probability", "sum-log-probability"] = "mean-probability"
+    head_norm: bool = True
+    attention_bias: bool = True
+    project: Literal["global", "local"] = "global"
+    levels: ListOf[str] = ()
+
+    @property
+    def map_levels(self) -> tuple[str, ...]:
+        """The levels."""
+        return self.levels
+
+    @property
+    def query_levels(self) -> tuple[str, ...]:
+        """All levels, or none where scores look at local features alone."""
+        return () if self.compatibility == "local" else self.levels
+
+    @property
+    def map_follows_query(self) -> bool:
+        """Not for pc under a softmax."""
+        return bool(self.query_levels) and (self.compatibility, self.normalisation) != ("pc", "softmax")
+
+    def without_dead_branch(self) -> Self:
+        """pc under a softmax is the same as `local`, without its global branch."""
+        dead = bool(self.query_levels) and not self.map_follows_query
+        return self.model_copy(update={"compatibility": "local"}) if dead else self
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        """The levels in their order, and a head that fits them."""
+        known = self.known_levels
+        if list(self.levels) != [level for level in known if level in self.levels]:
+            raise ValueError(
+                f"levels {list(self.levels)} must be in order from input to output, each once: some of "
+                f"{', '.join(map(repr, known))}"
+            )
         if self.head == "indep" and len(self.levels) < 2:
             raise ValueError(
                 f"head 'indep' averages the classifiers of several levels, and levels are {list(self.levels)}; "
@@ -113,103 +194,4 @@ class AttentionOptions(NetworkOptions):
                 f"prediction {self.prediction!r} joins the classifiers of head 'indep', and head 'concat' has one; "
                 "leave 'prediction' out"
             )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _PoolOptions(NetworkOptions):
-    """`pools`: where a VGG network pools; `cub` places pools as the 80 x 80 networks for birds do."""
-
-    pools: str = choice("cifar", "cub")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class VggOptions(_PoolOptions):
-    """The 15-layer baseline without attention."""
-
-    builder: ClassVar[str] = "ltpa.models.vgg:build_vgg"
-
-    @property
-    def smallest_image(self) -> int:
-        """Five halvings, for birds six; the last needs at least 2 x 2 values."""
-        return 33 if self.pools == "cub" else 17
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GapOptions(_PoolOptions):
-    """VGG-GAP: 13 convolutions, global average pooling, class activation maps."""
-
-    builder: ClassVar[str] = "ltpa.models.vgg:build_gap"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PanOptions(_PoolOptions):
-    """VGG-PAN, progressive attention. `compatibility` is that of the last level; the gate's is always pc."""
-
-    builder: ClassVar[str] = "ltpa.models.pan:build_pan"
-
-    compatibility: str = choice("pc", "local")
-
-    @property
-    def smallest_image(self) -> int:
-        """Five halvings, of which for birds the first is a division by 5."""
-        return 41 if self.pools == "cub" else 17
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class VggAttentionOptions(_PoolOptions, AttentionOptions):
-    """VGG-att, att2, att3. `global_branches`: one g `shared` by all levels (the paper), or one branch `per-level`."""
-
-    builder: ClassVar[str] = "ltpa.models.vgg_attention:build_vgg_attention"
-
-    levels: tuple[str, ...] = ordered(("conv10", "conv13"), VGG_LEVELS, at_least=1)
-    global_branches: str = choice("shared", "per-level")
-
-    @property
-    def smallest_image(self) -> int:
-        """As PAN; but for birds conv7's map is cut to 32 x 32 before it is attended to, and never enlarged."""
-        if self.pools == "cub" and "conv7" in self.levels:
-            return 32
-        if self.compatibility == "local":  # without a global branch there are two pools
-            return super().smallest_image
-        return 41 if self.pools == "cub" else 17
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ResNetOptions(AttentionOptions):
-    """Pre-activation ResNet of depth 9 x `blocks_per_stage` + 2; without `levels` it is the plain baseline."""
-
-    builder: ClassVar[str] = "ltpa.models.resnet:build_resnet"
-    size_multiple: ClassVar[int] = 4
-
-    blocks_per_stage: int = whole(18, at_least=1)
-    levels: tuple[str, ...] = ordered((), RESNET_LEVELS)
-
-    def built_by(self) -> str:
-        """The baseline needs no code of attention."""
-        return "ltpa.models.resnet_attention:build_resnet_attention" if self.levels else self.builder
-
-
-FAMILIES: dict[str, type[NetworkOptions]] = {
-    "vgg": VggOptions,
-    "vgg-gap": GapOptions,
-    "vgg-pan": PanOptions,
-    "vgg-att": VggAttentionOptions,
-    "resnet": ResNetOptions,
-}
-
-
-def parse_options(architecture: Mapping[str, Any]) -> NetworkOptions:
-    """Options of the family that `architecture["family"]` names, checked and completed with defaults.
-
-    Raises:
-        ModelError: unknown family or option, or a value that is not possible; the message says what is.
-    """
-    family = architecture.get("family")
-    if not isinstance(family, str) or family not in FAMILIES:
-        raise ModelError(f"unknown family {family!r}: {near_matches(str(family), FAMILIES)}")
-    options = FAMILIES[family](family=family, **read_fields(FAMILIES[family], architecture, family))
-    try:
-        options.check()
-    except ValueError as error:
-        raise ModelError(f"{family}: {error}") from error
-    return options
+        return self

@@ -9,8 +9,8 @@ from ltpa.core.errors import ModelError
 from ltpa.models.attention import AttentionUnit, Parametrised
 from ltpa.models.base import AttentionClassifier
 from ltpa.models.blocks import max_pool
+from ltpa.models.families.vgg_pan import Options
 from ltpa.models.heads import ConcatHead
-from ltpa.models.options import PanOptions
 from ltpa.models.vgg import CHANNELS, GLOBAL_CHANNELS, GlobalBranch, VggTrunk
 
 
@@ -107,7 +107,7 @@ class PanClassifier(AttentionClassifier):
         return vector
 
 
-def build_pan(options: PanOptions, num_classes: int, image_size: int) -> PanClassifier:
+def build_pan(options: Options, num_classes: int, image_size: int) -> PanClassifier:
     """VGG-PAN: two global branches, from conv10's map and from conv13's."""
     channels = options.channels(CHANNELS["conv13"])
     pools: dict[int, nn.Module] = {7: max_pool(5 if options.pools == "cub" else 2), 10: max_pool(2)}

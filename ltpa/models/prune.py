@@ -7,14 +7,13 @@ from typing import Any
 import torch
 
 from ltpa.models.base import AttentionClassifier
-from ltpa.models.registry import build_model
+from ltpa.models.registry import build_model, parse_options
 
 
 def pruned_architecture(architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """The resolved architecture without its dead branch: `pc` under a softmax becomes `local`; others stay the same."""
-    attends = architecture["family"] == "vgg-pan" or bool(architecture.get("levels"))
-    dead = architecture.get("compatibility") == "pc" and architecture.get("normalisation", "softmax") == "softmax"
-    return {**architecture, "compatibility": "local"} if attends and dead else dict(architecture)
+    """The resolved architecture without the branch that cannot matter; others stay the same."""
+    plain: dict[str, Any] = parse_options(architecture).without_dead_branch().plain()
+    return plain
 
 
 def prune_dead_branch(model: AttentionClassifier) -> AttentionClassifier:

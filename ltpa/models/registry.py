@@ -1,19 +1,51 @@
-"""From a name, or from a resolved architecture, to a network."""
+"""The network families by name, and from the description of an architecture to a network. Loads torch to build only."""
 
+import functools
 import numbers
+import pkgutil
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
+from ltpa.core.declared import near_matches
 from ltpa.core.errors import ModelError
 from ltpa.core.registry import member
-from ltpa.models.base import AttentionClassifier
-from ltpa.models.options import parse_options
-from ltpa.models.variants import resolve_architecture
+from ltpa.core.schema import read_plain
+from ltpa.models import families as folder
+from ltpa.models.options import NetworkOptions
+
+if TYPE_CHECKING:
+    from ltpa.models.base import AttentionClassifier
 
 
-def build_model(architecture: Mapping[str, Any], num_classes: int, image_size: int) -> AttentionClassifier:
+@functools.cache
+def families() -> tuple[str, ...]:
+    """Names of all families: those of the files of `ltpa/models/families`, with - in place of _. Imports none."""
+    return tuple(sorted(found.name.replace("_", "-") for found in pkgutil.iter_modules(folder.__path__)))
+
+
+def family(name: Any) -> type[NetworkOptions]:
+    """The declaration of a family. Imports its file and no other family's.
+
+    Raises:
+        ModelError: no family has this name; the message lists near matches.
+    """
+    if not isinstance(name, str) or name not in families():
+        raise ModelError(f"unknown family {name!r}: {near_matches(str(name), families())}")
+    options: type[NetworkOptions] = member(f"{folder.__name__}.{name.replace('-', '_')}:Options")
+    return options
+
+
+def parse_options(architecture: Mapping[str, Any]) -> Any:
+    """Options of the family that `architecture["family"]` names, checked and completed with defaults.
+
+    Raises:
+        ModelError: unknown family or option, or a value that is not possible; the message says what is.
+    """
+    name = architecture.get("family")
+    return read_plain(family(name), architecture, str(name), ModelError)
+
+
+def build_model(architecture: Mapping[str, Any], num_classes: int, image_size: int) -> "AttentionClassifier":
     """A new network in training mode, weights drawn from torch's global random stream.
 
     Reads no file: `architecture` is what `resolve_architecture` gave, and the same data gives the same network. Under
@@ -27,32 +59,10 @@ def build_model(architecture: Mapping[str, Any], num_classes: int, image_size: i
     options.check_image_size(image_size)
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 2:
         raise ModelError(f"a classifier needs at least 2 classes (a whole number), not {num_classes!r}")
-    model: AttentionClassifier = member(options.built_by())(options, num_classes, image_size)
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p *= options.dropout
-    model.reset_parameters()
+    model: AttentionClassifier = options.build(num_classes, image_size)
     return model
 
 
 def _as_int(value: Any) -> Any:
     """A whole number of whatever library as an `int`, which a model file can hold; anything else as it is."""
     return int(value) if isinstance(value, numbers.Integral) and not isinstance(value, bool) else value
-
-
-def create_model(
-    variant: str, num_classes: int, image_size: int = 32, width: float = 1.0, **options: Any
-) -> AttentionClassifier:
-    """A new network of a named variant, in training mode; seed it with `torch.manual_seed`.
-
-    Args:
-        variant: a name of `list_models()`.
-        num_classes: number of classes T.
-        image_size: side of the square images in pixels; the smallest possible one is the family's `smallest_image`.
-        width: factor on every channel count.
-        options: further options of the variant's family, see `ltpa.models.options`.
-
-    Raises:
-        ModelError: unknown variant (near matches are listed), or options that are not possible.
-    """
-    return build_model(resolve_architecture(variant, width, **options), num_classes, image_size)

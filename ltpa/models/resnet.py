@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ltpa.models.blocks import scale_gradient
-from ltpa.models.options import RESNET_LEVELS, ResNetOptions
+from ltpa.models.families.resnet import Options
 from ltpa.models.plain import PlainClassifier
 
 STEM_CHANNELS = 16
@@ -46,7 +46,7 @@ class ResNetTrunk(nn.Module):
     Gradients that leave the maps named in `averaged` are halved. Nothing is built behind the map `last`.
     """
 
-    def __init__(self, options: ResNetOptions, averaged: Collection[str] = (), last: str = "stage3") -> None:
+    def __init__(self, options: Options, averaged: Collection[str] = (), last: str = "stage3") -> None:
         super().__init__()
         channels = options.channels(STEM_CHANNELS)
         self.conv1 = nn.Conv2d(3, channels, 3, padding=1, bias=False)
@@ -71,7 +71,7 @@ class ResNetTrunk(nn.Module):
         for name, stage in self.stages.items():
             x = scale_gradient(stage(x), 0.5 if name in self.averaged else 1)
             maps[name] = x
-        return {level: value for level, value in maps.items() if level in RESNET_LEVELS}
+        return {level: value for level, value in maps.items() if level in Options.known_levels}
 
 
 class PlainResNet(PlainClassifier):
@@ -83,7 +83,7 @@ class PlainResNet(PlainClassifier):
         nn.init.zeros_(self.head.bias)
 
 
-def build_resnet(options: ResNetOptions, num_classes: int, image_size: int) -> PlainResNet:
+def build_resnet(options: Options, num_classes: int, image_size: int) -> PlainResNet:
     """RN of depth 9 x blocks_per_stage + 2 without attention."""
     channels = options.channels(STAGES["stage3"][0])
     neck = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())

@@ -5,7 +5,7 @@ from torch import nn
 from ltpa.models.attended import SHARED, AttendedClassifier
 from ltpa.models.attention import AttentionUnit
 from ltpa.models.blocks import ConvBlock, max_pool
-from ltpa.models.options import ResNetOptions
+from ltpa.models.families.resnet import Options
 from ltpa.models.resnet import STAGES, ResNetTrunk
 
 GLOBAL_CHANNELS = 256
@@ -25,7 +25,7 @@ def _global_branch(in_channels: int, channels: int, bn_eps: float) -> nn.Sequent
     )
 
 
-def build_resnet_attention(options: ResNetOptions, num_classes: int, image_size: int) -> AttendedClassifier:
+def build_resnet_attention(options: Options, num_classes: int, image_size: int) -> AttendedClassifier:
     """RN of depth 9 x blocks_per_stage + 2 with attention at `options.levels`."""
     architecture = options.plain()
     channels = options.channels(STAGES["stage3"][0])

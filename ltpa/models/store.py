@@ -17,8 +17,7 @@ from ltpa.core.errors import LtpaError, ModelError
 from ltpa.core.files import write_bytes
 from ltpa.core.hashing import canonical_json, sha256_file
 from ltpa.models.base import AttentionClassifier
-from ltpa.models.options import parse_options
-from ltpa.models.registry import build_model
+from ltpa.models.registry import build_model, parse_options
 
 FORMAT = 1
 _HEADER = "ltpa"

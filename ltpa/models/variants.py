@@ -1,60 +1,110 @@
-"""The named variants of `config/variants.yaml` and their resolved architectures. Free of torch."""
+"""The named variants of `config/variants.yaml`, their architectures and networks. Loads torch to build only."""
 
-import dataclasses
+import fnmatch
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, Required
+
+from typing_extensions import TypedDict
 
 from ltpa.core.declared import load_declaration, near_matches
 from ltpa.core.errors import ConfigError, ModelError
-from ltpa.models.options import parse_options
+from ltpa.core.schema import PLAIN, PlainData, read_plain
+from ltpa.models.registry import build_model, family, parse_options
+
+if TYPE_CHECKING:
+    from ltpa.models.base import AttentionClassifier
+
+SOURCE = "config/variants"
+_SIZE = "image_size"  # an option of the families whose networks see images of a size of their own
 
 
-@dataclasses.dataclass(frozen=True)
-class Variant:
+class Saliency(TypedDict, total=False):
+    """How a class-agnostic map is made of a network, as plain data."""
+
+    __pydantic_config__ = PLAIN  # type: ignore[misc]
+
+    source: Required[Literal["attention", "cam"]]
+    levels: list[str] | None
+    sqrt: bool
+
+
+class Variant(PlainData):
     """One network as declared.
 
     Attributes:
         label: its name in tables.
-        recipe: family of its training routine, `vgg` or `resnet`.
-        training: settings laid over that routine's recipe.
         architecture: its options, defaults not filled in.
         saliency: how a class-agnostic map is made of it, or None.
+        training: settings laid over its recipe.
+        patches: where it looks at patches, the patch source it takes in place of the configuration's; else None.
         extension: True where the paper has no such network.
         baseline: the variant it is tested against in tables, or None.
     """
 
     label: str
-    recipe: str
     architecture: dict[str, Any]
-    saliency: dict[str, Any] | None
-    training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    saliency: Saliency | None = None
+    training: dict[str, Any] = {}
+    patches: str | None = None
     extension: bool = False
     baseline: str | None = None
+
+    @property
+    def family(self) -> str:
+        """The name of its family."""
+        return str(self.architecture.get("family"))
+
+    @property
+    def recipe(self) -> str:
+        """The group of training recipes that its family takes."""
+        return family(self.family).recipes
+
+    @property
+    def learning(self) -> str:
+        """The kind of training step that its family takes."""
+        return family(self.family).learning
 
 
 @functools.cache
 def declared_variants() -> dict[str, Variant]:
-    """All variants by name, in the order of `config/variants.yaml`.
+    """All variants by name, in the order of `config/variants.yaml` and the files of `config/variants/`.
 
     Raises:
-        ConfigError: an entry lacks a key, has an unknown one, or names a baseline that is not declared.
+        ConfigError: an entry lacks a key, has an unknown or wrong one, or names a baseline that is not declared.
     """
-    variants = {}
-    for name, entry in load_declaration("variants").items():
-        try:
-            variants[name] = Variant(**entry)
-        except TypeError as error:
-            raise ConfigError(f"config/variants.yaml: {name}: {error}") from error
+    variants = {
+        name: read_plain(Variant, entry, f"{SOURCE}: {name}") for name, entry in load_declaration("variants").items()
+    }
     for name, variant in variants.items():
         if variant.baseline is not None and variant.baseline not in variants:
             known = near_matches(variant.baseline, variants)
-            raise ConfigError(f"config/variants.yaml: {name}: baseline {variant.baseline!r} is no variant; {known}")
+            raise ConfigError(f"{SOURCE}: {name}: baseline {variant.baseline!r} is no variant; {known}")
     return variants
 
 
-def list_models(extensions: bool = True) -> list[str]:
-    """Names of all variants, those of the paper first; without `extensions` only those of the paper."""
-    return [name for name, variant in declared_variants().items() if extensions or not variant.extension]
+def check_architectures() -> None:
+    """Refuse a declared variant whose network is not possible.
+
+    Raises:
+        ConfigError: naming the variant and the option.
+    """
+    for name, variant in declared_variants().items():
+        try:
+            parse_options(variant.architecture)
+        except ModelError as error:
+            raise ConfigError(f"{SOURCE}: {name}: architecture: {error}; correct it there") from error
+
+
+def list_models(filter: str = "*", extensions: bool = True) -> list[str]:
+    """Names of the variants that fit `filter`, a pattern such as `*att*`, those of the paper first.
+
+    Without `extensions` only those of the paper.
+    """
+    return [
+        name
+        for name, variant in declared_variants().items()
+        if fnmatch.fnmatchcase(name, filter) and (extensions or not variant.extension)
+    ]
 
 
 def get_variant(name: str) -> Variant:
@@ -81,8 +131,10 @@ def chosen_saliency(variant: str, levels: str = "declared", root: str = "declare
     Raises:
         ModelError: no variant has this name.
     """
-    declared = get_variant(variant).saliency
-    if declared is None or not declared.get("levels"):
+    if (saliency := get_variant(variant).saliency) is None:
+        return None
+    declared: dict[str, Any] = {**saliency}
+    if not declared.get("levels"):
         return declared
     attended = get_variant(variant).architecture.get("levels", declared["levels"])
     used = {"declared": declared["levels"], "last": declared["levels"][-1:], "all": attended}[levels]
@@ -106,3 +158,35 @@ def resolve_architecture(variant: str, width: float = 1.0, **options: Any) -> di
         return parse_options({**declared, "width": width, **options}).plain()
     except ModelError as error:
         raise ModelError(f"variant {variant}: {error}") from error
+
+
+def create_model(
+    variant: str, num_classes: int, image_size: int = 32, width: float = 1.0, **options: Any
+) -> "AttentionClassifier":
+    """A new network of a named variant, in training mode; seed it with `torch.manual_seed`.
+
+    Args:
+        variant: a name of `list_models()`.
+        num_classes: number of classes T.
+        image_size: side of the square images in pixels; the smallest possible one is the family's `smallest_image`.
+            Two-stream networks are published for 448.
+        width: factor on every channel count.
+        options: further options of the variant's family, see `ltpa/models/families`.
+
+    Raises:
+        ModelError: unknown variant (near matches are listed), or options that are not possible.
+    """
+    return build_model(sized_architecture(variant, image_size, width, **options), num_classes, image_size)
+
+
+def published_size(variant: str) -> int:
+    """Side of the images that a variant's network is published for, in pixels."""
+    own = family(get_variant(variant).family).model_fields.get(_SIZE)
+    return 32 if own is None else int(own.default)
+
+
+def sized_architecture(variant: str, image_size: int, width: float = 1.0, **options: Any) -> dict[str, Any]:
+    """`resolve_architecture`, with the image size in it where the family states the size of its images itself."""
+    if _SIZE in family(get_variant(variant).family).model_fields:
+        options[_SIZE] = image_size
+    return resolve_architecture(variant, width, **options)

@@ -5,7 +5,8 @@ from collections.abc import Collection
 from torch import Tensor, nn
 
 from ltpa.models.blocks import ConvBlock, max_pool, scale_gradient
-from ltpa.models.options import GapOptions, NetworkOptions, VggOptions
+from ltpa.models.families import vgg, vgg_gap
+from ltpa.models.options import ClassifierOptions
 from ltpa.models.plain import GapClassifier, PlainClassifier
 
 # conv1 ... conv13 as (channels, dropout). The dropout of cifar.torch's vgg_bn_drop; all VGG networks share them.
@@ -22,7 +23,7 @@ GLOBAL_CHANNELS = 512
 BASELINE_POOLS = {2: 2, 4: 2, 7: 2, 10: 2}
 
 
-def convolutions(options: NetworkOptions, first: int, last: int, pools: dict[int, nn.Module]) -> nn.Sequential:
+def convolutions(options: ClassifierOptions, first: int, last: int, pools: dict[int, nn.Module]) -> nn.Sequential:
     """Layers conv`first` ... conv`last`, with `pools[i]` between conv i and conv i+1."""
     layers = nn.Sequential()
     for number in range(first, last + 1):
@@ -44,7 +45,7 @@ class VggTrunk(nn.Module):
 
     def __init__(
         self,
-        options: NetworkOptions,
+        options: ClassifierOptions,
         pools: dict[int, nn.Module],
         before_attention: nn.Module | None = None,
         averaged: Collection[str] = (),
@@ -85,7 +86,7 @@ class GlobalBranch(nn.Sequential):
     takes the maximum over all that is left of the map: 2 x 2 for 32 x 32 images, where it is the third pool of size 2.
     """
 
-    def __init__(self, options: NetworkOptions, in_channels: int, first_pool: int) -> None:
+    def __init__(self, options: ClassifierOptions, in_channels: int, first_pool: int) -> None:
         channels = options.channels(GLOBAL_CHANNELS)
         super().__init__()
         self.add_module("pool13", max_pool(first_pool))
@@ -103,7 +104,7 @@ def late_pools(cub: bool, attends_conv7: bool) -> dict[int, nn.Module]:
     return {7: max_pool(5 if cub and not attends_conv7 else 2), 10: max_pool(2)}
 
 
-def build_vgg(options: VggOptions, num_classes: int, image_size: int) -> PlainClassifier:
+def build_vgg(options: vgg.Options, num_classes: int, image_size: int) -> PlainClassifier:
     """The baseline VGG: 13 convolutions and 2 linear layers. Each pool halves the map, 32 - 16 - 8 - 4 - 2 - 1.
 
     The last pool takes the maximum over all that is left; with `pools: cub` a pool of 2 comes before conv13.
@@ -125,7 +126,7 @@ def build_vgg(options: VggOptions, num_classes: int, image_size: int) -> PlainCl
     return PlainClassifier(options.plain(), num_classes, image_size, trunk, neck, channels)
 
 
-def build_gap(options: GapOptions, num_classes: int, image_size: int) -> GapClassifier:
+def build_gap(options: vgg_gap.Options, num_classes: int, image_size: int) -> GapClassifier:
     """VGG-GAP: conv1-13 pooled after conv7 and conv10 only, then the spatial mean and one linear layer."""
     trunk = VggTrunk(options, late_pools(options.pools == "cub", attends_conv7=False))
     neck = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())

@@ -4,11 +4,11 @@ from torch import nn
 
 from ltpa.models.attended import SHARED, AttendedClassifier
 from ltpa.models.attention import AttentionUnit
-from ltpa.models.options import VggAttentionOptions
+from ltpa.models.families.vgg_att import Options
 from ltpa.models.vgg import CHANNELS, GLOBAL_CHANNELS, GlobalBranch, VggTrunk, late_pools
 
 
-def _global_branches(options: VggAttentionOptions) -> dict[str, nn.Module]:
+def _global_branches(options: Options) -> dict[str, nn.Module]:
     if options.compatibility == "local":
         return {}
     if options.global_branches == "shared":
@@ -16,13 +16,13 @@ def _global_branches(options: VggAttentionOptions) -> dict[str, nn.Module]:
     return {level: _branch_from(options, level) for level in options.levels}
 
 
-def _branch_from(options: VggAttentionOptions, level: str) -> GlobalBranch:
+def _branch_from(options: Options, level: str) -> GlobalBranch:
     """A global branch whose first pool brings the level's map to a quarter of the 16 x 16 map of conv10."""
     first_pool = {"conv7": 8, "conv10": 4, "conv13": 2}[level]
     return GlobalBranch(options, options.channels(CHANNELS[level]), first_pool)
 
 
-def build_vgg_attention(options: VggAttentionOptions, num_classes: int, image_size: int) -> AttendedClassifier:
+def build_vgg_attention(options: Options, num_classes: int, image_size: int) -> AttendedClassifier:
     """VGG-att, att2, att3: the first two pools moved behind conv14 and conv15, attention at `options.levels`."""
     cub, attends_conv7 = options.pools == "cub", "conv7" in options.levels
     trunk = VggTrunk(

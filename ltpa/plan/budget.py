@@ -131,12 +131,12 @@ class Budget:
     def _speed(self, variant: str, macs: int) -> tuple[float, int] | None:
         """The measured speed that serves a variant of so many multiply-accumulates per image, or None."""
         speeds = self.throughput.speeds if self.throughput else {}
-        routine = self.plan.variants[variant]["recipe"]
+        routine = self.plan.variants[variant].recipe
         fitting = [
             (name != variant, abs(math.log(macs / measured)), (rate, measured))
             for name, (rate, measured) in speeds.items()
             if name in self.plan.variants
-            and self.plan.variants[name]["recipe"] == routine
+            and self.plan.variants[name].recipe == routine
             and macs >= _SMALLEST_SHARE * measured
         ]
         return min(fitting)[2] if fitting else None

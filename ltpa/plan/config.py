@@ -3,13 +3,15 @@
 import functools
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
+from pydantic import AfterValidator, Field, create_model, field_validator
 
-from ltpa.core.declared import unknown_name
 from ltpa.core.errors import ConfigError
+from ltpa.core.patches import PatchSettings, PrototypeTraining
+from ltpa.core.plain_yaml import parse_yaml
+from ltpa.core.schema import PlainData, read_plain
 from ltpa.protocols.registry import built_in, find
 
 # What other rules and folders of results are called.
@@ -38,28 +40,30 @@ _TAKEN = frozenset(
     ]
 )
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
-Positive = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1, lt=2**31)]  # what a scheduler and an array's index take
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+def once_each(values: list[Any]) -> list[Any]:
+    """For lists that must not name anything twice."""
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value!r} stands twice; name each once")
+    return values
 
 
-class Scale(_Section):
+class Scale(PlainData):
     """How big the networks are, and whether the results may be held against the paper's.
 
-    `networks` lays architecture options (`ltpa.models.options`) over all variants of a family, `vgg` or `resnet`.
+    `networks` lays architecture options over all variants whose family takes a group of recipes (`vgg`, `resnet`).
     """
 
     name: Name
     comparable: bool = False
-    networks: dict[Literal["vgg", "resnet"], dict[str, Any]] = {}
+    networks: dict[str, dict[str, Any]] = {}
 
 
-class Minutes(_Section):
+class Minutes(PlainData):
     """How long a scheduler lets a job run, per kind of job; `view` is tables, checks, figures and tracking."""
 
     prepare: Positive = 60
@@ -68,7 +72,7 @@ class Minutes(_Section):
     view: Positive = 30
 
 
-class Jobs(_Section):
+class Jobs(PlainData):
     """What jobs ask for, and `archives`, folders of dataset archives that need no download.
 
     `mem_mb` and `minutes` are what a job asks of a scheduler; attempt n asks for n times as much, at most `max_growth`
@@ -86,71 +90,34 @@ class Jobs(_Section):
     archives: list[str] = []
 
 
-class Protopnet(_Section):
-    """Training of ProtoPNet's prototypes: a named set of settings (`ltpa.training.protopnet`), and changes to it."""
-
-    routine: Literal["st-protopnet", "protopnet"] = "st-protopnet"
-    per_class: Positive | None = None
-    width: Positive | None = None
-    epochs: Positive | None = None
-    warm_epochs: Natural | None = None
-    freeze_norm: bool | None = None
-    first_push: Natural | None = None
-    push_every: Positive | None = None
-    last_epochs: Natural | None = None
-    batch_size: Positive | None = None
-    trunk_lr: NotNegative | None = None
-    add_on_lr: NotNegative | None = None
-    last_lr: NotNegative | None = None
-    weight_decay: NotNegative | None = None
-    decay_every: Positive | None = None
-    cluster: NotNegative | None = None
-    separation: NotNegative | None = None
-    sparsity: NotNegative | None = None
-    rotation: NotNegative | None = None
-    shear: NotNegative | None = None
+def _rising(limits: list[float]) -> list[float]:
+    if limits[0] > limits[1]:
+        raise ValueError("must be the lowest value and then the highest")
+    return limits
 
 
-class Patches(_Section):
-    """Patch boxes for the fine-grained sets.
+Limits = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_rising)]
+
+
+class Patches(PatchSettings):
+    """Patch boxes for the fine-grained sets: the settings of the extraction, and these.
 
     `sources` names patch sources (`config/patches.yaml`) and the variant behind each, `none` for those without.
     `released` names array files by split. `limits` are the lowest and the highest value allowed of statistics of the
-    test split's boxes, by source. The rest are settings of `ltpa.evaluation.patches.PatchSettings`; what is left out
-    has the default given there.
+    test split's boxes, by source. `protopnet` is the training behind source `protopnet`.
     """
 
     sources: dict[str, str] = {}
     released: dict[str, str] = {}
-    limits: dict[str, dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]]] = {}
-    protopnet: Protopnet = Protopnet()
-    boxes: Positive | None = None
-    cleaning: Literal["clean", "parity"] | None = None
-    percentile: Annotated[float, Field(gt=0, lt=100)] | None = None
-    smooth: Positive | None = None
-    grid: Positive | None = None
-    level: Name | None = None
-    min_side: Fraction | None = None
-    grown_side: Fraction | None = None
-    max_aspect: Annotated[float, Field(ge=1)] | None = None
-    max_area: Fraction | None = None
-    max_iou: Fraction | None = None
-    window_iou: Fraction | None = None
-    clusters: Positive | None = None
-    cells_per_image: Positive | None = None
-    iterations: Positive | None = None
-    min_share: Fraction | None = None
-    center_sides: list[Fraction] | None = None
-    random_areas: list[list[Fraction]] | None = None
-    random_aspect: Annotated[float, Field(ge=1)] | None = None
-    batch_size: Positive | None = None
+    limits: dict[str, Annotated[dict[str, Limits], Field(min_length=1)]] = {}
+    protopnet: PrototypeTraining = PrototypeTraining()
 
     def settings(self) -> dict[str, Any]:
-        """The settings that were given."""
-        return self.model_dump(exclude={"sources", "released", "limits", "protopnet"}, exclude_none=True)
+        """The settings of the extraction, as plain data."""
+        return self.model_dump(mode="json", include=set(PatchSettings.model_fields))
 
 
-class TwoStream(_Section):
+class TwoStream(PlainData):
     """The two-stream rows (`config/twostream.yaml`): one profile, recipe and kind of initial weights for all of them.
 
     `weights`: `imagenet`, `scratch`, or a file. `patches` names the patch source of all rows that name none, `boxes`
@@ -159,7 +126,7 @@ class TwoStream(_Section):
     lays options over the profile.
     """
 
-    rows: list[str] = []
+    rows: Annotated[list[str], AfterValidator(once_each)] = []
     profile: str = "paper"
     recipe: str = "paper"
     weights: str = "imagenet"
@@ -170,37 +137,46 @@ class TwoStream(_Section):
     networks: dict[str, Any] = {}
 
 
-class Checks(_Section):
+class Checks(PlainData):
     """What the pipeline asserts about its own results.
 
     A seed learned where its test error is at most `max_error_of_chance` of that of guessing
     (`max_twostream_error_of_chance` for two-stream networks). `attention_beats` says what the peaks of maps must hit
     the object more often than: a `random` pixel, the same network `untrained`, the `centre` of the image.
+    `must_attend` names the variants for which a run fails where that is not shown; for others the checks report it.
+    Null stands for all.
     `local_beats`, by dataset and row: the row's local stream must be right oftener than its global one on patches that
     hold the part, and than the local streams of the rows listed, its controls.
     """
 
     max_error_of_chance: Annotated[float, Field(gt=0, le=1)] = 0.5
-    attention_beats: list[Literal["random", "untrained", "centre"]] = ["random", "untrained"]
+    attention_beats: Annotated[list[Literal["random", "untrained", "centre"]], AfterValidator(once_each)] = [
+        "random",
+        "untrained",
+    ]
+    must_attend: Annotated[list[str], AfterValidator(once_each)] | None = None
     query_pc_max: Annotated[float, Field(ge=0)] = 1e-4
     max_twostream_error_of_chance: Annotated[float, Field(gt=0, le=1)] = 0.9
-    local_beats: dict[str, dict[str, list[str]]] = {}
+    local_beats: dict[
+        str, Annotated[dict[str, Annotated[list[str], AfterValidator(once_each)]], Field(min_length=1)]
+    ] = {}
 
 
-class FixedProtocols(_Section):
-    """The sections under `protocols` that are no protocol of `ltpa.protocols`; those are added by `_schema`."""
+class FixedProtocols(PlainData):
+    """The sections under `protocols` that are no protocol of `ltpa.protocols`; those are added by `schema`."""
 
     patches: Patches = Patches()
     checks: Checks = Checks()
 
 
-class Config(_Section):
+class Config(PlainData):
     """The whole run configuration. Names refer to declarations in `config/`; `ltpa.plan` checks that they exist.
 
-    `data` lays options (`ltpa.data.source.Options`) over those that a dataset's declaration makes. `protocols` holds a
-    section for each protocol: its own class `Settings`. One with the key `module` is a protocol of the user's, which
-    that file defines; the path is relative to the working directory. `own_tables` declares further tables, in the form
-    of `config/tables.yaml`.
+    `data` lays options (`ltpa.data.source.Options`) over those that a dataset's declaration makes. `recipes` names a
+    recipe for each family, by what it is for; of the keys `VARIANT on ROLE`, `VARIANT`, `ROLE` and `default` the first
+    that is there holds. `protocols` holds a section for each protocol: its own class `Settings`. One with the key
+    `module` is a protocol of the user's, which that file defines; the path is relative to the working directory.
+    `own_tables` declares further tables, in the form of `config/tables.yaml`.
     """
 
     scale: Scale
@@ -215,13 +191,7 @@ class Config(_Section):
     own_tables: dict[Name, dict[str, Any]] = {}
     twostream: TwoStream = TwoStream()
 
-    @field_validator("seeds", "variants", "datasets", "tables")
-    @classmethod
-    def _unique(cls, values: list[Any]) -> list[Any]:
-        for value in values:
-            if values.count(value) > 1:
-                raise ValueError(f"{value!r} stands twice; name each once")
-        return values
+    _unique = field_validator("seeds", "variants", "datasets", "tables")(once_each)
 
 
 def schema(values: dict[str, Any], source: str) -> type[Config]:
@@ -261,44 +231,27 @@ def parse_config(values: Any, source: str) -> Config:
     Raises:
         ConfigError: one line with source, key, what is wrong, and the allowed keys for an unknown one.
     """
-    if not isinstance(values, dict):
-        raise ConfigError(f"{source}: must be a mapping of {', '.join(Config.model_fields)}")
-    form = schema(values, source)
-    try:
-        return form.model_validate(values)
-    except ValidationError as error:
-        problems = error.errors()
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ConfigError(f"{source}: {_describe(problems[0], form)}{more}") from error
+    return read_plain(schema(values, source) if isinstance(values, dict) else Config, values, source)
 
 
 def load_config(path: Path) -> Config:
     """Read and check a configuration file.
 
     Raises:
-        ConfigError: the file is missing, not YAML, or breaks the schema.
+        ConfigError: the file is missing, not YAML, has a key twice, or breaks the schema.
+    """
+    return parse_config(read_config_file(path), str(path))
+
+
+def read_config_file(path: Path) -> Any:
+    """The plain data of a configuration file, unchecked.
+
+    Raises:
+        ConfigError: the file is missing, not YAML, or has a key twice.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return parse_yaml(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); name an existing file with --config") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    return parse_config(values, str(path))
-
-
-def _describe(problem: Any, form: type[Config]) -> str:
-    key = ".".join(map(str, problem["loc"])) or "(top level)"
-    if problem["type"] == "extra_forbidden":
-        section: Any = form
-        for part in problem["loc"][:-1]:
-            annotation = section.model_fields[part].annotation
-            section = next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)
-        return f"{unknown_name('key', str(problem['loc'][-1]), list(section.model_fields))} (at {key!r})"
-    if problem["type"] == "missing":
-        return f"key {key!r} is missing; add it"
-    text = problem["msg"].removeprefix("Value error, ")
-    hint = ""
-    if problem["type"] == "float_type" and isinstance(problem["input"], str):
-        hint = " (YAML reads 1e-4 as text; write 1.0e-4)"
-    return f"key {key!r} is {problem['input']!r}: {text[0].lower()}{text[1:]}{hint}"

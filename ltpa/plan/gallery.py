@@ -86,7 +86,7 @@ def _resolved_column(plan: Plan, column: dict[str, Any]) -> dict[str, Any]:
     return {
         **kept,
         "dataset": plan.roles[column["source"]],
-        "label": variant["label"],
+        "label": variant.label,
         "saliency": plan.saliency(column["variant"]),
         "masking": plan.masking(),
     }

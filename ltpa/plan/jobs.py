@@ -6,8 +6,9 @@ A job is (stage, dataset, variant, seed). `STAGES` is the same at every scale, a
 import dataclasses
 
 from ltpa.core import layout
+from ltpa.core.patches import RELEASED
 from ltpa.core.specs import Spec
-from ltpa.plan.plan import RELEASED, Plan
+from ltpa.plan.plan import Plan
 from ltpa.plan.twostream import EVALUATION, TRAINING, WEIGHTS_BY_NAME
 from ltpa.protocols.registry import built_in
 
@@ -120,7 +121,7 @@ def _network(plan: Plan, stage: str, dataset: str, variant: str, seed: int | str
 
 def _behind_patches(plan: Plan, dataset: str, source: str, seed: int | str) -> list[str]:
     """What the boxes of a patch source are made from, besides the dataset."""
-    if plan.patch_sources[source]["mode"] == RELEASED:
+    if plan.patch_source(source).mode == RELEASED:
         return list(plan.config.protocols.patches.released.values())
     network = plan.patch_network(source)
     return _network(plan, "train", dataset, network, seed) if network else []

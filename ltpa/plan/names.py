@@ -5,19 +5,21 @@ from typing import Any, NamedTuple
 
 from ltpa.core.declared import unknown_name
 from ltpa.core.errors import ConfigError
+from ltpa.models.variants import Variant
 from ltpa.plan.config import Config
+from ltpa.plan.patches import NO_NETWORK
 from ltpa.training.recipe import Recipe
 
-NO_NETWORK = "none"
 _KINDS = {  # what a key names, where that is not the key itself without its s
     "data": "dataset",
+    "protocols.checks.must_attend": "variant",
 }
 
 
 class Declared(NamedTuple):
     """What the project declares, each by name."""
 
-    variants: Mapping[str, Any]
+    variants: Mapping[str, Variant]
     datasets: Mapping[str, Any]
     recipes: Mapping[str, Any]
     patch_sources: Mapping[str, Any]
@@ -38,7 +40,7 @@ def check_names(config: Config, declared: Declared, where: str) -> None:
         ("data", config.data, declared.datasets),
         ("tables", config.tables, declared.tables),
         ("protocols.patches.sources", protocols.patches.sources, declared.patch_sources),
-        ("protocols.patches.limits", protocols.patches.limits, declared.patch_sources),
+        ("protocols.checks.must_attend", protocols.checks.must_attend or [], declared.variants),
         ("recipes", [name for family in config.recipes.values() for name in family.values()], declared.recipes),
     ):
         for name in names:
@@ -50,11 +52,43 @@ def check_names(config: Config, declared: Declared, where: str) -> None:
             key = f"protocols.patches.sources.{source}"
             raise ConfigError(f"{where}: key {key!r}: {unknown_name('variant', network, networks)}")
     for name in config.variants:
-        family = declared.variants[name]["recipe"]
-        if "default" not in config.recipes.get(family, {}):
-            raise ConfigError(f"{where}: key 'recipes': add {family}: {{default: NAME}} for variant {name}")
+        variant = declared.variants[name]
+        if variant.learning != "cross-entropy":
+            raise ConfigError(
+                f"{where}: key 'variants': {name} is a {variant.family} network; name it under twostream.rows"
+            )
+        if "default" not in config.recipes.get(variant.recipe, {}):
+            raise ConfigError(f"{where}: key 'recipes': add {variant.recipe}: {{default: NAME}} for variant {name}")
+    groups = sorted({variant.recipe for variant in declared.variants.values()})
+    for group in config.scale.networks:
+        if group not in groups:
+            raise ConfigError(f"{where}: key 'scale.networks': {unknown_name('group of recipes', group, groups)}")
+    for dataset, values in declared.datasets.items():
+        for group in values.get("networks", {}):
+            if group not in groups:
+                text = unknown_name("group of recipes", group, groups)
+                raise ConfigError(f"config/datasets: {dataset}: key 'networks': {text}; correct it there")
+    _check_choices(config, declared, where)
     for name, values in declared.recipes.items():
         Recipe.from_dict(values, f"config/recipes.yaml: {name}")
+
+
+def _check_choices(config: Config, declared: Declared, where: str) -> None:
+    """Refuse a key under `recipes` that names no family, or within one no variant of it, no role and not both."""
+    families = sorted({entry.recipe for entry in declared.variants.values()})
+    roles = {entry.get("plays", name) for name, entry in declared.datasets.items()}
+    for family, choices in config.recipes.items():
+        if family not in families:
+            raise ConfigError(f"{where}: key 'recipes': {unknown_name('group of recipes', family, families)}")
+        variants = {name for name, entry in declared.variants.items() if entry.recipe == family}
+        for key in choices.keys() - {"default"} - variants - roles:
+            variant, joined, role = key.partition(" on ")
+            known, kind, name = (variants, "variant", variant) if variant not in variants else (roles, "role", role)
+            if not joined:
+                known, kind, name = {"default", *variants, *roles}, "variant or role", key
+            elif variant in variants and role in roles:
+                continue
+            raise ConfigError(f"{where}: key 'recipes.{family}.{key}': {unknown_name(kind, name, sorted(known))}")
 
 
 def check_options(dataset: str, declared: Mapping[str, Any], where: str) -> None:
@@ -68,6 +102,12 @@ def check_options(dataset: str, declared: Mapping[str, Any], where: str) -> None
     if declared["reader"] == "embedded":
         raise ConfigError(f"{where}: key 'data': {dataset} is generated and has no options; remove them")
     try:
-        Source.from_declaration(dataset, declared)
+        chosen = Source.from_declaration(dataset, declared).splits
     except ConfigError as error:
         raise ConfigError(f"{where}: key 'data': {error}") from error
+    learned = {"train", "test"}
+    if learned <= declared["splits"].keys() and not learned <= chosen.keys():
+        raise ConfigError(
+            f"{where}: key 'data': dataset {dataset}: option 'splits' is {list(chosen)}; networks learn from train and "
+            "are tested on test, so name both"
+        )

@@ -7,13 +7,23 @@ from typing import Any, NamedTuple
 from ltpa.core import layout
 from ltpa.core.declared import load_declaration, unknown_name
 from ltpa.core.errors import ConfigError, ModelError
+from ltpa.core.patches import PatchSource
 from ltpa.core.specs import EvaluationSpec, PrepareSpec, ProtocolSpec, TrainSpec
+from ltpa.data.registry import EMBEDDED
 from ltpa.data.registry import code_of as reader_code
 from ltpa.models.code import code_of as network_code
-from ltpa.models.variants import chosen_saliency, resolve_architecture
+from ltpa.models.registry import parse_options
+from ltpa.models.variants import (
+    SOURCE,
+    check_architectures,
+    chosen_saliency,
+    declared_variants,
+    resolve_architecture,
+)
 from ltpa.plan.config import Config
-from ltpa.plan.names import NO_NETWORK, Declared, check_names, check_options
-from ltpa.plan.schema import DatasetEntry, VariantEntry, check_entries
+from ltpa.plan.names import Declared, check_names, check_options
+from ltpa.plan.patches import check_patch_limits, patch_source
+from ltpa.plan.schema import DatasetEntry, check_entries
 from ltpa.plan.twostream import TwoStreamPlan
 from ltpa.protocols.base import Target
 from ltpa.protocols.registry import built_in, find, module_name
@@ -21,7 +31,6 @@ from ltpa.training.recipe import Recipe
 
 LOCATING_READERS = ("embedded", "action40", "cub")  # whose images come with a mask or a box each
 DESCRIPTIVE = ("title", "type", "resolution", "licence", "citation", "tasks", "networks", "plays", "use")
-RELEASED = "released"  # the mode of patch sources that read the user's files
 
 
 class Run(NamedTuple):
@@ -48,7 +57,7 @@ class Plan:
         self.config = config
         self.source = source
         self.results = Path(root) / "results" / config.scale.name
-        self.variants = load_declaration("variants")
+        self.variants = declared_variants()
         self.datasets = load_declaration("datasets")
         self.recipes = load_declaration("recipes")
         self.patch_sources = load_declaration("patches")
@@ -57,7 +66,7 @@ class Plan:
             raise ConfigError(
                 f"{source}: key 'own_tables.{name}': config/tables.yaml has such a table; rename this one"
             )
-        check_entries(self.variants, VariantEntry, "config/variants.yaml")
+        check_architectures()
         check_entries(self.datasets, DatasetEntry, "config/datasets")
         declared = Declared(self.variants, self.datasets, self.recipes, self.patch_sources, self.tables)
         check_names(config, declared, source)
@@ -72,11 +81,15 @@ class Plan:
                 protocol.check_names(self, self.settings(name))
             except ConfigError as error:
                 raise ConfigError(f"{source}: {error}") from error
+        for name in config.protocols.patches.sources:
+            self.patch_source(name)
+        check_patch_limits(config, self.knows, self.fine_datasets, source)
         self.twostream = TwoStreamPlan(config, source, self.datasets, self.device)
+        self._check_comparisons()
         for dataset in self.config.datasets:
             for variant in self.config.variants:
                 recipe = self.train_spec(dataset, variant).recipe
-                Recipe.from_dict(recipe, f"config/variants.yaml: {variant}: training")
+                Recipe.from_dict(recipe, f"{SOURCE}: {variant}: training")
 
     def _roles(self) -> dict[str, str]:
         roles: dict[str, str] = {}
@@ -145,7 +158,7 @@ class Plan:
 
     def _architecture(self, dataset: str, variant: str) -> dict[str, Any]:
         """Options of the variant; over them those that the dataset asks for, over these those of the scale."""
-        family = self.variants[variant]["recipe"]
+        family = self.variants[variant].recipe
         asked = self.datasets[dataset].get("networks", {}).get(family, {})
         try:
             return resolve_architecture(
@@ -156,11 +169,12 @@ class Plan:
             raise ConfigError(f"{where}: {error}") from error
 
     def _recipe_name(self, dataset: str, variant: str) -> str:
-        choices = self.config.recipes[self.variants[variant]["recipe"]]
-        return choices.get(self.datasets[dataset].get("plays", dataset), choices["default"])
+        choices = self.config.recipes[self.variants[variant].recipe]
+        role = self.datasets[dataset].get("plays", dataset)
+        return next(choices[key] for key in (f"{variant} on {role}", variant, role, "default") if key in choices)
 
     def _recipe(self, dataset: str, variant: str) -> dict[str, Any]:
-        return {**self.recipes[self._recipe_name(dataset, variant)], **self.variants[variant].get("training", {})}
+        return {**self.recipes[self._recipe_name(dataset, variant)], **self.variants[variant].training}
 
     def evaluation_spec(self, name: str, dataset: str, variant: str) -> ProtocolSpec:
         """How protocol `name` measures the networks of `variant` trained on `dataset`."""
@@ -223,9 +237,7 @@ class Plan:
 
     def is_queried(self, variant: str) -> bool:
         """Whether a global vector decides on the variant's attention, which another image could give."""
-        options = resolve_architecture(variant)
-        attends = bool(options.get("levels")) and options["compatibility"] != "local"
-        return attends or options["family"] == "vgg-pan"
+        return bool(parse_options(self.variants[variant].architecture).query_levels)
 
     def saliency(self, variant: str) -> dict[str, Any] | None:
         """How the map of figure 9 is made of a variant, under the choices of `protocols.segmentation`."""
@@ -249,14 +261,8 @@ class Plan:
                 f"{self.source}: key 'protocols.patches.sources': {unknown_name('source', source, names)}"
             )
         network = self.patch_network(source)
-        mode = self.patch_sources[source]["mode"]
-        origin = {
-            "source": self.patch_sources[source],
-            "network": network,
-            "saliency": self.variants[network]["saliency"] if network else None,
-            "released": patches.released if mode == RELEASED else None,
-            "protopnet": patches.protopnet.model_dump(exclude_none=True) if mode == "protopnet" else None,
-        }
+        origin = self.patch_source(source).model_dump(mode="json")
+        origin["source"] = {"mode": origin.pop("mode"), "map": origin.pop("map")}
         trained = self.train_spec(dataset, network) if network else None
         return EvaluationSpec(
             scale=self.config.scale.name,
@@ -272,8 +278,45 @@ class Plan:
 
     def patch_network(self, source: str) -> str | None:
         """The variant behind a patch source, None where there is none."""
-        network = self.config.protocols.patches.sources[source]
-        return None if network == NO_NETWORK else network
+        return self.patch_source(source).network or None
+
+    def patch_source(self, name: str) -> PatchSource:
+        """A patch source that the configuration uses, as its jobs read it."""
+        return patch_source(name, self.config.protocols.patches, self.patch_sources, self.variants, self.source)
+
+    @property
+    def fine_datasets(self) -> list[str]:
+        """The fine-grained sets, which patches are extracted from and two-stream networks are trained on."""
+        return self.using("fine")
+
+    def knows(self, dataset: str, what: str) -> bool:
+        """Whether the prepared `dataset` knows the places of the `objects` or the `parts` of its images."""
+        source = self.prepare_spec(dataset).source
+        if what == "objects":
+            return source["reader"] in LOCATING_READERS
+        if source["reader"] == EMBEDDED:
+            return bool(source["style"].get("marks"))
+        return bool(source.get("options", {}).get("parts", "none") != "none")
+
+    def _check_comparisons(self) -> None:
+        """Raise `ConfigError` where `protocols.checks.local_beats` compares what no job measures."""
+        where = f"{self.source}: key 'protocols.checks.local_beats'"
+        rows = self.config.twostream.rows
+        for dataset, compared in self.config.protocols.checks.local_beats.items():
+            if dataset not in self.fine_datasets:
+                raise ConfigError(f"{where}: {unknown_name('fine-grained dataset', dataset, self.fine_datasets)}")
+            if not self.knows(dataset, "parts"):
+                raise ConfigError(f"{where}: {dataset} knows no parts to judge patches by; drop its comparisons")
+            if self.config.twostream.split != "test":
+                raise ConfigError(f"{where}: parts are those of test images, and twostream.split is not test; drop it")
+            for row, controls in compared.items():
+                for name in (row, *controls):
+                    if name not in rows:
+                        raise ConfigError(f"{where}: {unknown_name('row', name, rows)}")
+                    if not self.twostream.patches(name):
+                        raise ConfigError(f"{where}: {name} has no local stream; drop it")
+                if row in controls:
+                    raise ConfigError(f"{where}: {row} is its own control; drop it from the list")
 
     def companion(self, stage: str, dataset: str, variant: str) -> str | None:
         """The variant whose networks `stage` reads beside those of `variant`; None where it reads no other."""

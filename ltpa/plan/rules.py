@@ -64,6 +64,10 @@ class Rules:
         """Path of a rule's log; `names` are further folders and the file's name."""
         return "/".join([str(self.plan.results), "logs", rule, *names]) + ".log"
 
+    def benchmark(self, rule: str, *names: str) -> str:
+        """Path of what Snakemake measures of a rule's job (seconds, memory), beside its log."""
+        return self.log(rule, *names).removesuffix(".log") + ".tsv"
+
     def params(
         self, rule: str, make: Callable[..., Spec], *names: str, module: str = ""
     ) -> dict[str, Callable[[Any], str]]:

@@ -1,49 +1,15 @@
-"""The form of declared variants, datasets and figures, so that a slip in one is a clear line and not a crash."""
+"""The form of declared datasets and figures, so that a slip in one is a clear line and not a crash."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from ltpa.core.declared import near_matches
-from ltpa.core.errors import ConfigError, ModelError
-from ltpa.models.options import parse_options
+from ltpa.core.schema import PlainData, read_plain
 from ltpa.plan.config import Name
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Saliency(_Entry):
-    """How a class-agnostic map is made of a network (`config/variants.yaml`, key `saliency`)."""
-
-    source: Literal["attention", "cam"]
-    levels: list[str] | None = None
-    sqrt: bool = False
-
-
-class VariantEntry(_Entry):
-    """One entry of `config/variants.yaml`."""
-
-    label: str
-    recipe: Literal["vgg", "resnet"]
-    training: dict[str, Any] = {}
-    architecture: dict[str, Any]
-    saliency: Saliency | None
-    extension: bool = False
-    baseline: str | None = None
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        try:
-            parse_options(self.architecture)
-        except ModelError as error:
-            raise ValueError(f"architecture: {error}") from error
-        return self
-
-
-class FigureImages(_Entry):
+class FigureImages(PlainData):
     """Which images the rows of a figure show."""
 
     roles: Annotated[list[str], Field(min_length=1)]
@@ -51,7 +17,7 @@ class FigureImages(_Entry):
     choose: Literal["first_of_each_class", "spread"]
 
 
-class FigureColumn(_Entry):
+class FigureColumn(PlainData):
     """One column, or a few, of a figure; `config/figures.yaml` explains the keys."""
 
     show: Literal["image", "maps", "binary", "truth", "attacked", "query"]
@@ -78,7 +44,7 @@ class FigureColumn(_Entry):
         return self
 
 
-class FigureEntry(_Entry):
+class FigureEntry(PlainData):
     """One entry of `config/figures.yaml`."""
 
     title: str
@@ -87,7 +53,7 @@ class FigureEntry(_Entry):
     columns: Annotated[list[FigureColumn], Field(min_length=1)]
 
 
-class DatasetEntry(_Entry):
+class DatasetEntry(PlainData):
     """One entry of `config/datasets.yaml` or `config/datasets/`; readers check what only they read."""
 
     title: str
@@ -104,7 +70,7 @@ class DatasetEntry(_Entry):
     class_map: list[int | None] | None = None
     subset_roles: list[str] | None = None
     class_ids: dict[str, list[int | None]] | None = None
-    networks: dict[Literal["vgg", "resnet"], dict[str, Any]] = {}
+    networks: dict[str, dict[str, Any]] = {}
     splits: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     options: dict[str, Any] = {}
     layout: dict[str, Any] = {}
@@ -122,21 +88,11 @@ class DatasetEntry(_Entry):
         return self
 
 
-def check_entries(declared: Mapping[str, Any], entry: type[BaseModel], source: str) -> None:
+def check_entries(declared: Mapping[str, Any], entry: type[PlainData], source: str) -> None:
     """Check the form of all entries of a declaration.
 
     Raises:
         ConfigError: one line with `source`, the key, and what is wrong with it.
     """
     for name, values in declared.items():
-        try:
-            entry.model_validate(values)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            key = ".".join(map(str, (name, *problem["loc"])))
-            if problem["type"] == "extra_forbidden":
-                text = f"unknown key; {near_matches(str(problem['loc'][-1]), entry.model_fields)}"
-            else:
-                text = problem["msg"].removeprefix("Value error, ")
-                text = text[0].lower() + text[1:]
-            raise ConfigError(f"{source}: key {key!r}: {text}; correct it there") from error
+        read_plain(entry, values, f"{source}: {name}", remedy="; correct it there")

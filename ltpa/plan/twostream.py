@@ -1,5 +1,6 @@
 """The two-stream rows of a configuration: their specs, and the files that each needs."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,10 @@ from ltpa.core.declared import load_declaration, unknown_name
 from ltpa.core.errors import ConfigError, ModelError
 from ltpa.core.hashing import sha256_file
 from ltpa.core.specs import EvaluationSpec, TwoStreamSpec
-from ltpa.models.twostream.options import parse_twostream
+from ltpa.models.registry import parse_options
+from ltpa.models.variants import declared_variants
 from ltpa.plan.config import Config
+from ltpa.training.recipe import TwoStreamRecipe
 
 TRAINING, EVALUATION = "twostream", "finegrained"
 SCRATCH = "scratch"
@@ -32,7 +35,8 @@ class TwoStreamPlan:
         self.config, self.source, self.datasets = config, source, datasets
         self.device = device
         declared = load_declaration("twostream")
-        self.profiles, self.recipes, self.rows = (declared[key] for key in ("profiles", "recipes", "rows"))
+        self.profiles, self.recipes = declared["profiles"], declared["recipes"]
+        self.rows = {name: each for name, each in declared_variants().items() if each.learning == "two-stream"}
         chosen = config.twostream
         for key, names, known in (
             ("profile", [chosen.profile], self.profiles),
@@ -45,11 +49,11 @@ class TwoStreamPlan:
                     kind = {"rows": "row", "patches": "patch source of protocols.patches.sources"}.get(key, key)
                     raise ConfigError(f"{source}: key 'twostream.{key}': {unknown_name(kind, name, list(known))}")
         self._check_weights()
-        self._check_comparisons()
         for row in chosen.rows:
             self._architecture(row)
+            TwoStreamRecipe.from_dict(self._recipe(row), f"config/twostream.yaml: recipe {chosen.recipe} (row {row})")
             wanted, there = chosen.boxes, config.protocols.patches.boxes
-            if self.patches(row) and there is not None and wanted > there:
+            if self.patches(row) and wanted > there:
                 raise ConfigError(
                     f"{source}: key 'twostream.boxes' is {wanted}, but protocols.patches.boxes is {there}; "
                     "lower the one or raise the other"
@@ -62,36 +66,30 @@ class TwoStreamPlan:
                 f"{self.source}: key 'twostream.weights': {weights!r}: no such file; name imagenet, {SCRATCH} or a file"
             )
 
-    def _check_comparisons(self) -> None:
-        where = f"{self.source}: key 'protocols.checks.local_beats'"
-        for dataset, compared in self.config.protocols.checks.local_beats.items():
-            if dataset not in self.config.datasets:
-                raise ConfigError(f"{where}: {unknown_name('dataset', dataset, self.config.datasets)}")
-            for row in [*compared, *(control for controls in compared.values() for control in controls)]:
-                if row not in self.config.twostream.rows:
-                    raise ConfigError(f"{where}: {unknown_name('row', row, self.config.twostream.rows)}")
-
     def _sources(self) -> list[str]:
         return [source for row in self.config.twostream.rows if row in self.rows and (source := self.patches(row))]
 
     def patches(self, row: str) -> str:
         """The patch source of a row; empty without a local stream."""
-        declared = self.rows[row]
-        if declared["architecture"].get("local") == "none":
+        if self.rows[row].architecture.get("local") == "none":
             return ""
-        return str(declared.get("patches", self.config.twostream.patches))
+        return self.rows[row].patches or self.config.twostream.patches
 
     def has_steps(self, row: str) -> bool:
         """Whether the row's local stream goes through steps."""
-        return self.rows[row]["architecture"].get("local") in ("lstm", "attention", "spatial")
+        return bool(parse_options(self.rows[row].architecture).has_steps)
 
     def _architecture(self, row: str) -> dict[str, Any]:
         chosen = self.config.twostream
-        laid = {**self.profiles[chosen.profile], **self.rows[row]["architecture"], **chosen.networks}
+        laid = {**self.profiles[chosen.profile], **self.rows[row].architecture, **chosen.networks}
         try:
-            return parse_twostream(laid).plain()
+            architecture: dict[str, Any] = parse_options(laid).plain()
+            return architecture
         except ModelError as error:
             raise ConfigError(f"{self.source}: key 'twostream' (row {row}): {error}") from error
+
+    def _recipe(self, row: str) -> dict[str, Any]:
+        return {**self.recipes[self.config.twostream.recipe], **self.rows[row].training}
 
     def training_spec(self, dataset: str, row: str) -> TwoStreamSpec:
         """How `row` is trained on `dataset`."""
@@ -103,7 +101,7 @@ class TwoStreamPlan:
             variant=row,
             architecture=self._architecture(row),
             num_classes=len(self.datasets[dataset]["classes"]),
-            recipe={**self.recipes[chosen.recipe], **self.rows[row].get("recipe", {})},
+            recipe=self._recipe(row),
             weights=chosen.weights,
             patches=self.patches(row),
             boxes=chosen.boxes,
@@ -123,7 +121,7 @@ class TwoStreamPlan:
             training=training.hash(),
             targets=[{"name": dataset}],
             protocol={
-                "training": {key: getattr(training, key) for key in training.__dataclass_fields__},
+                "training": dataclasses.asdict(training),
                 "overlap": self._overlap(overlap) if overlap else None,
             },
             device=self.device,
@@ -140,7 +138,7 @@ class TwoStreamPlan:
     def baselines(self) -> dict[str, str]:
         """Row to the row it is tested against, of those that this scale runs."""
         rows = self.config.twostream.rows
-        return {row: base for row in rows if (base := self.rows[row].get("baseline")) in rows}
+        return {row: base for row in rows if (base := self.rows[row].baseline) in rows}
 
     def note(self) -> str:
         """What the head of a table says of the networks behind it."""

@@ -8,7 +8,9 @@ from typing import Any
 from ltpa.core import layout
 from ltpa.core.declared import config_dir, near_matches, unknown_name
 from ltpa.core.errors import ConfigError
+from ltpa.core.records import epsilon_of
 from ltpa.core.specs import Spec
+from ltpa.models.registry import parse_options
 from ltpa.plan import jobs
 from ltpa.plan.plan import Plan, Run
 from ltpa.plan.twostream import EVALUATION, TRAINING
@@ -72,7 +74,7 @@ def _unpublished(plan: Plan, table: str, declaration: Declaration) -> list[Publi
             table=table,
             group="",
             variant=variant,
-            label=plan.variants[variant]["label"],
+            label=plan.variants[variant].label,
             source=str(column.source),
             target=column.target or "",
             condition=column.condition or "",
@@ -159,14 +161,14 @@ def table_spec(plan: Plan, table: str) -> TableSpec:
         published=to_dicts(published),
         max_error_of_chance=learning_limits(plan),
         conditions=subsets,
-        baselines={name: base for name in plan.config.variants if (base := plan.variants[name].get("baseline"))}
+        baselines={name: base for name in plan.config.variants if (base := plan.variants[name].baseline)}
         | plan.twostream.baselines(),
     )
 
 
 def _note(plan: Plan, declaration: Declaration, runs: list[Run]) -> str:
     if declaration.stage != EVALUATION:
-        return scale_note(plan, {plan.variants[run.variant]["recipe"] for run in runs})
+        return scale_note(plan, {plan.variants[run.variant].recipe for run in runs})
     roles = {plan.datasets[run.dataset].get("plays", run.dataset) for run in runs}
     return ". ".join(filter(None, (plan.twostream.note(), plan.twostream.warning(roles))))
 
@@ -207,11 +209,6 @@ def _runs_on(plan: Plan, source: str) -> list[Run]:
     return [Run("train", source, variant) for variant in variants] + measured
 
 
-def fine_datasets(plan: Plan) -> list[str]:
-    """The datasets that stand for the fine-grained ones."""
-    return plan.using("fine")
-
-
 def patch_runs(plan: Plan) -> list[Run]:
     """Patch extraction on the fine-grained sets; a run's variant is the patch source.
 
@@ -219,7 +216,7 @@ def patch_runs(plan: Plan) -> list[Run]:
     """
     usable = (None, *plan.config.variants)
     sources = [name for name in plan.config.protocols.patches.sources if plan.patch_network(name) in usable]
-    return [Run("patches", dataset, source) for dataset in fine_datasets(plan) for source in sources]
+    return [Run("patches", dataset, source) for dataset in plan.fine_datasets for source in sources]
 
 
 def all_runs(plan: Plan) -> list[Run]:
@@ -231,7 +228,7 @@ def all_runs(plan: Plan) -> list[Run]:
 def resumable(plan: Plan) -> list[tuple[str, Spec]]:
     """Stage and spec of every job of the configuration that saves states to resume from, in a table or not."""
     trained = [run for run in all_runs(plan) if run.stage == "train"]
-    rows = [(dataset, row) for dataset in fine_datasets(plan) for row in plan.config.twostream.rows]
+    rows = [(dataset, row) for dataset in plan.fine_datasets for row in plan.config.twostream.rows]
     return [
         *(("train", plan.train_spec(run.dataset, run.variant)) for run in trained),
         *((TRAINING, plan.twostream.training_spec(dataset, row)) for dataset, row in rows),
@@ -319,14 +316,14 @@ def figures_spec(plan: Plan) -> FiguresSpec:
     published: dict[str, dict[str, float]] = {}
     for entry in load_published(config_dir() / "published" / "figure6.csv"):
         if entry.value is not None:
-            published.setdefault(entry.variant, {})[entry.condition.removeprefix("eps=")] = entry.value
+            published.setdefault(entry.variant, {})[f"{epsilon_of(entry.condition):g}"] = entry.value
     return FiguresSpec(
         scale=plan.config.scale.name,
         dataset=source,
         threads=plan.config.jobs.threads,
         seeds=plan.config.seeds,
         images=6,
-        labels={variant: plan.variants[variant]["label"] for variant in plan.config.variants},
+        labels={variant: plan.variants[variant].label for variant in plan.config.variants},
         overlays={variant: plan.saliency(variant) or {} for variant in variants},
         published=published,
         max_error_of_chance=learning_limits(plan),
@@ -353,14 +350,14 @@ def figure_models(plan: Plan) -> list[str]:
 def check_spec(plan: Plan) -> CheckSpec:
     """The thresholds, and the compatibility function of each attention variant."""
     checks = plan.config.protocols.checks
-    architectures = {name: plan.variants[name]["architecture"] for name in plan.config.variants}
-    attending = {name: a for name, a in architectures.items() if a.get("levels") or a["family"] == "vgg-pan"}
+    networks = {name: parse_options(plan.variants[name].architecture) for name in plan.config.variants}
     return CheckSpec(
         scale=plan.config.scale.name,
         records=_within(plan, records(plan, check_runs(plan))),
-        compatibility={name: _compatibility(a) for name, a in attending.items()},
+        compatibility={name: _compatibility(options) for name, options in networks.items() if options.map_levels},
         max_error_of_chance=learning_limits(plan),
         attention_beats=list(checks.attention_beats),
+        must_attend=checks.must_attend,
         query_pc_max=checks.query_pc_max,
         local_beats=checks.local_beats,
         patch_limits=plan.config.protocols.patches.limits,
@@ -373,11 +370,10 @@ def learning_limits(plan: Plan) -> dict[str, float]:
     return {"train": checks.max_error_of_chance, EVALUATION: checks.max_twostream_error_of_chance}
 
 
-def _compatibility(architecture: dict[str, Any]) -> str:
+def _compatibility(options: Any) -> str:
     """`pc` where a softmax over pc scores makes every map independent of the query; otherwise what its scores are."""
-    kind = str(architecture.get("compatibility", "pc"))
-    through_sigmoid = architecture["family"] == "vgg-pan" or architecture.get("normalisation") == "sigmoid"
-    return "pc-sigmoid" if kind == "pc" and through_sigmoid else kind
+    kind = str(options.compatibility)
+    return "pc-sigmoid" if kind == "pc" and options.map_follows_query else kind
 
 
 def track_spec(plan: Plan) -> TrackSpec:

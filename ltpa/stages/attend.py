@@ -80,7 +80,7 @@ def _maps(
     """Maps by level, brought to `size` (height, width), and `combined` where the variant declares how."""
     variant = declared_variants().get(model.metadata["variant"])
     declared = None if variant is None else variant.saliency
-    saliency = None if declared is None else Saliency.from_declaration(declared, "attend")
+    saliency = None if declared is None else Saliency.from_declaration({**declared}, "attend")
     if saliency is None and not model.attention_levels:
         raise without_maps(model_path, model.metadata["variant"])
     if query is not None and (saliency is None or saliency.source == CAM):

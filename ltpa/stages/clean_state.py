@@ -1,6 +1,5 @@
 """Remove saved states that nothing refers to any more: of other recipes, other data, older code."""
 
-import dataclasses
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -116,7 +115,7 @@ class _Preprocessing:
 
     def __init__(self, results: Path, wanted: Wanted) -> None:
         self.results, self.code = results, fitting_code()
-        default = next(field.default for field in dataclasses.fields(Recipe) if field.name == "normalise")
+        default = Recipe.model_fields["normalise"].default
         specs = [spec for jobs in wanted.values() for spec, _ in jobs if isinstance(spec, TrainSpec)]
         asked = {(spec.dataset, spec.recipe.get("normalise", default)) for spec in specs}
         self.pairs = {(dataset, scheme) for dataset, scheme in asked if scheme in KEPT_SCHEMES}

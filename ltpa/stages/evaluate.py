@@ -126,7 +126,7 @@ def _without_images(folder: Path, inside: list[str]) -> DataError:
     kinds = ", ".join(suffix[1:] for suffix in suffixes())
     for name in inside:
         for deeper in sorted((folder / name).iterdir()):
-            if deeper.is_dir() and images_in(deeper)[0]:
+            if deeper.is_dir() and not is_hidden(deeper.name) and images_in(deeper)[0]:
                 return DataError(
                     f"{folder}: no images here or in folders in it, but one level deeper, in {deeper}; "
                     f"name {folder / name}"

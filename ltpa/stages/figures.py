@@ -13,7 +13,7 @@ from ltpa.core import layout
 from ltpa.core.files import write_text
 from ltpa.core.hashing import sha256_file
 from ltpa.core.learned import failures
-from ltpa.core.records import Record, read_record
+from ltpa.core.records import Record, epsilon_of, read_record
 from ltpa.data.arrays import PreparedDataset, Split
 from ltpa.data.masks import squashed
 from ltpa.evaluation.saliency import COMBINED, Saliency
@@ -117,7 +117,7 @@ def _attack_curves(spec: FiguresSpec, records: list[Record], path: Path, caption
     for record in records:
         for metric in record.metrics:
             if metric.name == "fooling_rate_pct":
-                norm = float(metric.condition.removeprefix("eps="))
+                norm = epsilon_of(metric.condition)
                 curves[spec.labels[record.variant]][norm].append(metric.value)
     published = {
         spec.labels[variant]: {float(norm): rate for norm, rate in rates.items()}

@@ -18,7 +18,8 @@ from ltpa.core.records import Metric, read_record
 from ltpa.core.specs import EvaluationSpec, TwoStreamSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.evaluation.twostream import JOINT, MEAN_N, RANDOM1, TOP1, Scores, holds_part, score
-from ltpa.models.twostream.files import load_twostream
+from ltpa.models.store import load
+from ltpa.models.twostream.network import TwoStream
 from ltpa.stages.common import Measurement, make_record, save_record
 from ltpa.stages.device import compute_device, describe_device
 from ltpa.stages.finedata import VALIDATION, fine_splits
@@ -49,7 +50,8 @@ def run(spec: EvaluationSpec, results: Path, seeds: Sequence[int]) -> None:
                 )
             reason, found, hits = "", Measurement([]), {}
             if trained.status == "ok":
-                model = load_twostream(source / layout.MODEL, spec.variant).to(device)
+                model = load(source / layout.MODEL, expect_variant=spec.variant).to(device)
+                assert isinstance(model, TwoStream)
                 _, test = fine_splits(training, results, dataset, seed)
                 scores = score(model, test.images, test.labels, test.boxes, seed)
                 found = _measure(spec, training, dataset, test.boxes, scores)

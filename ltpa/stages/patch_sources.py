@@ -10,56 +10,21 @@ import numpy as np
 import torch
 
 from ltpa.core.errors import ConfigError
+from ltpa.core.patches import PARITY, PatchSettings, PatchSource
 from ltpa.core.seeds import derive
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.boxes import Boxes
 from ltpa.data.released import read_released
 from ltpa.evaluation import patch_maps, patches, prototypes, trunk
 from ltpa.evaluation.inference import pixel_batches
-from ltpa.evaluation.patches import PARITY, Candidate, PatchSettings
+from ltpa.evaluation.patches import Candidate
 from ltpa.runtime.stopping import StopRequest
-from ltpa.stages.common import read_settings
 from ltpa.stages.prototypes import trained_prototypes
 from ltpa.stages.state import Identity
 from ltpa.training.loop import EpochRow
-from ltpa.training.protopnet import PrototypeTraining, routine_settings
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """What a source needs besides settings; checked against what its mode asks for.
-
-    Attributes:
-        mode: how boxes come about, a key of `MODES`.
-        map: the saliency map of mode `cam_window`.
-        network: the variant behind it; empty for sources without.
-        saliency: that variant's declaration of its attention maps.
-        released: array file by split, of mode `released`.
-        protopnet: settings of the training of mode `protopnet`.
-    """
-
-    mode: str
-    map: str = ""
-    network: str = ""
-    saliency: dict[str, Any] | None = None
-    released: dict[str, str] | None = None
-    protopnet: dict[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ConfigError(f"patches: mode is {self.mode!r}; use one of {', '.join(MODES)}")
-        if (self.mode in NETWORK_MODES) != bool(self.network):
-            needs = "needs the network behind it" if self.mode in NETWORK_MODES else "has no network behind it"
-            raise ConfigError(f"patches: mode {self.mode} {needs}; correct protocols.patches.sources")
-        if (self.mode == "cam_window") != (self.map in trunk.MAPS):
-            raise ConfigError(
-                f"patches: mode {self.mode} with map {self.map!r}; cam_window has {', '.join(trunk.MAPS)}"
-            )
-        if self.mode == "released" and not self.released:
-            raise ConfigError("patches: mode released needs your copy of the arrays; set protocols.patches.released")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,7 +40,7 @@ class Job:
     """
 
     dataset: PreparedDataset
-    source: Source
+    source: PatchSource
     settings: PatchSettings
     model: "AttentionClassifier | None"
     seed: int
@@ -119,8 +84,8 @@ def _protopnet(job: Job) -> Extracted:
     """Prototypes trained on the training images and their labels, then boxes of all images, from all prototypes."""
     model = job.model
     assert model is not None
-    given = routine_settings(**job.source.protopnet or {})
-    chosen = read_settings(PrototypeTraining, "patches.protopnet", given)
+    chosen = job.source.protopnet
+    assert chosen is not None
     network, history = trained_prototypes(
         model, job.dataset, chosen, job.settings, job.identity, job.results, job.stop, job.on_epoch
     )
@@ -178,7 +143,7 @@ def _full(job: Job) -> Extracted:
 
 def _released(job: Job) -> Extracted:
     """The user's arrays as they are: no box is cleaned."""
-    parity = dataclasses.replace(job.settings, cleaning=PARITY)
+    parity = job.settings.model_copy(update={"cleaning": PARITY})
     files = job.source.released or {}
     found = {}
     for name, split in job.dataset.splits.items():
@@ -199,4 +164,3 @@ MODES = {
     "full": _full,
     "released": _released,
 }
-NETWORK_MODES = ("protolite", "protopnet", "cam_window")

@@ -17,21 +17,21 @@ from ltpa.core import layout
 from ltpa.core.code import code_hash
 from ltpa.core.errors import ConfigError
 from ltpa.core.hashing import sha256_file
+from ltpa.core.patches import PatchSettings, PatchSource, PrototypeTraining
 from ltpa.core.provenance import library_versions
 from ltpa.core.records import Metric
+from ltpa.core.schema import read_plain
 from ltpa.core.specs import EvaluationSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.boxes import Boxes, flag_counts, write_boxes
 from ltpa.evaluation.patch_quality import statistics
-from ltpa.evaluation.patches import PatchSettings
 from ltpa.runtime.stopping import StopRequest
-from ltpa.stages.common import make_record, read_settings, save_record, trained_network
+from ltpa.stages.common import make_record, save_record, trained_network
 from ltpa.stages.device import compute_device, describe_device
-from ltpa.stages.patch_sources import MODES, Job, Source
+from ltpa.stages.patch_sources import MODES, Job
 from ltpa.stages.prototypes import forget, state_folder
 from ltpa.stages.state import Identity
 from ltpa.training.loop import EpochRow
-from ltpa.training.protopnet import PrototypeTraining, routine_settings
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
@@ -103,7 +103,7 @@ def epochs(spec: EvaluationSpec) -> int:
     given = spec.protocol.get("protopnet")
     if given is None:
         return 0
-    return read_settings(PrototypeTraining, "patches.protopnet", routine_settings(**given)).epochs
+    return read_plain(PrototypeTraining, given, "patches.protopnet").epochs
 
 
 def _identity(
@@ -124,16 +124,16 @@ def _identity(
     )
 
 
-def _read_protocol(spec: EvaluationSpec) -> tuple[Source, PatchSettings]:
+def _read_protocol(spec: EvaluationSpec) -> tuple[PatchSource, PatchSettings]:
     protocol = dict(spec.protocol)
     given = {key: protocol.pop(key, None) for key in ("network", "saliency", "released", "protopnet")}
     declared = protocol.pop("source", None) or {}
-    source = read_settings(Source, "patches", {**declared, **given, "network": given["network"] or ""})
-    return source, read_settings(PatchSettings, "patches", protocol)
+    source = read_plain(PatchSource, {**declared, **given, "network": given["network"] or ""}, "patches")
+    return source, read_plain(PatchSettings, protocol, "patches")
 
 
 def _network(
-    spec: EvaluationSpec, source: Source, results: Path, seed: int
+    spec: EvaluationSpec, source: PatchSource, results: Path, seed: int
 ) -> tuple["AttentionClassifier | None", str, dict[str, Any]]:
     """The network behind the source, why there is none, and what the sidecar says of it."""
     from ltpa.models import load
@@ -146,7 +146,7 @@ def _network(
     return load(path, expect_variant=source.network), "", origin
 
 
-def _facts(spec: EvaluationSpec, source: Source, seed: int) -> dict[str, Any]:
+def _facts(spec: EvaluationSpec, source: PatchSource, seed: int) -> dict[str, Any]:
     hashes = {name: sha256_file(Path(path)) for name, path in (source.released or {}).items()}
     return {
         "source": spec.variant,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from ltpa.core import layout
 from ltpa.core.files import write_text
+from ltpa.core.patches import PatchSettings, PrototypeTraining
 from ltpa.data.arrays import PreparedDataset
-from ltpa.evaluation.patches import PatchSettings
 from ltpa.models.protopnet import PrototypeNetwork
 from ltpa.runtime import checkpoint
 from ltpa.runtime.lock import exclusive_folder
@@ -16,7 +16,6 @@ from ltpa.runtime.stopping import Stopped, StopRequest
 from ltpa.stages.state import Identity
 from ltpa.training.journal import ABOUT, Journal
 from ltpa.training.loop import EpochRow, Interrupted
-from ltpa.training.protopnet import PrototypeTraining
 from ltpa.training.prototypes import PrototypeTrainer
 
 if TYPE_CHECKING:

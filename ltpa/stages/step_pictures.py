@@ -9,8 +9,9 @@ from ltpa.core.errors import ModelError
 from ltpa.core.specs import TwoStreamSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.evaluation.step_maps import StepMaps, step_maps
-from ltpa.models.twostream.files import load_twostream
+from ltpa.models.store import load
 from ltpa.models.twostream.inputs import crop, patches_of, pixels
+from ltpa.models.twostream.network import TwoStream
 from ltpa.report.steps import draw_steps
 from ltpa.stages.device import compute_device
 from ltpa.stages.finedata import fine_splits
@@ -25,7 +26,8 @@ def draw(spec: TwoStreamSpec, results: Path, seed: int, images: int) -> Path:
     """
     dataset = PreparedDataset.open(layout.data_dir(results, spec.dataset))
     source = layout.run_dir(results, "twostream", spec.dataset, spec.variant, seed)
-    model = load_twostream(source / layout.MODEL, spec.variant)
+    model = load(source / layout.MODEL, expect_variant=spec.variant)
+    assert isinstance(model, TwoStream)
     _, test = fine_splits(spec, results, dataset, seed)
     if test.boxes is None:
         raise ModelError(f"{source / layout.MODEL}: a network without a local stream has no steps to show")

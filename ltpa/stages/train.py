@@ -1,6 +1,5 @@
 """Train one variant on one dataset, one network per seed: network, history, test logits, hits and record each."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -106,7 +105,7 @@ class _Job(TrainingJob):
             trainer,
             save,
             lambda history: _metrics(spec, history[-1], len(test.labels), len(train.labels)),
-            {"recipe": dataclasses.asdict(recipe), "architecture": spec.architecture},
+            {"recipe": recipe.plain(), "architecture": spec.architecture},
             lambda: self._begin(model, identity.start, seed),
             keep,
         )

@@ -1,6 +1,5 @@
 """Train one row of the two-stream network, one network per seed: model.safetensors, history.csv, result.json each."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,8 +14,9 @@ from ltpa.core.records import Metric
 from ltpa.core.seeds import derive
 from ltpa.core.specs import TwoStreamSpec
 from ltpa.evaluation.twostream import JOINT, TOP1, random_ranks, score
-from ltpa.models.twostream.files import save_twostream
-from ltpa.models.twostream.network import TwoStream, build_twostream
+from ltpa.models.registry import build_model
+from ltpa.models.store import save_model
+from ltpa.models.twostream.network import TwoStream
 from ltpa.models.twostream.trunks import Trunk
 from ltpa.models.twostream.weights import pretrained, start_trunk
 from ltpa.runtime.stopping import StopRequest
@@ -24,7 +24,8 @@ from ltpa.stages.finedata import boxes_path, fine_splits
 from ltpa.stages.state import Identity
 from ltpa.stages.training import Ready, TrainingJob, Watcher
 from ltpa.training.loop import EpochRow
-from ltpa.training.twostream import FineData, TwoStreamRecipe, TwoStreamTrainer
+from ltpa.training.recipe import TwoStreamRecipe
+from ltpa.training.twostream import FineData, TwoStreamTrainer
 
 
 def run(
@@ -57,7 +58,8 @@ class _Job(TrainingJob):
         train, test = fine_splits(spec, self.results, self.dataset, seed)
         boxes = sha256_file(boxes_path(self.results, spec.dataset, spec.patches, seed)) if spec.patches else ""
         torch.manual_seed(derive(seed, "init"))
-        model = build_twostream(spec.architecture, spec.num_classes)
+        model = build_model(spec.architecture, spec.num_classes, spec.architecture["image_size"])
+        assert isinstance(model, TwoStream)
         weights = _start(model, spec.weights)
         return {"weights": digest(weights), "boxes": boxes}, (model, weights, train, test)
 
@@ -82,12 +84,19 @@ class _Job(TrainingJob):
                 name=name,
                 key=identity.key,
             ),
-            lambda path: save_twostream(
-                path, model, spec.variant, self.dataset.classes, {"seed": seed, "spec": spec.hash()}
+            lambda path: save_model(
+                path,
+                model,
+                variant=spec.variant,
+                architecture=spec.architecture,
+                num_classes=spec.num_classes,
+                image_size=model.image_size,
+                classes=self.dataset.classes,
+                extra={"dataset": spec.dataset, "seed": seed, "spec": spec.hash()},
             ),
             lambda history: _metrics(spec, history, len(test.labels), len(train.labels)),
             {
-                "recipe": dataclasses.asdict(recipe),
+                "recipe": recipe.plain(),
                 "architecture": model.architecture,
                 "weights": weights,
                 "patches": {"source": spec.patches, "boxes": spec.boxes, "sha256": identity.start["boxes"]},

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ltpa.core.declared import unknown_name
 from ltpa.core.errors import ConfigError
+from ltpa.core.plain_yaml import parse_yaml
 from ltpa.tables.published import Published
 from ltpa.tables.verdict import PUBLISHED_RUNS
 
@@ -164,7 +165,7 @@ def load_declarations(path: Path) -> dict[str, Declaration]:
         ConfigError: the file is missing, not YAML, or a declaration is wrong.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); restore the file") from error
     except yaml.YAMLError as error:

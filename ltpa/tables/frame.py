@@ -132,7 +132,7 @@ def to_csv(rows: Sequence[TidyRow]) -> str:
 def doubts(rows: Iterable[Mapping[str, object]]) -> list[str]:
     """A line for each number that its record casts doubt on; `rows` are tidy rows as dictionaries."""
     text = "Doubtful: {stage} {dataset} {variant} seed {seed}, {target} {condition}: {doubt}"
-    return list(dict.fromkeys(text.format_map(row) for row in rows if row["doubt"]))
+    return list(dict.fromkeys(text.format_map(row) for row in rows if row.get("doubt")))
 
 
 def _blank(spec: TableSpec, declaration: Declaration, slot: Slot, address: Address | str) -> TidyRow:

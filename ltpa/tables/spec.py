@@ -72,6 +72,7 @@ class CheckSpec(ViewSpec):
     compatibility: dict[str, str]
     max_error_of_chance: dict[str, float]
     attention_beats: list[str]
+    must_attend: list[str] | None
     query_pc_max: float
     local_beats: dict[str, dict[str, list[str]]] = dataclasses.field(default_factory=dict)
     patch_limits: dict[str, dict[str, list[float]]] = dataclasses.field(default_factory=dict)

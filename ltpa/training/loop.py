@@ -20,7 +20,7 @@ from ltpa.core.errors import MemoryFullError, TrainingError
 from ltpa.runtime import checkpoint
 from ltpa.runtime.progress import Meter, Progress
 from ltpa.training.memory import is_out_of_memory, memory_full
-from ltpa.training.recipe import Recipe
+from ltpa.training.recipe import Routine
 from ltpa.training.stepping import Stepping
 
 JUDGED_EVERY = 50  # steps between looks at the loss, each of which waits for the device
@@ -86,7 +86,7 @@ class Loop(abc.ABC):
         self,
         model: nn.Module,
         stepper: Stepping,
-        recipe: Recipe,
+        recipe: Routine,
         test_images: int,
         folder: Path,
         watch: Watch,

@@ -1,22 +1,21 @@
-"""What ProtoPNet's training is made of (Chen et al. 2019): passes, losses, the push, and two named sets of settings.
+"""What ProtoPNet's training is made of (Chen et al. 2019): passes, losses and the push.
 
 First the trunk rests (warm-up), then all learns; from some epoch on prototypes are *pushed* onto the nearest cell of a
 training image of their class, and the last layer is trained alone. Unlike ProtoPNet's code no image is cut out by its
 object's box, and images are turned, sheared and mirrored as they come rather than in thirty copies made before.
-`ltpa.training.prototypes` runs it.
+`ltpa.core.patches` has its settings, `ltpa.training.prototypes` runs it.
 """
 
-import dataclasses
 import enum
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ltpa.core.errors import ConfigError
+from ltpa.core.patches import PrototypeTraining
 from ltpa.models.protopnet import PrototypeNetwork
 
 
@@ -36,104 +35,14 @@ class Pass(NamedTuple):
     epoch: int
 
 
-@dataclasses.dataclass(frozen=True)
-class PrototypeTraining:
-    """Settings of the training. The defaults are the set `st-protopnet` of `ROUTINES`.
-
-    Attributes:
-        per_class: prototypes of each class.
-        width: length of a prototype.
-        epochs: in all.
-        warm_epochs: of them, those in which the trunk rests.
-        freeze_norm: whether the trunk's normalisation and dropout rest, too, whenever its weights do.
-        first_push: epoch after which prototypes are first pushed; they are after the last one in any case.
-        push_every: epochs between pushes.
-        last_epochs: passes of the last layer alone after each push.
-        batch_size: images per step.
-        trunk_lr: rate of the trunk, by Adam like all rates.
-        add_on_lr: rate of the added convolutions and of the prototypes.
-        last_lr: rate of the last layer.
-        weight_decay: of trunk and added convolutions.
-        decay_every: joint epochs after which the rates of trunk, convolutions and prototypes fall to a tenth.
-        cluster: weight of the mean least distance to a prototype of the image's own class.
-        separation: weight of the mean least distance to one of another class, which is to be large.
-        sparsity: weight of the last layer's absolute weights between prototypes and other classes.
-        rotation: most degrees an image is turned either way.
-        shear: most degrees it is sheared either way.
-        checkpoint_seconds: seconds between saved states; without effect on the result.
-    """
-
-    per_class: int = 10
-    width: int = 128
-    epochs: int = 120
-    warm_epochs: int = 10
-    freeze_norm: bool = True
-    first_push: int = 100
-    push_every: int = 10
-    last_epochs: int = 20
-    batch_size: int = 80
-    trunk_lr: float = 1e-4
-    add_on_lr: float = 3e-3
-    last_lr: float = 1e-4
-    weight_decay: float = 1e-3
-    decay_every: int = 10
-    cluster: float = 0.8
-    separation: float = 0.08
-    sparsity: float = 1e-4
-    rotation: float = 25.0
-    shear: float = 15.0
-    checkpoint_seconds: float = 60.0
-
-    def __post_init__(self) -> None:
-        counts = ("per_class", "width", "epochs", "push_every", "batch_size", "decay_every")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value < 0 or (field.name in counts and value < 1):
-                raise ConfigError(f"patches.protopnet: {field.name} is {value}; it must be positive")
-        if self.warm_epochs > self.epochs:
-            raise ConfigError(f"patches.protopnet: warm_epochs is {self.warm_epochs} of {self.epochs} epochs")
-
-    def pushes_after(self, epoch: int) -> bool:
-        """Whether prototypes are pushed after `epoch`, the first of which is 1."""
-        due = epoch >= self.first_push and (epoch - self.first_push) % self.push_every == 0
-        return due or epoch == self.epochs
-
-    def passes(self) -> list[Pass]:
-        """All passes of the training, in order."""
-        found = []
-        for epoch in range(1, self.epochs + 1):
-            found.append(Pass(Kind.WARM if epoch <= self.warm_epochs else Kind.JOINT, epoch))
-            if self.pushes_after(epoch):
-                found += [Pass(Kind.PUSH, epoch), *[Pass(Kind.LAST, epoch)] * self.last_epochs]
-        return found
-
-    def decay(self, epoch: int) -> float:
-        """What the rates of trunk, convolutions and prototypes are multiplied with in a joint `epoch`."""
-        return float(0.1 ** ((epoch - self.warm_epochs - 1) // self.decay_every))
-
-
-# The sets that `protocols.patches.protopnet.routine` names: what each changes in the defaults.
-# `st-protopnet`: epochs, warm-up, pushes, steps of the rate and distortions of ST-ProtoPNet (Wang et al. 2023) for
-# whole images; losses, rates and passes of the last layer of ProtoPNet; `freeze_norm` is our own.
-# `protopnet`: the settings of ProtoPNet's own code.
-ROUTINES: dict[str, dict[str, Any]] = {
-    "st-protopnet": {},
-    "protopnet": {
-        "epochs": 1000, "warm_epochs": 5, "freeze_norm": False, "first_push": 10, "decay_every": 5, "rotation": 15.0,
-        "shear": 10.0,
-    },
-}  # fmt: skip
-
-
-def routine_settings(routine: str = "st-protopnet", **changes: Any) -> dict[str, Any]:
-    """The settings of a named set with `changes` laid over them, as `PrototypeTraining` takes them.
-
-    Raises:
-        ConfigError: there is no such set.
-    """
-    if routine not in ROUTINES:
-        raise ConfigError(f"patches.protopnet: routine is {routine!r}; allowed: {', '.join(ROUTINES)}")
-    return {**ROUTINES[routine], **changes}
+def passes(chosen: PrototypeTraining) -> list[Pass]:
+    """All passes of a training, in order."""
+    found = []
+    for epoch in range(1, chosen.epochs + 1):
+        found.append(Pass(Kind.WARM if epoch <= chosen.warm_epochs else Kind.JOINT, epoch))
+        if chosen.pushes_after(epoch):
+            found += [Pass(Kind.PUSH, epoch), *[Pass(Kind.LAST, epoch)] * chosen.last_epochs]
+    return found
 
 
 def losses(

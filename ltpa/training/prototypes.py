@@ -14,12 +14,13 @@ import numpy as np
 import torch
 
 from ltpa.core.errors import ConfigError, MemoryFullError, TrainingError
+from ltpa.core.patches import PrototypeTraining
 from ltpa.core.seeds import derive
 from ltpa.models.protopnet import PrototypeNetwork
 from ltpa.runtime import checkpoint
 from ltpa.training.loop import EpochRow, Interrupted
 from ltpa.training.memory import is_out_of_memory
-from ltpa.training.protopnet import Kind, Pass, PrototypeTraining, Push, distorted, losses, scaled
+from ltpa.training.protopnet import Kind, Pass, Push, distorted, losses, passes, scaled
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
@@ -77,7 +78,7 @@ class PrototypeTrainer:
         self.folder, self.key, self.name = folder, key, name
         self.should_stop, self.on_start, self.on_epoch = should_stop, on_start, on_epoch
         self.optimisers = self._optimisers()
-        self.passes, self.steps_per_pass = chosen.passes(), -(-len(images) // chosen.batch_size)
+        self.passes, self.steps_per_pass = passes(chosen), -(-len(images) // chosen.batch_size)
         self.history: list[EpochRow] = []
         self.done, self.step = 0, 0
         self.loss_sum, self.wrong, self.seconds = 0.0, 0, 0.0

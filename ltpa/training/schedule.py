@@ -2,17 +2,17 @@
 
 import math
 
-from ltpa.training.recipe import Recipe
+from ltpa.training.recipe import Routine
 
 
-def epoch_rate(recipe: Recipe, epoch: int) -> float:
+def epoch_rate(recipe: Routine, epoch: int) -> float:
     """The rate in `epoch` (counted from 1), before the per-step decay; of a schedule per step the one half-way."""
     if recipe.schedule.per == "step":
         return _moving_rate(recipe, epoch - 0.5)
     return _course(recipe, epoch) * min(1.0, epoch / (recipe.schedule.warmup + 1))
 
 
-def step_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+def step_rate(recipe: Routine, step: int, steps_per_epoch: int) -> float:
     """The rate of one step; `step` counts from 0 over the whole run (Torch7: lr / (1 + step * decay))."""
     if recipe.schedule.per == "step":
         rate = _moving_rate(recipe, (step + 1) / steps_per_epoch)
@@ -21,7 +21,7 @@ def step_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     return rate / (1 + step * recipe.lr_decay)
 
 
-def _moving_rate(recipe: Recipe, passed: float) -> float:
+def _moving_rate(recipe: Routine, passed: float) -> float:
     """The rate after `passed` epochs, which need not be whole, of a schedule that moves with every step."""
     schedule = recipe.schedule
     risen = min(1.0, passed / schedule.warmup) if schedule.warmup else 1.0
@@ -33,7 +33,7 @@ def _cosine(share: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * share))
 
 
-def _course(recipe: Recipe, epoch: int) -> float:
+def _course(recipe: Routine, epoch: int) -> float:
     """The rate of a schedule per epoch, without warm-up.
 
     The drop happens at the start of the named epoch, as in cifar.torch: with `every` 25, epochs 1 to 24 run at the base

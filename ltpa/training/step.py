@@ -35,6 +35,7 @@ class Stepper(Stepping):
     """
 
     model: AttentionClassifier
+    recipe: Recipe
     smallest_batch = 2  # batch normalisation of one vector is not defined
 
     def __init__(self, model: AttentionClassifier, train: Arrays, recipe: Recipe, seed: int) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ltpa.core.seeds import derive
-from ltpa.training.recipe import Recipe
+from ltpa.training.recipe import Routine
 from ltpa.training.sgd import SGD
 
 # Steps handed to a GPU ahead of the one it works on; a request to stop is honoured within so many.
@@ -35,7 +35,7 @@ class Stepping(abc.ABC):
     smallest_batch = 1
 
     def __init__(
-        self, model: nn.Module, images: int, recipe: Recipe, seed: int, device: torch.device, drop_last: bool = True
+        self, model: nn.Module, images: int, recipe: Routine, seed: int, device: torch.device, drop_last: bool = True
     ) -> None:
         self.model, self.images, self.recipe, self.seed, self.device = model, images, recipe, seed, device
         self.images_per_epoch = images - images % recipe.batch_size if drop_last else images

@@ -4,10 +4,8 @@ Images stay decoded, as uint8; everything random is drawn from streams named by 
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,72 +18,10 @@ from ltpa.models.twostream.losses import two_stream_loss
 from ltpa.models.twostream.network import TwoStream
 from ltpa.training.loop import EpochRow, Loop, Watch
 from ltpa.training.precision import autocast
-from ltpa.training.recipe import Recipe
+from ltpa.training.recipe import TwoStreamRecipe
 from ltpa.training.schedule import epoch_rate, step_rate
 from ltpa.training.sgd import SGD
 from ltpa.training.stepping import Stepping
-
-AUGMENTATIONS = ("none", "flip_crop", "resized_crop")
-_SHARED = (
-    "epochs",
-    "batch_size",
-    "lr",
-    "momentum",
-    "weight_decay",
-    "schedule",
-    "precision",
-    "evaluate_every",
-    "evaluation_batch",
-    "checkpoint_seconds",
-    "checkpoint_epochs",
-)
-_EVALUATION_BATCH = 16  # images of 448 px are large
-
-
-@dataclasses.dataclass(frozen=True)
-class TwoStreamRecipe:
-    """How a two-stream network is trained.
-
-    Attributes:
-        routine: epochs, batch, SGD and schedule (`ltpa.training.recipe`); its `lr` is that of the global stream.
-        lr_local: learning rate of local trunk, LSTM, attention and local classifier, on the same schedule.
-        augment: of `AUGMENTATIONS`; boxes follow the image.
-        label_smoothing: of the cross-entropies.
-        drop_last: whether the images of a last short batch are left out of an epoch, or learned from, too.
-    """
-
-    routine: Recipe
-    lr_local: float
-    augment: Literal["none", "flip_crop", "resized_crop"] = "none"
-    label_smoothing: float = 0.0
-    drop_last: bool = True
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any], where: str = "recipe") -> "TwoStreamRecipe":
-        """Read a recipe from plain data, flat: keys of the routine beside those that are attributes.
-
-        Raises:
-            ConfigError: a key is unknown or missing, or a value is out of range; the message names `where` and the key.
-        """
-        own = ("lr_local", "augment", "label_smoothing", "drop_last")
-        for key in values:
-            if key not in own + _SHARED:
-                raise ConfigError(f"{where}: unknown key {key!r}; allowed: {', '.join(_SHARED + own)}")
-        shared = {key: value for key, value in values.items() if key in _SHARED}
-        routine = Recipe.from_dict(
-            {"evaluation_batch": _EVALUATION_BATCH, "flip": "none", **shared}, where, smallest_batch=1
-        )
-        if routine.precision == "tf32":
-            raise ConfigError(f"{where}: precision is 'tf32'; allowed: fp32, bf16")
-        rate, smoothing = values.get("lr_local"), values.get("label_smoothing", 0.0)
-        for key, value, limit in (("lr_local", rate, math.inf), ("label_smoothing", smoothing, 1)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < limit:
-                raise ConfigError(f"{where}: {key} is {value!r}; it must be a number from 0 to below {limit:g}")
-        if values.get("augment", "none") not in AUGMENTATIONS:
-            raise ConfigError(f"{where}: augment is {values['augment']!r}; allowed: {', '.join(AUGMENTATIONS)}")
-        if not isinstance(values.get("drop_last", True), bool):
-            raise ConfigError(f"{where}: drop_last is {values['drop_last']!r}; it must be true or false")
-        return cls(routine, **{key: values[key] for key in own if key in values})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,22 +47,22 @@ class TwoStreamStepper(Stepping):
     """Takes the steps of a two-stream network on the images and boxes of `train`."""
 
     model: TwoStream
+    recipe: TwoStreamRecipe
 
     def __init__(
         self, model: TwoStream, train: FineData, recipe: TwoStreamRecipe, seed: int, device: torch.device
     ) -> None:
-        super().__init__(model.to(device), len(train.labels), recipe.routine, seed, device, recipe.drop_last)
-        self.train, self.two_stream_recipe = train, recipe
-        routine = recipe.routine
+        super().__init__(model.to(device), len(train.labels), recipe, seed, device, recipe.drop_last)
+        self.train = train
         self.optimizers = [
-            SGD(parameters, momentum=routine.momentum, weight_decay=routine.weight_decay)
+            SGD(parameters, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
             for parameters in model.streams().values()
         ]
 
     def take(self, epoch: int, step: int) -> None:
         """Take step number `step`, counted from 0, of `epoch`."""
         done = (epoch - 1) * self.steps_per_epoch + step
-        rates = stream_rates(self.two_stream_recipe, step_rate(self.recipe, done, self.steps_per_epoch))
+        rates = stream_rates(self.recipe, step_rate(self.recipe, done, self.steps_per_epoch))
         self._compute(np.sort(self.batches[step]), self._stream("augment", epoch, step), rates)
         self._limit_lead()
 
@@ -141,8 +77,8 @@ class TwoStreamStepper(Stepping):
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         with autocast(self.recipe.precision, self.device):
-            outputs = self.model(images, patches)
-            loss = two_stream_loss(outputs, targets, self.model.options, self.two_stream_recipe.label_smoothing)
+            outputs = self.model.outputs(images, patches)
+            loss = two_stream_loss(outputs, targets, self.model.options, self.recipe.label_smoothing)
         loss.backward()
         for optimizer, rate in zip(self.optimizers, rates, strict=True):
             optimizer.step(rate)
@@ -154,7 +90,7 @@ class TwoStreamStepper(Stepping):
     def _inputs(self, chosen: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
         """What both streams see of images `chosen`: a view each, and in it one of their patches, drawn at random."""
         options, size = self.model.options, self.train.images.shape[1]
-        views = draw_views(self.two_stream_recipe.augment, len(chosen), size, rng)
+        views = draw_views(self.recipe.augment, len(chosen), size, rng)
         batch = look(pixels(self.train.images[chosen], self.device), views)
         patches = None
         if self.train.boxes is not None:
@@ -167,7 +103,7 @@ class TwoStreamStepper(Stepping):
 
 def stream_rates(recipe: TwoStreamRecipe, rate: float) -> tuple[float, float]:
     """Learning rates of the global and the local stream where the schedule gives the global one `rate`."""
-    return rate, rate * recipe.lr_local / recipe.routine.lr if recipe.routine.lr else 0.0
+    return rate, rate * recipe.lr_local / recipe.lr if recipe.lr else 0.0
 
 
 class TwoStreamTrainer(Loop):
@@ -180,6 +116,7 @@ class TwoStreamTrainer(Loop):
 
     row_type = TwoStreamRow
     model: TwoStream
+    recipe: TwoStreamRecipe
 
     def __init__(
         self,
@@ -196,13 +133,13 @@ class TwoStreamTrainer(Loop):
         key: str = "",
     ) -> None:
         stepper = TwoStreamStepper(model, train, recipe, seed, device)
-        super().__init__(model, stepper, recipe.routine, test_images, folder, watch or Watch(), name, key)
-        self.two_stream_recipe, self._count_wrong = recipe, wrong
+        super().__init__(model, stepper, recipe, test_images, folder, watch or Watch(), name, key)
+        self._count_wrong = wrong
 
     def rates(self) -> dict[str, float]:
         """The learning rates of this epoch: of the global stream, and of the local one."""
         rate = epoch_rate(self.recipe, self.epoch)
-        return dict(zip(("lr", "lr_local"), stream_rates(self.two_stream_recipe, rate), strict=True))
+        return dict(zip(("lr", "lr_local"), stream_rates(self.recipe, rate), strict=True))
 
     def wrong(self, part: slice) -> Tensor:
         """How many of these test images the network gets wrong."""

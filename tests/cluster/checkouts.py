@@ -55,21 +55,21 @@ class Checkout:
         (root / "cluster.yaml").write_text(yaml.safe_dump(values))
         self.root, self.results = root, root / "results" / "mini"
 
-    def start(self, target: str, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start Snakemake in the background; its output goes to `output`."""
+    def start(self, targets: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start Snakemake in the background; blanks stand between targets, and its output goes to `output`."""
         heeding = ["env", "--default-signal=INT"]  # shells start background processes deaf to Ctrl-C
         command = [*heeding, sys.executable, "-m", "snakemake", "--configfile", "cluster.yaml"]
-        command += [*arguments, "--", target]
+        command += [*arguments, "--", *targets.split()]
         with open(self.root / "output", "ab") as stream:
             environment = {**os.environ, "PYTHONPATH": ""}
             process = subprocess.Popen(command, cwd=self.root, env=environment, stdout=stream, stderr=stream)
         STARTED.append(process)
         return process
 
-    def submit(self, target: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def submit(self, targets: str, *arguments: str) -> subprocess.Popen[bytes]:
         """Start Snakemake with the profile; SLURM is asked often, and for it alone, as there is no accounting here."""
         tuned = ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1"]
-        return self.start(target, "--profile", "profiles/slurm", "--latency-wait", "20", *tuned, *arguments)
+        return self.start(targets, "--profile", "profiles/slurm", "--latency-wait", "20", *tuned, *arguments)
 
     @property
     def output(self) -> str:

@@ -68,6 +68,7 @@ PreemptMode=REQUEUE
 GresTypes=gpu
 {nodes}
 PartitionName=work Nodes=ALL Default=YES MaxTime=INFINITE PriorityTier=1 GraceTime=15 State=UP
+PartitionName=gpu Nodes=ALL MaxTime=INFINITE PriorityTier=1 GraceTime=15 State=UP
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF State=UP
 """
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import slurm
-from checkouts import LONG, SHORT, SHORT_JOBS, Checkout, alike, job, until
+from checkouts import LONG, SHORT, SHORT_JOBS, Checkout, alike, job, shown, until
 
 pytest_plugins = ["machine"]
 pytestmark = [pytest.mark.cluster, pytest.mark.workflow]
@@ -35,6 +35,30 @@ def test_a_table_from_requeued_and_cancelled_jobs_is_that_of_a_local_run(cluster
     assert resumed[0] >= 2, "the requeued training began anew"
     if cancelled:
         assert f"SLURM-job '{cancelled}' failed" in distant.output
+
+
+def test_two_stream_and_patch_jobs_run_where_the_profile_sends_their_rules(cluster: slurm.Cluster, tmp_path: Path):
+    """Their lines in the profile as a user edits them, with this cluster's GPU model, and memory for one of them."""
+    rows = {"rows": ["vgg19"], "profile": "demo", "recipe": "demo", "weights": "scratch"}
+    checkout = Checkout(tmp_path / "sent", 1, {**SHORT_JOBS, "gpus": 1}, **SHORT, twostream=rows)
+    path = checkout.root / "profiles" / "slurm" / "profile.yaml"
+    lines = path.read_text().replace("'a100'", "'fake'").splitlines()
+    lines = [line.replace("# ", "", 1) if "# twostream:" in line or "# patches:" in line else line for line in lines]
+    path.write_text(
+        "\n".join(
+            line.replace("'fake'\"}", "'fake'\", mem_mb: 1234}") if "  patches:" in line else line for line in lines
+        )
+    )
+    names = ("twostream/digits-marks/vgg19", "patches/digits-marks/center")
+    process = checkout.submit(" ".join(f"results/mini/{name}/seed-0/result.json" for name in names))
+    checkout.finish(process)
+    for name, partition, memory, gpus in (
+        ("prepare_wildcards_digits-marks", "work", "1500M", None),
+        ("twostream_wildcards_digits-marks_vgg19_0", "gpu", "1500M", "gres:gpu:fake:1"),
+        ("patches_wildcards_digits-marks_center_0", "gpu", "1234M", "gres:gpu:fake:1"),
+    ):
+        seen = shown(job(f"rule_{name}", "COMPLETED"))
+        assert (seen["Partition"], seen["MinMemoryNode"], seen.get("TresPerJob")) == (partition, memory, gpus), name
 
 
 @LONG

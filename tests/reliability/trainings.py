@@ -20,7 +20,7 @@ from ltpa.core.specs import Spec, TrainSpec, TwoStreamSpec
 from ltpa.data.arrays import PreparedDataset, Split, write_prepared
 from ltpa.data.boxes import Boxes, write_boxes
 from ltpa.models import resolve_architecture
-from ltpa.models.twostream.options import parse_twostream
+from ltpa.models.registry import parse_options
 
 
 def make_data(results: Path) -> None:
@@ -75,7 +75,7 @@ def small_two_stream(**recipe: object) -> TwoStreamSpec:
         dataset="noise",
         threads=1,
         variant="two-stream",
-        architecture=parse_twostream(network).plain(),
+        architecture=parse_options({"family": "two-stream", **network}).plain(),
         num_classes=2,
         recipe={**settings, **saving, **recipe},
         weights="scratch",

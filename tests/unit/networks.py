@@ -4,12 +4,15 @@ import json
 
 import torch
 
-from ltpa.models import create_model, get_variant, list_models
+from ltpa.models import build_model, create_model, get_variant, list_models
+from ltpa.models.registry import parse_options
 
 NARROW = 1 / 16
+# The variants that learn from images alone.
+EVERY = [name for name in list_models() if get_variant(name).learning == "cross-entropy"]
 # The variants that are networks of their own: without those that differ from another one in training alone.
-_FIRST = {json.dumps(get_variant(name).architecture): name for name in reversed(list_models())}.values()
-DISTINCT = [name for name in list_models() if name in _FIRST]
+_FIRST = {json.dumps(get_variant(name).architecture): name for name in reversed(EVERY)}.values()
+DISTINCT = [name for name in EVERY if name in _FIRST]
 
 
 def options_of(variant):
@@ -35,3 +38,13 @@ def unsettled(variant, num_classes=5, image_size=20, seed=1, **options):
 
 def images(count, size, seed=2, dtype=torch.float64):
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def two_stream_options(**options):
+    return parse_options({"family": "two-stream", **options})
+
+
+def two_stream(num_classes=5, **options):
+    """A two-stream network on what `options` say, defaults being those of the thesis."""
+    resolved = two_stream_options(**options)
+    return build_model(resolved.plain(), num_classes, resolved.image_size)

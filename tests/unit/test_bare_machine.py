@@ -1,4 +1,4 @@
-"""Training needs torch, NumPy, safetensors and PyYAML, and nothing else: what a rented GPU machine has."""
+"""Training needs torch, NumPy, safetensors, PyYAML and pydantic, and nothing else: what a rented GPU machine has."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from ltpa.data.arrays import Split, write_prepared
 from ltpa.models import load, resolve_architecture
 
 ROOT = Path(__file__).resolve().parents[2]
-ABSENT = ("pydantic", "mlflow", "snakemake", "pandas", "torchvision", "sklearn", "skimage", "matplotlib", "tabulate")
+ABSENT = ("mlflow", "snakemake", "pandas", "torchvision", "sklearn", "skimage", "matplotlib", "tabulate")
 SCRIPT = f"""
 import sys
 from importlib.machinery import PathFinder

@@ -20,6 +20,7 @@ SPEC = CheckSpec(
     compatibility={"vgg-att-pc": "pc", "vgg-att-dp": "dp"},
     max_error_of_chance={"train": 0.5, "finegrained": 0.9},
     attention_beats=["random", "untrained"],
+    must_attend=None,
     query_pc_max=1e-4,
 )
 
@@ -104,6 +105,22 @@ def test_a_single_seed_must_exceed_what_further_draws_are_likely_to_reach():
     assert pair.passed
 
 
+@pytest.mark.parametrize(("named", "fails"), [(None, True), (["vgg-att-pc"], True), (["vgg-att-dp"], False)])
+def test_a_run_fails_only_for_networks_that_must_attend(named, fails, tmp_path):
+    """Of others it is reported that attention does not attend."""
+    records = [training(9.0), *(segmentation(10.0, seed=seed, untrained=(5.0, 30.0)) for seed in (0, 1))]
+    spec = dataclasses.replace(SPEC, must_attend=named)
+    paths = [put(tmp_path, item) for item in records]
+    if fails:
+        with pytest.raises(LtpaError, match="1 of 2 checks failed: attends"):
+            stage.run(spec, tmp_path, paths)
+    else:
+        stage.run(spec, tmp_path, paths)
+    text = (tmp_path / "checks.md").read_text()
+    assert ("**FAIL**" in text, "not shown |" in text) == (fails, not fails)
+    assert json.loads((tmp_path / "checks.json").read_text())["passed"] is not fails
+
+
 def test_the_seed_that_did_not_learn_is_named():
     (check,) = examine(SPEC, [training(9.0), training(46.0, seed=3)])
     assert not check.passed and "(seed 3)" in check.detail
@@ -125,7 +142,7 @@ def test_all_passed(tmp_path, capsys):
     stage.run(stage.SPEC.from_json(SPEC.to_json()), tmp_path, paths)
     written = json.loads((tmp_path / "checks.json").read_text())
     assert (written["passed"], len(written["checks"])) == (True, 2)
-    assert "All 2 checks passed." in (tmp_path / "checks.md").read_text()
+    assert "2 checks, none failed." in (tmp_path / "checks.md").read_text()
     assert capsys.readouterr().err == ""
 
 

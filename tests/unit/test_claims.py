@@ -141,3 +141,19 @@ def test_the_terminal_shows_networks_and_not_their_pairs(tmp_path):
     stage.run(spec(), tmp_path, records(tmp_path))
     shown = to_terminal(layout.table_path(tmp_path, "small", "csv"))
     assert render.ORDERS not in shown and "7.77 -> 7.80 (0.10) n=3/3" in shown
+
+
+def test_numbers_of_fits_that_did_not_converge_are_named_below_the_table_and_in_the_terminal(tmp_path):
+    from ltpa.tables.terminal import to_terminal
+
+    facts = {"protocol": {"folds": 5}, "unconverged_fits": {"digits10/": 2, "digits10/l2": 0}}
+    made = [
+        support.put(tmp_path, support.trained("digits10", "vgg", seed, 7.0, extra=facts if seed else {}))
+        for seed in (0, 1)
+    ]
+    stage.run(spec(), tmp_path, made)
+    line = "Doubtful: train digits10 vgg seed 1, digits10 : the SVM of 2 of 5 folds did not converge"
+    assert f"- {line}" in layout.table_path(tmp_path, "small", "md").read_text()
+    assert line in layout.table_path(tmp_path, "small", "html").read_text()
+    shown = to_terminal(layout.table_path(tmp_path, "small", "csv"))
+    assert shown.endswith(line) and shown.count("Doubtful") == 1

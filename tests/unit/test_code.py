@@ -16,6 +16,7 @@ from ltpa.data.registry import EMBEDDED, READERS
 from ltpa.data.registry import code_of as reader_code
 from ltpa.models import list_models, resolve_architecture
 from ltpa.models.code import code_of
+from ltpa.models.registry import parse_options
 from ltpa.plan import Plan, jobs
 from ltpa.plan.config import load_config
 from ltpa.plan.why import differing, explain
@@ -139,10 +140,12 @@ def test_a_stage_depends_on_every_module_that_it_loads(stage):
 @pytest.mark.parametrize("variant", list_models())
 def test_a_network_depends_on_every_module_that_it_is_built_by(variant):
     architecture = resolve_architecture(variant, width=0.0625)
-    program = f"from ltpa.models import build_model; build_model({architecture!r}, 10, 80)"
+    size = architecture.get("image_size", 80)
+    built = f"build_model({architecture!r}, 10, {size})"
+    program = f"import torch; from ltpa.models import build_model; torch.set_default_device('meta'); {built}"
     needed = set(code.reached(("ltpa.stages.train", *code_of(architecture))))
     assert loaded(program) <= needed
-    attends = bool(architecture.get("levels")) or architecture["family"] == "vgg-pan"
+    attends = bool(parse_options(architecture).map_levels)
     assert ("ltpa.models.attention" in needed) is attends
 
 

@@ -1,6 +1,5 @@
 """The run configuration and the plan made of it."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,11 +8,12 @@ import yaml
 from ltpa.cli import main
 from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError
+from ltpa.models.variants import declared_variants
 from ltpa.plan import Plan, jobs, summary, views
 from ltpa.plan.config import load_config, parse_config
 from ltpa.plan.twostream import EVALUATION, TRAINING
 from ltpa.protocols.base import Target
-from ltpa.training.twostream import TwoStreamRecipe
+from ltpa.training.recipe import TwoStreamRecipe
 
 ROOT = Path(__file__).parents[2]
 SCALES = ("config", "reduced", "paper", "extensions", "trial", "finegrained")  # those that ship; users may add files
@@ -68,22 +68,23 @@ def test_demo_trains_every_variant_of_the_paper_on_two_seeds():
     demo = plan()
     assert len(demo.config.seeds) == 2
     trained = {run.variant for run in views.all_runs(demo) if run.stage == "train" and run.dataset == "digits10"}
-    assert trained == {name for name, entry in demo.variants.items() if not entry.get("extension")}
+    assert trained == {name for name, entry in demo.variants.items() if not entry.extension}
     assert len(trained) == 13
 
 
 def test_what_a_variant_lays_over_its_recipe_is_all_that_tells_it_from_another():
-    whole = plan(variants=["vgg", "vgg-crop"])
+    recipes = {**DEMO["recipes"], "vgg": {"default": "vgg-demo"}}  # the demo gives vgg a recipe of its own
+    whole = plan(variants=["vgg", "vgg-crop"], recipes=recipes)
     plain, cropped = (whole.train_spec("digits10", name) for name in ("vgg", "vgg-crop"))
     assert cropped.recipe == {**plain.recipe, "crop": 4} and cropped.recipe != plain.recipe
     assert cropped.architecture == plain.architecture and cropped.hash() != plain.hash()
 
 
 def test_a_slip_in_what_a_variant_lays_over_its_recipe_is_named(monkeypatch):
-    declared = {**load_declaration("variants")}
-    declared["vgg"] = {**declared["vgg"], "training": {"corp": 4}}
-    monkeypatch.setattr("ltpa.plan.plan.load_declaration", {**ALL_DECLARED, "variants": declared}.get)
-    with pytest.raises(ConfigError, match=r"config/variants\.yaml: vgg: training.*did you mean crop"):
+    declared = declared_variants()
+    slipped = declared["vgg"].model_copy(update={"training": {"corp": 4}})
+    monkeypatch.setattr("ltpa.plan.plan.declared_variants", lambda: {**declared, "vgg": slipped})
+    with pytest.raises(ConfigError, match=r"config/variants: vgg: training.*did you mean crop"):
         plan()
 
 
@@ -153,7 +154,7 @@ def test_a_row_may_lay_settings_over_the_recipe():
     changed = {row for row, spec in specs.items() if spec.recipe != specs["vgg19"].recipe}
     assert changed == {"twostream-attention-flip-crop"}
     recipe = TwoStreamRecipe.from_dict(specs["twostream-attention-flip-crop"].recipe)
-    assert recipe == dataclasses.replace(TwoStreamRecipe.from_dict(specs["vgg19"].recipe), augment="flip_crop")
+    assert recipe == TwoStreamRecipe.from_dict({**specs["vgg19"].recipe, "augment": "flip_crop"})
     assert whole.twostream.baselines()["twostream-attention-flip-crop"] == "twostream-attention"
 
 
@@ -173,6 +174,37 @@ def test_two_datasets_for_one_role_are_refused():
 def test_missing_recipe_for_a_family_is_named():
     with pytest.raises(ConfigError, match=r"add resnet: \{default: NAME\}"):
         plan(recipes={"vgg": {"default": "vgg-demo"}})
+
+
+def test_the_most_specific_recipe_holds():
+    chosen = {"default": "vgg-cifar", "cub200": "vgg-svhn", "vgg-pan": "vgg-smoke", "vgg-pan on cub200": "vgg-trial"}
+    planned = plan(recipes={**DEMO["recipes"], "vgg": chosen})
+    found = {
+        (variant, dataset): planned.train_spec(dataset, variant).recipe
+        for variant in ("vgg", "vgg-pan")
+        for dataset in ("digits10", "digits-marks")
+    }
+    assert found == {
+        ("vgg", "digits10"): ALL_DECLARED["recipes"]["vgg-cifar"],
+        ("vgg", "digits-marks"): ALL_DECLARED["recipes"]["vgg-svhn"],
+        ("vgg-pan", "digits10"): ALL_DECLARED["recipes"]["vgg-smoke"],
+        ("vgg-pan", "digits-marks"): ALL_DECLARED["recipes"]["vgg-trial"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("family", "key", "message"),
+    [
+        ("vgg", "vgg-pam", "'recipes.vgg.vgg-pam': unknown variant or role 'vgg-pam'; did you mean vgg-pan"),
+        ("vgg", "vgg-pan on cub20", "unknown role 'cub20'; did you mean cub200"),
+        ("vgg", "vgg-pam on cub200", "unknown variant 'vgg-pam'; did you mean vgg-pan"),
+        ("vgg", "rn164", "unknown variant or role 'rn164'"),
+        ("vggs", "default", "'recipes': unknown family 'vggs'; did you mean vgg"),
+    ],
+)
+def test_unknown_keys_of_recipes_are_refused(family, key, message):
+    with pytest.raises(ConfigError, match=message):
+        plan(recipes={**DEMO["recipes"], family: {"default": "vgg-demo", key: "vgg-demo"}})
 
 
 def test_impossible_network_option_names_the_key():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ltpa.core.errors import ConfigError, LtpaError, RecordError
 from ltpa.core.files import atomic_path, write_text
 from ltpa.core.hashing import canonical_json, digest, sha256_file
-from ltpa.core.records import Metric, Record, read_record, write_record
+from ltpa.core.records import Metric, Record, epsilon_of, read_record, write_record
 from ltpa.core.seeds import derive
 from ltpa.core.specs import EvaluationSpec, PrepareSpec, TrainSpec
 
@@ -142,6 +142,13 @@ def test_senseless_records_are_not_written(tmp_path, bad):
     assert not (tmp_path / "result.json").exists()
 
 
+def test_the_step_size_of_an_attack_stands_in_its_condition():
+    assert [epsilon_of(condition) for condition in ("eps=8", "eps=0.5", "eps=1e-05")] == [8.0, 0.5, 1e-5]
+    for condition in ("", "8", "raw", "eps="):
+        with pytest.raises(RecordError, match=f"condition {condition!r}: names no step size"):
+            epsilon_of(condition)
+
+
 def test_streams_differ_by_seed_and_purpose():
     seeds = [derive(s, p, e) for s in (0, 1) for p in ("order", "augment") for e in (1, 2)]
     assert len(set(seeds)) == len(seeds) and all(0 <= s < 2**63 for s in seeds)
@@ -164,7 +171,11 @@ def test_bad_specs_are_one_error(text):
 
 
 def test_bad_specs_name_their_keys():
-    with pytest.raises(ConfigError, match="lacks the keys scale, dataset, threads, variant, training, targets"):
+    with pytest.raises(
+        ConfigError, match="scale is missing; dataset is missing; threads is missing; variant is missing"
+    ):
         EvaluationSpec.from_json("{}")
-    with pytest.raises(ConfigError, match="has unknown keys colour, shape; take one"):
+    with pytest.raises(ConfigError, match="shape is unknown; colour is unknown; take one"):
         PrepareSpec.from_json('{"scale": "a", "dataset": "b", "threads": 1, "source": {}, "shape": 1, "colour": 2}')
+    with pytest.raises(ConfigError, match="threads must be a whole number"):
+        PrepareSpec.from_json('{"scale": "a", "dataset": "b", "threads": "1", "source": {}}')

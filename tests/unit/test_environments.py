@@ -11,6 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "envs"))
 import renew  # noqa: E402
 
+from ltpa.plan import jobs  # noqa: E402
+
 
 def test_the_files_are_what_renewing_them_would_write():
     done = subprocess.run([sys.executable, ROOT / "envs" / "renew.py", "--check"], capture_output=True, text=True)
@@ -18,18 +20,23 @@ def test_the_files_are_what_renewing_them_would_write():
 
 
 def test_every_rule_runs_in_an_environment_made_for_its_stage():
+    """Rules inherit the environment of the rule that they are made from (`use rule ... as`)."""
+    environments = {}
+    for name in ("data", "networks", "views", "pictures"):
+        text = (ROOT / "workflow" / "rules" / f"{name}.smk").read_text()
+        for match in re.finditer(
+            r"^ *(?:use rule (\w+) as (\w+) with|rule ?(\w*)):\n((?: +.*\n|\n)+)", text, re.MULTILINE
+        ):
+            parent, made, plain, block = match.groups()
+            stated = re.search(r"envs/(\w+\.yaml)", block)
+            environment = stated[1] if stated else environments.get(parent)
+            for rule in (made or plain,) if made or plain else jobs.STAGES:
+                if environment:
+                    environments[rule] = environment
     stages = {name: set(stages) for name, (_, stages) in renew.ENVIRONMENTS.items()}
-    seen = set()
-    for path in (ROOT / "workflow" / "rules").glob("*.smk"):
-        for block in re.split(r"\n\s*rule\b", path.read_text())[1:]:
-            if "{LTPA}" not in block:
-                continue
-            environment = re.search(r"envs/(\w+\.yaml)", block)[1]
-            stage = re.search(r"code=code\((?:\"(\w+)\"|stage)\)", block)[1]
-            served = {stage} if stage else set(renew.EVALUATIONS)
-            assert served <= stages[environment], f"{path.name}: {served} in {environment}"
-            seen |= served
-    assert seen == set.union(*stages.values())
+    modules = {"patch_picture": "patch_pictures", "step_picture": "step_pictures"}
+    served = {modules.get(rule, rule): environment for rule, environment in environments.items()}
+    assert served == {stage: name for name, known in stages.items() for stage in known}
 
 
 @pytest.mark.parametrize("stage", ["prepare", "train", "track"])

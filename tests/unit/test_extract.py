@@ -199,6 +199,33 @@ def test_hostile_archives_are_refused_and_leave_nothing(kind, data, reason, tmp_
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_backslashes_of_windows_are_folders_and_said_to_be(kind, tmp_path):
+    content = {name.replace("/", "\\"): data for name, data in CONTENT.items()}
+    if kind == "zip":  # as some programs write folders: with a backslash at the end, and so like an empty file
+        content = {"top\\": b"", "top\\a\\": b"", **content}
+    path, said = tmp_path / f"x.{kind}", []
+    path.write_bytes(MAKERS[kind](content))
+    target = extract_all([path], [declare(kind)], tmp_path / "target", said.append)
+    assert tree(target) == {name: CONTENT[name] for name in WANTED}
+    assert len(said) == 1 and f"x.{kind}: " in said[0] and "backslashes" in said[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["\\top\\a\\x", "\\\\host\\top\\x", "top\\..\\..\\x", "C:\\top\\x"])
+def test_backslashes_do_not_get_past_the_checks(kind, name, tmp_path):
+    with pytest.raises(DataError, match=r"absolute path|leads out|drive"):
+        unpack(MAKERS[kind]({A: b"1", name: b"2"}), declare(kind), tmp_path)
+    assert names(tmp_path) == ["in", f"x.{kind}"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hidden_members_are_passed_over(kind, tmp_path):
+    hidden = {"top/a/._one.jpg": b"2", "top/__MACOSX/one.jpg": b"3", "top/a/Thumbs.db": b"4", "top/.x/one.jpg": b"5"}
+    target = unpack(MAKERS[kind]({A: b"1", **hidden}), declare(kind, members=["*"]), tmp_path)
+    assert tree(target) == {A: b"1"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_same_name_twice_is_refused(kind, tmp_path):
     buffer = io.BytesIO()
     if kind == "zip":

@@ -496,3 +496,82 @@ def test_wrong_declarations_are_one_clear_error(change, message):
 def test_archive_names_are_unique():
     with pytest.raises(ConfigError, match=r"declares archive a\.zip twice"):
         parse_archives("toy", {"archives": [ENTRY, ENTRY]})
+
+
+MANY = "9" * 5000
+
+
+def malformed(status=200, reason="OK", **headers):
+    """Answer with a head that says something impossible, then the file."""
+
+    def step(handler, body):
+        lines = [
+            f"HTTP/1.1 {status} {reason}",
+            *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items()),
+        ]
+        handler.wfile.write("\r\n".join([*lines, "", ""]).encode("latin1") + body)
+
+    return step
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        redirect("https://[broken"),
+        redirect("https://" + "a" * 70 + ".invalid/x"),
+        redirect("https://127.0.0.1:99999/x"),
+        redirect("https://\xff\xfe/x"),
+        malformed(302, "Found", Location="https://.../x", Content_Length=MANY),
+        malformed(404, "No\x1b[31m", Content_Length=MANY),
+        malformed(503, "Busy", Retry_After=MANY, Content_Length="0"),
+        malformed(206, "Part", Content_Range=f"bytes {MANY}-{MANY}/{MANY}"),
+        malformed("2OO"),
+        lambda handler, body: handler.wfile.write(b"\x00\xff\r\n\r\n"),
+    ],
+)
+def test_whatever_a_server_answers_the_next_url_is_tried(server, policy, tmp_path, answer, capsys):
+    archive = declare(server.add("/bad", BODY, *[answer] * 3), server.add(PATH, BODY), sha256=SHA256)
+    fetch([archive], tmp_path, policy=policy)
+    assert (tmp_path / "data.mat").read_bytes() == BODY
+    shown = capsys.readouterr().err
+    assert f"{server.base}/bad: " in shown and "\x1b" not in shown
+
+
+def test_a_length_of_5000_digits_is_no_length(server, policy, tmp_path):
+    archive = declare(server.add(PATH, BODY, malformed(Content_Length=MANY)), sha256=SHA256)
+    fetch([archive], tmp_path, progress=False, policy=policy)
+    assert (tmp_path / "data.mat").read_bytes() == BODY
+
+
+def test_the_body_of_a_redirect_is_not_read(server, policy, tmp_path):
+    target = server.add(PATH, BODY)
+
+    def endless(handler, _):
+        handler.wfile.write(f"HTTP/1.1 302 Found\r\nLocation: {target}\r\n\r\n".encode())
+        handler.wfile.write(bytes(1000))
+        time.sleep(3)  # longer than the whole transfer may take
+
+    archive = declare(server.add("/old", b"", endless), sha256=SHA256)
+    begun = time.monotonic()
+    fetch([archive], tmp_path, progress=False, policy=policy)
+    assert time.monotonic() - begun < 3
+
+
+def test_a_drip_is_ended_and_what_came_is_kept(server, policy, tmp_path):
+    sent = []
+
+    def drip(handler, body):
+        serve(sent=1000)(handler, body)
+        for place in range(1000, 1200):
+            handler.wfile.write(body[place : place + 1])
+            sent.append(place)
+            time.sleep(0.02)
+
+    archive = declare(server.add(PATH, BODY, drip, drip), sha256=SHA256)
+    strict = Policy(attempts=1, pause=0.0, timeout=5.0, least_rate=1000.0, window=0.5, ca_file=policy.ca_file)
+    with pytest.raises(DataError, match=r"too slow: .* bytes a second over"):
+        fetch([archive], tmp_path, progress=False, policy=strict)
+    kept = (tmp_path / "data.mat.part").read_bytes()
+    assert 1000 < len(kept) < 1200 and BODY.startswith(kept)
+    fetch([archive], tmp_path, progress=False, policy=Policy(least_rate=0.0, pause=0.0, ca_file=policy.ca_file))
+    assert ranges(server)[1] == f"bytes={len(kept)}-"

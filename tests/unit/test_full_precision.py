@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from networks import images, narrow
+from networks import images, narrow, two_stream_options
 from torch import nn
 
 from ltpa.models.attention import COMPATIBILITIES, NORMALISATIONS, AttentionUnit
 from ltpa.models.heads import PREDICTIONS
-from ltpa.models.options import parse_options
 from ltpa.models.protopnet import PrototypeNetwork
-from ltpa.models.twostream.options import parse_twostream
+from ltpa.models.registry import parse_options
 from ltpa.models.twostream.spatial import SpatialHead
 from ltpa.models.twostream.temporal import TimeAttention
 
@@ -67,7 +66,7 @@ def test_the_gate_of_pan_is_finite():
 
 @pytest.mark.parametrize("form", ["per-step", "shared"])
 def test_attention_over_steps_is_finite(form):
-    attention = TimeAttention(parse_twostream({"time_attention": form, "steps": 3}))
+    attention = TimeAttention(two_stream_options(time_attention=form, steps=3))
     nn.init.constant_(attention.score.weight if form == "shared" else attention.vectors, 500.0)
     states = drawn(2, 3, 512)
     with torch.no_grad(), half():
@@ -79,7 +78,7 @@ def test_attention_over_steps_is_finite(form):
 
 
 def test_attention_over_positions_is_finite():
-    head = SpatialHead(parse_twostream({"key_channels": 256}), CHANNELS, 5)
+    head = SpatialHead(two_stream_options(key_channels=256), CHANNELS, 5)
     with torch.no_grad(), half():
         looks = head._look(drawn(2, 9, 320, below=40).half(), drawn(2, 320, below=40, seed=1).half())
     torch.testing.assert_close(looks.sum(dim=1), torch.ones(2), atol=1e-5, rtol=0)

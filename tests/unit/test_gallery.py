@@ -259,7 +259,7 @@ def test_a_column_with_keys_of_another_kind_is_refused():
         "images": {"roles": ["cifar10"], "count": 1, "choose": "spread"},
         "columns": [{"show": "truth", "variant": "vgg"}],
     }
-    with pytest.raises(ConfigError, match=r"figure1.columns.0.*truth goes with no other key"):
+    with pytest.raises(ConfigError, match=r"figure1: key .columns.0.*truth goes with no other key"):
         check_entries({"figure1": entry}, FigureEntry, "config/figures.yaml")
 
 
@@ -420,6 +420,69 @@ def test_images_that_cannot_be_decoded_are_left_out_where_asked_and_named(result
     assert main([*command, "--skip-corrupt"]) == 0
     shown = capsys.readouterr().out
     assert "left out: bee/torn.webp" in shown and "1 other files" in shown
+
+
+def test_attend_passes_over_what_is_no_image_and_names_it(results: Path, pictures: Path, capsys):
+    folder, out = pictures / "images" / "ant", ["--model", model_path(results), "--output", str(pictures / "out")]
+    for name in ("._0.png", "notes.txt"):
+        (folder / name).write_bytes(b"none")
+    assert main(["attend", *map(str, [folder / "0.png", folder / "._0.png", folder / "notes.txt"]), *out]) == 0
+    assert f"2 other files passed over: {folder}/._0.png, {folder}/notes.txt" in capsys.readouterr().out
+    assert main(["attend", str(folder / "notes.txt"), *out]) == 3
+    assert "no image by its name" in capsys.readouterr().err
+
+
+def test_names_of_a_stranger_do_not_reach_the_terminal_raw(results: Path, pictures: Path, capsys):
+    folder = pictures / "images" / "bee"
+    (folder / "0.png").rename(folder / "a\x1b[31m\nb.png")
+    (folder / "c\x1b]0;x.txt").touch()
+    assert main(["evaluate", "fgsm", "--model", model_path(results), "--images", str(pictures / "images")]) == 0
+    shown = capsys.readouterr().out
+    out = ["--model", model_path(results), "--output", str(pictures / "out")]
+    assert main(["attend", str(folder / "a\x1b[31m\nb.png"), *out]) == 0
+    shown += capsys.readouterr().out
+    (folder / "a\x1b[31m\nb.png").write_bytes(b"none")
+    assert main(["attend", str(folder / "a\x1b[31m\nb.png"), *out]) == 3
+    error = capsys.readouterr().err
+    assert "\x1b" not in shown + error and error.count("\n") == 1
+    assert "a\\x1b[31m\\nb.png is seen as" in shown and "c\\x1b]0;x.txt" in shown
+
+
+def test_evaluate_passes_over_hidden_folders_and_finds_images_one_level_deeper(results: Path, pictures: Path, capsys):
+    images = pictures / "images"
+    (images / ".ipynb_checkpoints").mkdir()
+    (images / ".ipynb_checkpoints" / "0.png").write_bytes((images / "ant" / "0.png").read_bytes())
+    (images / "ant" / "Thumbs.db").touch()
+    (pictures / "masks" / "ant" / "._0.png").touch()
+    assert evaluate(results, "segmentation", images, "--masks", str(pictures / "masks")) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["count"] == 12 and found["passed_over"] == [".ipynb_checkpoints/", "ant/Thumbs.db"]
+    (pictures / "outer").mkdir()
+    images.rename(pictures / "outer" / "images")
+    assert evaluate(results, "fgsm", pictures / "outer") == 3
+    assert f"one level deeper, in {pictures}/outer/images/ant; name {pictures}/outer/images" in capsys.readouterr().err
+
+
+def test_evaluate_says_that_masks_have_void_pixels(results: Path, pictures: Path, capsys):
+    for path in (pictures / "masks").rglob("*.png"):
+        labels = np.asarray(Image.open(path)) // 255
+        labels[:4] = 255
+        Image.fromarray(labels).save(path)
+    assert evaluate(results, "segmentation", pictures / "images", "--masks", str(pictures / "masks")) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["warnings"] == ["12 masks have void pixels (255), which count neither as object nor as background"]
+    chance = {metric["value"] for metric in found["metrics"] if metric["name"] == "pointing_chance_pct"}
+    assert len(chance) == 1 and chance.pop() < 20  # 200 of 1,440 pixels, up to what shrinking the mask rounds
+
+
+def test_evaluate_names_fits_that_did_not_converge(results: Path, pictures: Path, tmp_path, capsys):
+    settings = tmp_path / "mine.yaml"
+    chosen = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+    chosen["protocols"] = {"transfer": {"folds": 3, "C": 1.0e9, "solver": "liblinear"}}
+    settings.write_text(yaml.safe_dump(chosen))
+    command = ["evaluate", "transfer", "--model", model_path(results), "--images", str(pictures / "images")]
+    assert main([*command, "--config", str(settings)]) == 0
+    assert "raw: the SVM of 3 of 3 folds did not converge" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("protocol", ["transfer", "fgsm", "segmentation", "maps", "query"])

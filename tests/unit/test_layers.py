@@ -6,13 +6,13 @@ from typing import ClassVar
 
 import pytest
 import torch
+from networks import EVERY, two_stream
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from ltpa.core.declared import load_declaration
 from ltpa.models import create_model, get_variant, list_models
-from ltpa.models.twostream.network import build_twostream
 
 TABLE = Path(__file__).parent / "layers.txt"
 CLASSES = 7
@@ -135,7 +135,7 @@ def compare(model, inputs, expected):
 
 
 @pytest.mark.parametrize("size", [32, 80])
-@pytest.mark.parametrize("variant", list_models())
+@pytest.mark.parametrize("variant", EVERY)
 def test_layers_of_the_networks(variant, size):
     options = {"pools": "cub"} if size == 80 and get_variant(variant).recipe == "vgg" else {}
     with torch.device("meta"):
@@ -148,8 +148,10 @@ def forms():
     declared = load_declaration("twostream")
     found = {}
     for profile in ("paper", "code"):
-        for row in declared["rows"].values():
-            options = {**declared["profiles"][profile], **row["architecture"]}
+        for row in list_models():
+            if get_variant(row).family != "two-stream":
+                continue
+            options = {**declared["profiles"][profile], **get_variant(row).architecture}
             network = {key: value for key, value in options.items() if not key.startswith("rank_")}
             assert found.setdefault(f"{profile} {options['local']}", network) == network
     return found
@@ -159,13 +161,13 @@ def forms():
 def test_layers_of_the_two_stream_networks(form):
     streams, architecture = TWO_STREAM[form].split(" | "), forms()[form]
     with torch.device("meta"):
-        model = build_twostream(architecture, CLASSES)
+        model = two_stream(CLASSES, **{key: value for key, value in architecture.items() if key != "family"})
         inputs = [torch.empty(2, 3, side, side) for side in (448, 224)[: len(streams)]]
         compare(model, inputs, [step for place, line in enumerate(streams) for step in expected_steps(line, place)])
 
 
 def test_every_network_and_every_section_of_the_table_is_used():
-    assert NETWORKS.keys() == set(list_models())
+    assert NETWORKS.keys() == set(EVERY)
     assert TWO_STREAM.keys() == forms().keys()
     lines = ", ".join([*NETWORKS.values(), *TWO_STREAM.values()]).replace(" | ", ", ").split(", ")
     assert {re.sub(r"^\d+ x ", "", line.strip()) for line in lines} == SECTIONS.keys()

@@ -2,28 +2,31 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from networks import DISTINCT, NARROW, images, narrow, options_of
+from networks import DISTINCT, EVERY, NARROW, images, narrow, options_of
 
 from ltpa.core.declared import config_dir, load_declaration, near_matches
 from ltpa.core.errors import ConfigError, ModelError
 from ltpa.models import build_model, create_model, get_variant, list_models, resolve_architecture
 from ltpa.models.describe import describe
-from ltpa.models.options import parse_options
+from ltpa.models.registry import families, family, parse_options
+from ltpa.models.variants import published_size
 
 PAPER = [
     *("vgg", "vgg-gap", "vgg-pan", "rn164", "vgg-att-dp", "vgg-att2-indep-dp", "vgg-att2-concat-dp", "vgg-att-pc"),
     *("vgg-att2-indep-pc", "vgg-att2-concat-pc", "vgg-att3-concat-pc", "rn164-att", "rn164-att2"),
 ]
-EVERY = list_models()
 
 
 def test_the_networks_of_the_paper_are_all_there():
     assert list_models(extensions=False) == PAPER
+    assert list_models("*att3*", extensions=False) == ["vgg-att3-concat-pc"] and list_models("att3") == []
     assert len(EVERY) == len({get_variant(name).label for name in EVERY})
     for name in EVERY:
         assert get_variant(name).extension == (name not in PAPER)
@@ -126,7 +129,7 @@ def test_the_smallest_images_leave_every_pool_and_every_softmax_more_than_one_va
     with pytest.raises(ModelError, match=f"at least {smallest}, so that"):
         narrow(name, image_size=smallest - 1, pools=pools)
     if smallest in (17, 33, 41):  # the others have a reason of their own
-        monkeypatch.setattr("ltpa.models.options.NetworkOptions.check_image_size", lambda *_: None)
+        monkeypatch.setattr("ltpa.models.options.ClassifierOptions.check_image_size", lambda *_: None)
         assert fewest_values(smallest - 1) == 1
 
 
@@ -222,6 +225,7 @@ def test_dropout_stands_where_the_published_code_has_it():
         (("vgg-att2-concat-cp", 10), {}, "vgg-att2-concat-pc"),
         (("vgg-att2-concat-pc", 10), {"compatability": "dp"}, "compatibility"),
         (("vgg-att2-concat-pc", 10), {"compatibility": "cosine"}, "'pc', 'dp'"),
+        (("vgg-att2-concat-pc", 10), {"compatibility": "tahn"}, "did you mean tanh"),
         (("vgg-att2-concat-pc", 10), {"width": -1}, "greater than 0"),
         (("vgg-att-dp", 10), {"head": "indep"}, "concat"),
         (("vgg-att2-concat-pc", 10), {"prediction": "sum-log-probability"}, "head 'concat' has one; leave"),
@@ -232,13 +236,15 @@ def test_dropout_stands_where_the_published_code_has_it():
         (("vgg-att3-concat-pc", 10, 31), {"pools": "cub"}, "at least 32"),
         (("vgg-gap", 10, 15), {}, "at least 16"),
         (("rn164", 10, 18), {}, "divisible by 4"),
-        (("rn164", 10), {"blocks_per_stage": 0}, "a whole number of at least 1"),
+        (("rn164", 10), {"blocks_per_stage": 0}, "blocks_per_stage' is 0: must be at least 1"),
         (("rn164", 10), {"blocks_per_stage": True}, "a whole number"),
-        (("vgg", 10), {"width": "wide"}, "a number greater than 0"),
+        (("rn164", 10), {"blocks_per_stage": 10**9}, "at most 1000"),
+        (("vgg", 10), {"width": "wide"}, "'width' is 'wide': must be a number"),
+        (("vgg", 10), {"width": float("nan")}, "a finite number"),
         (("vgg", 10), {"width": 1e9}, "at most 16"),
         (("vgg", "ten"), {}, "a whole number"),
-        (("vgg", 10), {"dropout": 1.5}, "at least 0 and at most 1"),
-        (("vgg", 10), {"u_std": float("inf")}, "a number"),
+        (("vgg", 10), {"dropout": 1.5}, "at most 1"),
+        (("vgg", 10), {"u_std": float("inf")}, "a finite number"),
         (("vgg-pan", 10), {"legacy_grad_avg": "yes"}, "true or false"),
         (("vgg-att2-concat-pc", 10), {"levels": "conv7"}, "a list"),
         (("vgg-att-dp", 10), {"head": ["indep"]}, "'concat' or 'indep'"),
@@ -303,7 +309,8 @@ def test_narrow_networks_keep_their_layout():
 
 
 def test_declarations_are_read_once_and_checked(tmp_path, monkeypatch):
-    assert load_declaration("variants") == yaml.safe_load((config_dir() / "variants.yaml").read_text())
+    files = [config_dir() / "variants.yaml", config_dir() / "variants" / "two-stream.yaml"]
+    assert list(load_declaration("variants")) == [name for file in files for name in yaml.safe_load(file.read_text())]
     with pytest.raises(ConfigError, match=r"nothing\.yaml"):
         load_declaration("nothing")
     monkeypatch.setattr("ltpa.core.declared.config_dir", lambda: tmp_path)
@@ -318,3 +325,64 @@ def test_declarations_are_read_once_and_checked(tmp_path, monkeypatch):
     assert near_matches("VGG-Gap", ["vgg-gap", "rn164"]) == "did you mean vgg-gap?"
     assert near_matches("vggg", ["VGG", "rn164"]) == "did you mean VGG?"
     assert near_matches("zzz", ["vgg", "rn164"]) == "known: vgg, rn164"
+
+
+TWO_STREAM = [name for name in list_models() if get_variant(name).family == "two-stream"]
+
+
+def test_two_stream_networks_are_variants_like_any_other():
+    assert {"vgg19", "twostream-cnn", "twostream-attention"} < set(TWO_STREAM) and not set(TWO_STREAM) & set(EVERY)
+    for name in TWO_STREAM:
+        with torch.device("meta"):
+            model = create_model(name, 7, 64, 0.0625, patch_size=64, key_channels=2)
+        logits = model.eval()(*model.example())
+        assert logits.shape == (1, 7) and model.image_size == model.options.image_size == 64
+        assert model.architecture["family"] == "two-stream"
+    assert describe("vgg19", 200, published_size("vgg19"))["parameters"] == 20_126_984
+    assert (published_size("vgg19"), published_size("rn164")) == (448, 32)
+    with pytest.raises(ModelError, match="image_size is 448 in the architecture, and 32 is asked for"):
+        build_model({"family": "two-stream"}, 7, 32)
+
+
+def test_a_family_is_one_file_of_a_folder_and_is_read_alone(tmp_path, monkeypatch):
+    code = "import sys; from ltpa.models.registry import family; family('resnet'); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    found = {name for name in loaded if name.startswith("ltpa.models.families.")}
+    assert found == {"ltpa.models.families.resnet"} and "torch" not in loaded
+    assert families() == ("resnet", "two-stream", "vgg", "vgg-att", "vgg-gap", "vgg-pan")
+    (tmp_path / "my_net.py").write_text(
+        "from typing import ClassVar\nfrom ltpa.models.options import ClassifierOptions\n"
+        "class Options(ClassifierOptions):\n    builder: ClassVar[str] = 'ltpa.models.vgg:build_gap'\n"
+        "    recipes: ClassVar[str] = 'vgg'\n    pools: str = 'cifar'\n"
+    )
+    import ltpa.models.families as folder
+
+    monkeypatch.setattr(folder, "__path__", [*folder.__path__, str(tmp_path)])
+    families.cache_clear()
+    assert "my-net" in families()
+    assert build_model({"family": "my-net", "width": NARROW}, 4, 32).architecture["family"] == "my-net"
+    families.cache_clear()
+    monkeypatch.undo()
+    with pytest.raises(ModelError, match=r"unknown family 'resnett': did you mean resnet\?"):
+        family("resnett")
+
+
+@pytest.mark.parametrize(
+    ("name", "maps", "queries", "follows"),
+    [
+        ("vgg", 0, 0, False),
+        ("vgg-pan", 2, 2, True),
+        ("vgg-att3-concat-pc", 3, 3, False),
+        ("vgg-att2-concat-dp", 2, 2, True),
+        ("vgg-att2-concat-pcsigmoid", 2, 2, True),
+        ("vgg-att2-concat-local", 2, 0, False),
+        ("rn164", 0, 0, False),
+        ("rn164-att2", 2, 2, False),
+        ("twostream-attention", 0, 0, False),
+    ],
+)
+def test_families_say_what_their_maps_depend_on(name, maps, queries, follows):
+    options = parse_options(get_variant(name).architecture)
+    assert (len(options.map_levels), len(options.query_levels), options.map_follows_query) == (maps, queries, follows)
+    if name in EVERY:
+        assert options.map_levels == narrow(name).attention_levels

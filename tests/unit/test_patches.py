@@ -1,7 +1,5 @@
 """Patch boxes: from maps by both ways of cleaning, from windows, the controls, and properties on any map."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,11 +9,12 @@ from scipy import ndimage
 from skimage.measure import label, regionprops
 
 from ltpa.core.errors import ConfigError, DataError
+from ltpa.core.patches import PatchSettings
+from ltpa.core.schema import read_plain
 from ltpa.data.boxes import Flag
 from ltpa.evaluation.patch_maps import WINDOWS, box_of_map, grow, map_candidates, window_candidates
 from ltpa.evaluation.patches import (
     Candidate,
-    PatchSettings,
     center_boxes,
     fill,
     full_boxes,
@@ -87,7 +86,7 @@ def test_windows_fill_n_rows_too(maps, chosen, size):
 def test_parity_is_the_reference_loop(seed, cells, size, smooth_map):
     maps = np.random.default_rng(seed).normal(size=(3, cells, cells))
     maps = ndimage.gaussian_filter(maps, (0, 1, 1)) if smooth_map else maps
-    found = boxes_of(maps, dataclasses.replace(PARITY, boxes=3), size)
+    found = boxes_of(maps, PARITY.model_copy(update={"boxes": 3}), size)
     order = sorted(range(3), key=lambda number: -maps[number].max())
     for rank, number in enumerate(order):
         high = grow(maps[number : number + 1], size)[0]
@@ -108,7 +107,7 @@ def test_the_component_of_the_peak_is_that_of_scikit_image(seed, cells):
     regions = label(high, connectivity=2)
     peak = np.unravel_index(grown.argmax(), grown.shape)
     expected = regionprops((regions == regions[peak]).astype(int))[0].bbox
-    loose = dataclasses.replace(CLEAN, min_side=0.0, max_aspect=64.0, max_area=1.0)
+    loose = CLEAN.model_copy(update={"min_side": 0.0, "max_aspect": 64.0, "max_area": 1.0})
     box, flags = box_of_map(grown, loose)
     assert box == expected and (flags == Flag.MULTIBLOB) == (regions.max() > 1)
 
@@ -144,15 +143,15 @@ def test_mirrored_maps_give_mirrored_boxes(seed, cells, cleaning, size):
 
 def test_a_constant_map_is_the_whole_image_or_passed_over():
     constant, good = np.full((14, 14), 9.0), bump((1, 7, 7))
-    found = boxes_of([constant, good], dataclasses.replace(PARITY, boxes=2))
+    found = boxes_of([constant, good], PARITY.model_copy(update={"boxes": 2}))
     assert found.boxes[0, 0].tolist() == [0, 0, 448, 448] and found.flags[0, 0] == Flag.FULL | Flag.BORDER
     assert found.map_ids[0].tolist() == [0, 1]
-    found = boxes_of([constant, good], dataclasses.replace(CLEAN, boxes=2))
+    found = boxes_of([constant, good], CLEAN.model_copy(update={"boxes": 2}))
     assert found.map_ids[0].tolist() == [1, 1] and found.flags[0].tolist() == [0, Flag.REPEAT]
 
 
 def test_nothing_but_constant_maps_falls_back_to_the_whole_image():
-    found = boxes_of(np.zeros((4, 14, 14)), dataclasses.replace(CLEAN, boxes=2))
+    found = boxes_of(np.zeros((4, 14, 14)), CLEAN.model_copy(update={"boxes": 2}))
     assert found.boxes[0].tolist() == [[0, 0, 448, 448]] * 2 and found.map_ids[0].tolist() == [-1, -1]
     whole = Flag.FALLBACK | Flag.FULL | Flag.BORDER
     assert found.flags[0].tolist() == [whole, whole | Flag.REPEAT]
@@ -163,8 +162,8 @@ def test_a_small_support_among_zeros_is_passed_over_or_kept_small():
     """Parity: the percentile is zero, so all of the image reaches it."""
     each = np.zeros((448, 448))
     each[100:110, 200:210] = 1
-    assert boxes_of([each], dataclasses.replace(PARITY, boxes=1)).boxes[0, 0].tolist() == [0, 0, 448, 448]
-    found = boxes_of([each], dataclasses.replace(CLEAN, boxes=1, smooth=1))
+    assert boxes_of([each], PARITY.model_copy(update={"boxes": 1})).boxes[0, 0].tolist() == [0, 0, 448, 448]
+    found = boxes_of([each], CLEAN.model_copy(update={"boxes": 1, "smooth": 1}))
     assert found.flags[0, 0] & Flag.FALLBACK
 
 
@@ -173,11 +172,11 @@ def test_one_hot_cell():
     whole image; on a sloping ground the box is inflated. Smoothed first it is one compact box about the cell."""
     each = np.zeros((14, 14))
     each[4, 9] = 1
-    alone = dataclasses.replace(PARITY, boxes=1)
+    alone = PARITY.model_copy(update={"boxes": 1})
     assert boxes_of([each], alone).boxes[0, 0].tolist() == [0, 0, 448, 448]
     ground = 1e-3 * np.arange(14)[:, None] + np.zeros(14)
     parity = boxes_of([each + ground], alone).boxes[0, 0]
-    clean = boxes_of([each], dataclasses.replace(CLEAN, boxes=1)).boxes[0, 0]
+    clean = boxes_of([each], CLEAN.model_copy(update={"boxes": 1})).boxes[0, 0]
     np.testing.assert_allclose((clean[:2] + clean[2:]) / 2, (np.array([4, 9]) + 0.5) * 32, atol=1)
     sides = clean[2:] - clean[:2]
     assert (sides >= 64).all() and (sides <= 130).all() and (parity[2:] - parity[:2]).max() > sides.max()
@@ -185,9 +184,9 @@ def test_one_hot_cell():
 
 def test_two_peaks_span_one_box_or_the_higher_one_wins():
     each = bump((1.0, 3, 3), (0.98, 10, 11))
-    parity = boxes_of([each], dataclasses.replace(PARITY, boxes=1)).boxes[0, 0]
+    parity = boxes_of([each], PARITY.model_copy(update={"boxes": 1})).boxes[0, 0]
     assert parity[0] < 3.5 * 32 < 10.5 * 32 < parity[2] and parity[1] < 3.5 * 32 < 11.5 * 32 < parity[3]
-    clean = boxes_of([each], dataclasses.replace(CLEAN, boxes=1))
+    clean = boxes_of([each], CLEAN.model_copy(update={"boxes": 1}))
     assert clean.flags[0, 0] == Flag.MULTIBLOB
     y0, x0, y1, x1 = clean.boxes[0, 0]
     assert y0 < 3.5 * 32 < y1 < 10 * 32 and x0 < 3.5 * 32 < x1 < 11 * 32
@@ -196,16 +195,16 @@ def test_two_peaks_span_one_box_or_the_higher_one_wins():
 def test_a_box_of_nearly_the_whole_image_is_passed_over():
     ring = np.ones((14, 14))
     ring[1:-1, 1:-1] = 0
-    low = dataclasses.replace(CLEAN, boxes=1, percentile=60, smooth=1)
+    low = CLEAN.model_copy(update={"boxes": 1, "percentile": 60, "smooth": 1})
     found = boxes_of([2 * ring, bump((1, 7, 7))], low)
     assert found.map_ids[0, 0] == 1
-    assert boxes_of([2 * ring, bump((1, 7, 7))], dataclasses.replace(low, max_area=1.0)).map_ids[0, 0] == 0
+    assert boxes_of([2 * ring, bump((1, 7, 7))], low.model_copy(update={"max_area": 1.0})).map_ids[0, 0] == 0
 
 
 def test_short_sides_are_grown_about_the_middle_and_kept_inside():
     grown = np.zeros((448, 448))
     grown[100:120, 300:320] = 1
-    sharp = dataclasses.replace(CLEAN, percentile=99.9)
+    sharp = CLEAN.model_copy(update={"percentile": 99.9})
     assert box_of_map(grown, sharp) == ((78, 278, 142, 342), Flag.TINY)
     assert box_of_map(np.roll(grown, (-100, 128), (0, 1)), sharp) == ((0, 384, 64, 448), Flag.TINY)
 
@@ -213,16 +212,16 @@ def test_short_sides_are_grown_about_the_middle_and_kept_inside():
 def test_slivers_are_widened_to_a_quarter_of_their_length():
     grown = np.zeros((448, 448))
     grown[200:240, 20:420] = 1
-    box, flags = box_of_map(grown, dataclasses.replace(CLEAN, percentile=92.5))
+    box, flags = box_of_map(grown, CLEAN.model_copy(update={"percentile": 92.5}))
     assert box == (170, 20, 270, 420) and flags == 0
-    assert box_of_map(grown, dataclasses.replace(PARITY, percentile=92.5)) == ((200, 20, 240, 420), 0)
+    assert box_of_map(grown, PARITY.model_copy(update={"percentile": 92.5})) == ((200, 20, 240, 420), 0)
 
 
 def test_near_copies_are_replaced_by_the_next_map():
     maps = np.stack([bump((1, 5, 5)), 0.9 * bump((1, 5, 5)), 0.5 * bump((1, 9, 9))])
-    clean = boxes_of(maps, dataclasses.replace(CLEAN, boxes=2))
+    clean = boxes_of(maps, CLEAN.model_copy(update={"boxes": 2}))
     assert clean.map_ids[0].tolist() == [0, 2] and not clean.flags[0].any()
-    parity = boxes_of(maps, dataclasses.replace(PARITY, boxes=2))
+    parity = boxes_of(maps, PARITY.model_copy(update={"boxes": 2}))
     assert parity.map_ids[0].tolist() == [0, 1] and parity.flags[0].tolist() == [0, Flag.DUP]
 
 
@@ -274,7 +273,7 @@ def test_central_boxes_begin_with_a_tenth_of_the_area():
 
 
 def test_full_boxes_are_the_image():
-    found = full_boxes(2, 20, dataclasses.replace(CLEAN, boxes=3))
+    found = full_boxes(2, 20, CLEAN.model_copy(update={"boxes": 3}))
     assert found.boxes.tolist() == [[[0, 0, 20, 20]] * 3] * 2
     assert found.flags[0].tolist() == [Flag.FULL | Flag.BORDER, *[Flag.FULL | Flag.BORDER | Flag.REPEAT] * 2]
 
@@ -301,7 +300,7 @@ def test_random_boxes_lie_in_images_of_any_size(size, count, seed):
 def test_overlap_by_hand_and_of_nothing():
     boxes = np.array([[0, 0, 4, 4], [2, 2, 6, 6], [0, 0, 4, 4], [4, 0, 8, 4]])
     np.testing.assert_allclose(overlap(boxes[0], boxes), [1, 4 / 28, 1, 0])
-    row = fill([Candidate((0, 0, 2, 2), 1.0, 3)], 4, dataclasses.replace(CLEAN, boxes=2))
+    row = fill([Candidate((0, 0, 2, 2), 1.0, 3)], 4, CLEAN.model_copy(update={"boxes": 2}))
     assert [each.map_id for each in row] == [3, 3] and row[1].flags == Flag.REPEAT | Flag.BORDER
 
 
@@ -316,5 +315,5 @@ def test_overlap_by_hand_and_of_nothing():
     ],
 )  # fmt: skip
 def test_bad_settings_are_refused(values):
-    with pytest.raises(ConfigError, match=f"patches: {next(iter(values)).replace('min_side', 'grown_side')} is "):
-        PatchSettings(**values)
+    with pytest.raises(ConfigError, match=f"patches: .*{next(iter(values)).replace('min_side', 'grown_side')}"):
+        read_plain(PatchSettings, values, "patches")

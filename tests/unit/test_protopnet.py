@@ -1,24 +1,22 @@
 """ProtoPNet: its layer and losses against plain float64 loops, the push by brute force, that it learns and resumes."""
 
 import dataclasses
-from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
 from ltpa.core.errors import ConfigError, ModelError, TrainingError
+from ltpa.core.patches import PrototypeTraining
+from ltpa.core.schema import read_plain
 from ltpa.models.protopnet import PrototypeNetwork
-from ltpa.plan.config import Protopnet
 from ltpa.training.loop import Interrupted
 from ltpa.training.protopnet import (
-    ROUTINES,
     Kind,
-    PrototypeTraining,
     Push,
     distorted,
     losses,
-    routine_settings,
+    passes,
     scaled,
 )
 from ltpa.training.prototypes import PrototypeTrainer
@@ -161,7 +159,9 @@ class Cut(Exception):
     """The process is gone."""
 
 
-SMALL = dataclasses.replace(SHORT, epochs=3, warm_epochs=1, first_push=2, push_every=1, last_epochs=1, decay_every=1)
+SMALL = SHORT.model_copy(
+    update={"epochs": 3, "warm_epochs": 1, "first_push": 2, "push_every": 1, "last_epochs": 1, "decay_every": 1}
+)
 
 
 def equal_states(one, other):
@@ -204,7 +204,7 @@ def test_stopped_after_every_single_step_it_ends_with_the_same_bits(tmp_path):
 def test_killed_anywhere_it_ends_with_the_same_bits(tmp_path, steps):
     """A state is saved after each step; the process dies between a step and the saving of its state."""
     images, labels = coloured(20)
-    every = dataclasses.replace(SMALL, checkpoint_seconds=0.0)
+    every = SMALL.model_copy(update={"checkpoint_seconds": 0.0})
     whole = trainer(tmp_path / "whole", images, labels, every)
     whole.run()
     asked = iter(range(steps))
@@ -255,7 +255,7 @@ def test_rates_fall_and_runaway_losses_are_named(tmp_path):
     chosen = PrototypeTraining(warm_epochs=10, decay_every=10)
     assert [chosen.decay(epoch) for epoch in (11, 20, 21, 31)] == pytest.approx([1, 1, 0.1, 0.01])
     images, labels = coloured(8)
-    wild = dataclasses.replace(SMALL, warm_epochs=0, trunk_lr=1e30)
+    wild = SMALL.model_copy(update={"warm_epochs": 0, "trunk_lr": 1e30})
     with pytest.raises(TrainingError, match=r"not finite; lower the rates of protocols\.patches\.protopnet"):
         trainer(tmp_path, images, labels, wild).run()
 
@@ -276,9 +276,9 @@ def test_the_statistics_of_a_resting_trunk_move_where_that_is_asked_for(tmp_path
     backbone = make_backbone()
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     images, labels = coloured(12)
-    passes = {"warm_epochs": 1, "last_epochs": 0} if kind == "warm" else {"warm_epochs": 0, "last_epochs": 1}
+    counts = {"warm_epochs": 1, "last_epochs": 0} if kind == "warm" else {"warm_epochs": 0, "last_epochs": 1}
     small = {"per_class": 1, "width": 4, "epochs": 1, "batch_size": 6, "trunk_lr": 0.0}
-    run = trainer(tmp_path, images, labels, PrototypeTraining(**small, **passes, freeze_norm=False), backbone=backbone)
+    run = trainer(tmp_path, images, labels, PrototypeTraining(**small, **counts, freeze_norm=False), backbone=backbone)
     if kind == "last":
         run.passes = [current for current in run.passes if current.kind is Kind.LAST]
     run.run()
@@ -287,16 +287,17 @@ def test_the_statistics_of_a_resting_trunk_move_where_that_is_asked_for(tmp_path
 
 
 def test_the_named_settings_are_those_of_their_authors():
-    own, whole = (PrototypeTraining(**routine_settings(name)) for name in ("protopnet", "st-protopnet"))
+    own, whole = (PrototypeTraining(routine=name) for name in ("protopnet", "st-protopnet"))
     assert (own.epochs, own.warm_epochs, own.first_push, own.push_every, own.decay_every) == (1000, 5, 10, 10, 5)
     assert (own.rotation, own.shear, own.freeze_norm) == (15, 10, False)
     assert (whole.epochs, whole.warm_epochs, whole.first_push, whole.push_every) == (120, 10, 100, 10)
     assert (whole.decay_every, whole.rotation, whole.shear, whole.freeze_norm) == (10, 25, 15, True)
-    assert routine_settings() == routine_settings("st-protopnet") == {}
-    assert routine_settings("protopnet", epochs=40)["epochs"] == 40
-    assert set(ROUTINES) == set(get_args(Protopnet.model_fields["routine"].annotation))
-    with pytest.raises(ConfigError, match="routine is 'protonet'; allowed: st-protopnet, protopnet"):
-        routine_settings("protonet")
+    assert PrototypeTraining().model_dump() == whole.model_dump()
+    changed = PrototypeTraining(routine="protopnet", epochs=40)
+    assert (changed.epochs, changed.first_push) == (40, 10)
+    assert PrototypeTraining.model_validate(changed.model_dump(mode="json")) == changed
+    with pytest.raises(ConfigError, match="'routine' is 'protonet': must be 'st-protopnet' or 'protopnet'"):
+        read_plain(PrototypeTraining, {"routine": "protonet"}, "patches.protopnet")
 
 
 def test_undistorted_images_are_only_mirrored():
@@ -320,7 +321,7 @@ def test_a_turned_image_has_its_centre_kept_and_its_edge_moved():
 def test_pushes_come_when_they_are_due():
     chosen = PrototypeTraining(epochs=25, first_push=10, push_every=10)
     assert [epoch for epoch in range(1, 26) if chosen.pushes_after(epoch)] == [10, 20, 25]
-    found = chosen.passes()
+    found = passes(chosen)
     assert [current.epoch for current in found if current.kind is Kind.PUSH] == [10, 20, 25]
     assert [current.kind for current in found[:11]] == [Kind.WARM] * 10 + [Kind.PUSH]
     assert sum(current.kind is Kind.LAST for current in found) == 3 * chosen.last_epochs
@@ -333,7 +334,7 @@ def test_large_maps_are_averaged_down():
 @pytest.mark.parametrize("values", [{"epochs": 0}, {"trunk_lr": -1.0}, {"warm_epochs": 121}, {"per_class": 0}])
 def test_bad_settings_are_refused(values):
     with pytest.raises(ConfigError, match=r"patches\.protopnet: "):
-        PrototypeTraining(**values)
+        read_plain(PrototypeTraining, values, "patches.protopnet")
 
 
 def test_one_class_and_unknown_layers_are_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -577,3 +578,117 @@ def test_a_second_preparation_waits_for_the_first(made, tmp_path, same):
     folder = layout.data_dir(results, "caltech256")
     assert PreparedDataset.open(folder).image_size == (declared["image_size"] if same else 16)
     assert not list(folder.glob(".*"))
+
+
+# --- what else lies among the files, and files that others made anew ---
+
+
+def test_hidden_files_and_folders_are_passed_over_counted_and_named(tmp_path):
+    folder = tmp_path / "extracted/101_ObjectCategories"
+    for number, name in enumerate(["Faces/image_0001.jpg", "ant/image_0001.jpg", "ant/image_0002.webp"]):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(miniature.picture(number))
+    for name in (
+        "ant/._image_0001.jpg",
+        "ant/Thumbs.db",
+        ".DS_Store",
+        ".ipynb_checkpoints/image_0001.jpg",
+        "notes.txt",
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"none")
+    declared, said = {**miniature.declaration("caltech101", ["Faces", "ant"], all=3), "options": {}}, []
+    prepare.run(PrepareSpec("mini", "caltech101", 1, declared), tmp_path, (), tmp_path / "extracted", said.append)
+    facts = PreparedDataset.open(layout.data_dir(tmp_path, "caltech101")).facts["splits"]["all"]
+    hidden = [".DS_Store", ".ipynb_checkpoints", "notes.txt", "ant/._image_0001.jpg", "ant/Thumbs.db"]
+    assert facts["found"] == 3 and facts["passed_over"] == hidden
+    assert f"caltech101: all, 5 other files passed over: {', '.join(hidden)}" in said
+
+
+def test_files_one_folder_deeper_are_found_and_the_folder_is_named(tmp_path):
+    folder = tmp_path / "extracted/unpacked by hand"
+    folder.mkdir(parents=True)
+    (tmp_path / "extracted/.DS_Store").touch()
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        pixels = rng.integers(0, 256, (32, 32, 3, 2), dtype=np.uint8)
+        savemat(folder / f"{split}_32x32.mat", {"X": pixels, "y": np.array([[1], [10]])})
+    declared, said = {**DECLARED["svhn"], "options": {"partial": True}}, []
+    spec = PrepareSpec("mini", "svhn", 1, declared)
+    prepare.run(spec, tmp_path, (), tmp_path / "extracted", said.append)
+    assert f"svhn: read from {folder}, the only folder there" in said
+    (folder / "test_32x32.mat").unlink()
+    with pytest.raises(DataError, match=r"extracted/train_32x32\.mat: missing"):
+        prepare.run(spec, tmp_path, (), tmp_path / "extracted")
+
+
+def test_matlab_7_3_is_read_or_its_remedy_named(tmp_path, monkeypatch):
+    import h5py
+
+    from ltpa.data.matlab import read_matlab
+
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 4), dtype=np.uint8)
+    path = tmp_path / "train_32x32.mat"
+    with h5py.File(path, "w", userblock_size=512) as file:  # MATLAB writes axes in the opposite order
+        file["X"], file["y"] = pixels.T, np.array([[1.0, 2.0, 3.0, 10.0]])
+        file["group/z"] = 1
+    found = read_matlab(path, "X", "y")
+    np.testing.assert_array_equal(found["X"], pixels)
+    assert found["y"].shape == (4, 1)
+    with pytest.raises(DataError, match="group is no plain array"):
+        read_matlab(path, "group")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(DataError, match=r"saved by MATLAB 7\.3; save it with -v7 .* pip install h5py"):
+        read_matlab(path, "X")
+    path.write_bytes(b"not one")
+    with pytest.raises(DataError, match="not a readable MATLAB file"):
+        read_matlab(path, "X")
+    with pytest.raises(DataError, match=r"gone\.mat: missing"):
+        read_matlab(tmp_path / "gone.mat", "X")
+
+
+def test_the_binary_version_of_cifar_is_called_so(tmp_path):
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    for name in ("data_batch_1.bin", "test_batch.bin", "batches.meta.txt"):
+        (folder / name).write_bytes(bytes(3073))
+    with pytest.raises(
+        DataError, match=r"data_batch_1\.bin: of the binary version .* Python version.*cifar-10-batches-py"
+    ):
+        listings("cifar10", tmp_path)
+
+
+def test_lists_may_begin_with_a_byte_order_mark(tmp_path):
+    declared, _ = miniature.MAKERS["scene67-lists"](
+        tmp_path / "made" if (tmp_path / "made").mkdir() is None else tmp_path
+    )
+    path = tmp_path / "made" / next(split["list"] for split in declared["splits"].values() if "list" in split)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    from ltpa.data.readers.folders import _listed
+
+    assert _listed(path, set(declared["classes"]))[0].isascii()
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("encoding", ["latin1", "bytes"])
+def test_cifar_written_anew_by_python_3_is_read(tmp_path, protocol, encoding):
+    """Loaded the way its page says, and pickled again: in any protocol, with text or with bytes."""
+
+    def put(name, content):
+        if encoding == "bytes":
+            content = {key.encode(): value for key, value in content.items()}
+            content = {
+                key: [item.encode() if isinstance(item, str) else item for item in value]
+                if isinstance(value, list) else value
+                for key, value in content.items()
+            }  # fmt: skip
+        (tmp_path / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(content, protocol))
+
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3072), dtype=np.uint8)
+    put("batches.meta", {"label_names": DECLARED["cifar10"]["classes"]})
+    for name in [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]:
+        put(name, {"data": pixels, "labels": [3, 9], "filenames": ["a.png", "b.png"]})
+    _, found = listings("cifar10", tmp_path)
+    assert found["test"].ids == ["test_batch/a.png", "test_batch/b.png"] and found["test"].labels == [3, 9]
+    np.testing.assert_array_equal(found["test"].images, pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))

@@ -1,6 +1,5 @@
 """The declared recipes against the paper's routines, written out as tables (appendix A.3 and the released settings)."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -87,7 +86,7 @@ def test_every_family_has_a_recipe_for_every_role_it_trains_on(family):
 @given(st.sampled_from(sorted(PAPER)), st.integers(1, 13), st.integers(0, 10_000))
 def test_augmentation_is_half_a_batch_mirrored_and_one_window_for_all(name, count, seed):
     """Each image is a window of its own padded or mirrored-then-padded self, all at one offset; half are mirrored."""
-    recipe = dataclasses.replace(RECIPES[name], batch_size=count)
+    recipe = RECIPES[name].model_copy(update={"batch_size": count})
     draws = Draws.of_epoch(recipe, 1, np.random.default_rng(seed), torch.device("cpu"))
     batch = torch.randn(count, 2, 6, 6, generator=torch.Generator().manual_seed(seed))
     got = augment(batch, recipe, draws.mirrored[0], draws.offset[0]).numpy()

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from networks import EVERY
 from skimage.filters import threshold_otsu
 from skimage.transform import resize
 from sklearn.metrics import jaccard_score
@@ -102,7 +103,7 @@ def test_levels_and_root_are_chosen_per_variant():
     assert chosen_saliency("vgg-pan", "all", "always")["sqrt"] and not chosen_saliency("vgg-pan", "all")["sqrt"]
     assert chosen_saliency("vgg-gap", "last", "always") == {"source": "cam"}
     assert chosen_saliency("vgg") is None
-    for name in list_models():
+    for name in EVERY:
         assert chosen_saliency(name) == get_variant(name).saliency
 
 
@@ -215,7 +216,7 @@ def test_bad_declarations_are_refused(declared, message):
 
 
 def test_every_declared_variant_reads():
-    declared = [get_variant(name).saliency for name in list_models()]
+    declared = [get_variant(name).saliency for name in EVERY]
     read = [Saliency.from_declaration(each, "segmentation") for each in declared if each is not None]
     assert {each.source for each in read} == {"attention", "cam"}
 

@@ -328,3 +328,12 @@ def test_nothing_to_track_is_one_error_and_writes_nothing(tmp_path):
     with pytest.raises(LtpaError, match="no result records to track"):
         stage.run(SPEC, tmp_path, [])
     assert not any(tmp_path.iterdir())
+
+
+def test_fits_that_did_not_converge_are_a_tag(tmp_path):
+    facts = {"protocol": {"folds": 5}, "unconverged_fits": {"plain/raw": 0, "plain/l2": 3}}
+    doubtful = put(tmp_path, record("transfer", "digits10", "vgg", 0, [], extra=facts))
+    sound = put(tmp_path, record("transfer", "digits10", "vgg", 1, []))
+    tags = run_content(read_source(doubtful), "r", models=False).tags
+    assert tags["ltpa.unconverged"] == "plain l2: the SVM of 3 of 5 folds did not converge"
+    assert "ltpa.unconverged" not in run_content(read_source(sound), "r", models=False).tags

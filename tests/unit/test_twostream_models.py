@@ -6,14 +6,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from networks import two_stream, two_stream_options
 from torch.nn import functional
 
 from ltpa.core.errors import ModelError
-from ltpa.models.twostream.count import count_twostream
-from ltpa.models.twostream.files import load_twostream, save_twostream
+from ltpa.models.describe import count_macs, count_parameters
+from ltpa.models.store import load, save_model
+from ltpa.models.twostream.inputs import shown
 from ltpa.models.twostream.losses import ranking_loss, two_stream_loss
-from ltpa.models.twostream.network import build_twostream
-from ltpa.models.twostream.options import parse_twostream
 from ltpa.models.twostream.spatial import cosine_basis
 from ltpa.models.twostream.trunks import build_trunk
 from ltpa.models.twostream.vision import torchvision_models
@@ -38,7 +38,20 @@ FORMS = ("none", "cnn", "mlp", "lstm", "attention", "spatial")
 
 def small(**options):
     torch.manual_seed(0)
-    return build_twostream({**SMALL, "key_channels": 8, "basis_size": 2, **options}, 5)
+    return two_stream(5, **{**SMALL, "key_channels": 8, "basis_size": 2, **options})
+
+
+def save(path, model):
+    save_model(
+        path, model, variant="row", architecture=model.architecture, num_classes=5, image_size=32, classes=list("abcde")
+    )
+
+
+def counted(num_classes=200, **options):
+    """Parameters and multiply-accumulates of an image with one patch."""
+    with torch.device("meta"):
+        model = two_stream(num_classes, **options)
+    return {"parameters": count_parameters(model), "macs": count_macs(model)}
 
 
 def pictures(count=2, size=32, seed=1):
@@ -47,15 +60,16 @@ def pictures(count=2, size=32, seed=1):
 
 @pytest.mark.parametrize(("options", "birds", "dogs", "macs"), COUNTS)
 def test_published_sizes(options, birds, dogs, macs):
-    counted = count_twostream(options, 200)
-    assert counted["parameters"] == birds
-    assert count_twostream(options, 120)["parameters"] == dogs
-    assert round(counted["macs"] / 1e9, 3) == macs
+    sizes = counted(**options)
+    assert sizes["parameters"] == birds
+    assert counted(120, **options)["parameters"] == dogs
+    # Sums over positions, 0.0003, are left out of what was published.
+    assert sizes["macs"] / 1e9 == pytest.approx(macs, abs=6e-4)
 
 
 def test_the_local_stream_of_chapter_7_alone():
     with torch.device("meta"):
-        streams = build_twostream(SPATIAL, 200).streams()
+        streams = two_stream(200, **SPATIAL).streams()
     assert sum(p.numel() for p in streams["local"]) == 26_711_144
     assert sum(p.numel() for p in streams["global"]) == 20_126_984
 
@@ -64,24 +78,24 @@ def test_published_sizes_of_the_parts():
     """Trunks with and without batch normalisation, the LSTM, the local stream of chapter 7, ten patches per image."""
     with torch.device("meta"):
         sizes = [sum(p.numel() for p in build_trunk(name).parameters()) for name in ("vgg19", "vgg19_bn")]
-        lstm = build_twostream({}, 200).local_head.lstm
-        local_of_dogs = build_twostream(SPATIAL, 120).streams()["local"]
+        lstm = two_stream(200).local_head.lstm
+        local_of_dogs = two_stream(120, **SPATIAL).streams()["local"]
     assert sizes == [20_024_384, 20_035_392] and sum(p.numel() for p in lstm.parameters()) == 4_202_496
     assert sum(p.numel() for p in local_of_dogs) == 26_670_104
     alone, resnet, cnn, attention, spatial = (
-        count_twostream(options, 200)["macs"] / 1e9
+        counted(**options)["macs"] / 1e9
         for options in ({"local": "none"}, {"local": "none", "trunk": "resnet34"}, {"local": "cnn"}, {}, SPATIAL)
     )
     assert round(cnn - alone - 512 * 200 / 1e9, 3) == 19.508  # VGG19 at 224 pixels, without its classifier
     assert round(attention - cnn, 4) == 0.0419  # the ten steps of the LSTM
-    assert spatial - alone + 10 * 49 * (96 + 544) / 1e9 == pytest.approx(3.717, abs=5e-4)  # and its sums over positions
+    assert spatial - alone == pytest.approx(3.717, abs=5e-4)
     assert round(resnet, 2) == 14.65
     assert round(alone + 10 * (attention - alone), 1) == 273.5
 
 
 def test_the_control_has_as_many_parameters_as_what_it_replaces():
-    attention = count_twostream({}, 200)["parameters"]
-    assert abs(count_twostream({"local": "mlp"}, 200)["parameters"] - attention) <= 1025 / 2
+    attention = counted()["parameters"]
+    assert abs(counted(local="mlp")["parameters"] - attention) <= 1025 / 2
 
 
 @pytest.mark.parametrize("trunk", ["vgg19", "vgg19_bn", "resnet34"])
@@ -111,13 +125,13 @@ def test_trunks_compute_what_torchvision_computes(trunk):
 
 def test_shapes_at_the_published_size():
     with torch.device("meta"):
-        model = build_twostream({}, 200).eval()
-        spatial = build_twostream(SPATIAL, 200).eval()
+        model = two_stream(200).eval()
+        spatial = two_stream(200, **SPATIAL).eval()
         images, patches = torch.empty(2, 3, 448, 448), torch.empty(2, 3, 224, 224)
         assert model.global_trunk(images).shape == (2, 512, 14, 14)
         assert model.patch_maps(patches).shape == (2, 512, 14, 14)
-        outputs = model(images, patches)
-        assert spatial(images, patches).local.maps.shape == (2, 10, 7, 7)
+        outputs = model.outputs(images, patches)
+        assert spatial.outputs(images, patches).local.maps.shape == (2, 10, 7, 7)
     assert outputs.global_logits.shape == outputs.local.logits.shape == (2, 200)
     assert outputs.local.states.shape == (2, 10, 512) and outputs.local.weights.shape == (2, 10)
 
@@ -126,11 +140,17 @@ def test_shapes_at_the_published_size():
 def test_every_form_answers_and_learns(local):
     model = small(local=local)
     targets = torch.tensor([0, 3])
-    outputs = model(pictures(), None if local == "none" else pictures(seed=2))
+    outputs = model.outputs(pictures(), None if local == "none" else pictures(seed=2))
     two_stream_loss(outputs, targets, model.options).backward()
     silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not silent
     assert (outputs.local is None) == (local == "none")
+    inputs = (pictures(),) if local == "none" else (pictures(), pictures(seed=2))
+    again = model.eval().outputs(*inputs)
+    joint = again.global_logits if local == "none" else again.global_logits + again.local.logits
+    torch.testing.assert_close(model(*inputs), joint)
+    torch.testing.assert_close(model.global_head.classifier(model.features(pictures())), model.see_image(pictures()))
+    assert model.features(pictures()).shape == (2, model.feature_dim)
     if local in ("attention", "spatial"):
         torch.testing.assert_close(outputs.local.weights.sum(1), torch.ones(2))
     if local == "spatial":
@@ -189,18 +209,18 @@ def test_the_bias_of_the_shared_score_has_no_effect():
 
 def test_the_local_stream_without_lstm_trains_on_every_step():
     model = small(local="lstm")
-    outputs, targets = model(pictures(), pictures(seed=2)), torch.tensor([1, 4])
+    outputs, targets = model.outputs(pictures(), pictures(seed=2)), torch.tensor([1, 4])
     steps = torch.stack([functional.cross_entropy(outputs.local.step_logits[:, t], targets) for t in range(3)])
     expected = functional.cross_entropy(outputs.global_logits, targets) + steps.mean()
-    options = parse_twostream({**SMALL, "local": "lstm", "rank_weight": 0.0})
+    options = two_stream_options(**{**SMALL, "local": "lstm", "rank_weight": 0.0})
     torch.testing.assert_close(two_stream_loss(outputs, targets, options), expected)
-    assert model.eval()(pictures(), pictures(seed=2)).local.step_logits is None
+    assert model.eval().outputs(pictures(), pictures(seed=2)).local.step_logits is None
 
 
 @pytest.mark.parametrize("sign", ["plus", "minus"])
 @pytest.mark.parametrize("detach", [False, True])
 def test_the_ranking_loss_and_its_gradient(sign, detach):
-    options = parse_twostream({"rank_sign": sign, "rank_detach": detach, "rank_margin": 0.5})
+    options = two_stream_options(**{"rank_sign": sign, "rank_detach": detach, "rank_margin": 0.5})
     z_global = torch.tensor([[3.0, 0.0, 0.0]], dtype=torch.float64, requires_grad=True)
     z_local = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
     loss = ranking_loss(z_global, z_local, torch.tensor([0]), options)
@@ -218,7 +238,7 @@ def test_the_ranking_loss_and_its_gradient(sign, detach):
 def test_as_printed_the_ranking_loss_holds_the_global_stream_down():
     """At equal predictions it takes from the global logit what it gives to the local one (3 classes: 2/9)."""
     logits = [torch.zeros(1, 3, requires_grad=True) for _ in range(2)]
-    ranking_loss(*logits, torch.tensor([0]), parse_twostream({})).backward()
+    ranking_loss(*logits, torch.tensor([0]), two_stream_options()).backward()
     assert float(logits[0].grad[0, 0]) == pytest.approx(2 / 9) and float(logits[1].grad[0, 0]) == pytest.approx(-2 / 9)
 
 
@@ -258,12 +278,12 @@ def test_first_look_is_the_same_query_for_every_patch():
 )
 def test_options_that_are_not_possible(options, part):
     with torch.device("meta"), pytest.raises(ModelError, match=part):
-        build_twostream(options, 10)
+        two_stream(10, **options)
 
 
 def test_any_trunk_of_torchvision():
-    counted = count_twostream({"trunk": "torchvision:resnet18", "local": "none"}, 200)
-    assert counted["parameters"] == 11_176_512 + 512 * 200 + 200
+    sizes = counted(trunk="torchvision:resnet18", local="none")
+    assert sizes["parameters"] == 11_176_512 + 512 * 200 + 200
 
 
 def test_inputs_of_another_size_are_refused():
@@ -321,18 +341,19 @@ def test_weights_that_do_not_serve(tmp_path, monkeypatch):
 @pytest.mark.parametrize("local", FORMS)
 def test_files_give_the_network_back(tmp_path, local):
     model, path = small(local=local).eval(), tmp_path / "model.safetensors"
-    save_twostream(path, model, "row", list("abcde"))
+    save(path, model)
     first = path.read_bytes()
-    loaded = load_twostream(path, "row")
+    loaded = load(path, expect_variant="row")
     patches = None if local == "none" else pictures(seed=2)
     with torch.no_grad():
         one, other = model(pictures(), patches), loaded(pictures(), patches)
-    assert torch.equal(one.global_logits, other.global_logits)
-    assert local == "none" or torch.equal(one.local.logits, other.local.logits)
-    save_twostream(path, loaded, "row", list("abcde"))
+    assert torch.equal(one, other)
+    raw = 255 * torch.rand(1, 3, 50, 50)
+    assert torch.equal(loaded.preprocessing(raw), shown(raw, 32))
+    save(path, loaded)
     assert path.read_bytes() == first
     with pytest.raises(ModelError, match="but other was asked for"):
-        load_twostream(path, "other")
+        load(path, expect_variant="other")
     path.write_bytes(first[:-3] + b"abc")
     with pytest.raises(ModelError, match="train again"):
-        load_twostream(path)
+        load(path)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import two_stream, two_stream_options
 from scipy.stats import binom
 from torch.nn import functional
 
@@ -23,18 +24,17 @@ from ltpa.data.arrays import PreparedDataset, Split, write_prepared
 from ltpa.data.boxes import Boxes, write_boxes
 from ltpa.evaluation.step_maps import step_maps
 from ltpa.evaluation.twostream import Block, blocks, holds_part, readouts, score
-from ltpa.models.twostream.files import load_twostream
+from ltpa.models.store import load
 from ltpa.models.twostream.inputs import Views, crop, draw_views, follow, look, patches_of, shown
-from ltpa.models.twostream.network import build_twostream
-from ltpa.models.twostream.options import parse_twostream
 from ltpa.runtime.stopping import Stopped, StopRequest
 from ltpa.stages import finegrained, step_pictures, twostream
 from ltpa.stages.training import Watcher
 from ltpa.tables.mcnemar import mcnemar
 from ltpa.training.journal import LOG, PROGRESS, read_about, read_metrics
 from ltpa.training.loop import Interrupted, Watch
+from ltpa.training.recipe import TwoStreamRecipe
 from ltpa.training.schedule import epoch_rate
-from ltpa.training.twostream import FineData, TwoStreamRecipe, TwoStreamStepper, TwoStreamTrainer, held_out
+from ltpa.training.twostream import FineData, TwoStreamStepper, TwoStreamTrainer, held_out
 
 SIZE, CLASSES, RANKS = 16, 3, 3
 NETWORK = {
@@ -63,7 +63,7 @@ def made(count, seed=0):
 
 def network(**options):
     torch.manual_seed(0)
-    return build_twostream({**NETWORK, **options}, CLASSES)
+    return two_stream(CLASSES, **{**NETWORK, **options})
 
 
 def trainer(folder, seed=0, model=None, **arguments):
@@ -124,9 +124,9 @@ def test_boxes_follow_the_image(seed, kind):
 def test_a_patch_of_the_whole_image_is_the_image_where_both_are_averaged():
     batch = torch.from_numpy(np.random.default_rng(0).uniform(0, 255, (3, 3, 24, 24)).astype(np.float32))
     whole = np.tile(np.array([[0, 0, 24, 24]]), (3, 1))
-    options = parse_twostream({"trunk": "vgg6_bn", "patch_size": 8, "antialias": True})
+    options = two_stream_options(**{"trunk": "vgg6_bn", "patch_size": 8, "antialias": True})
     torch.testing.assert_close(patches_of(batch, whole, options), shown(batch, 8), rtol=0, atol=2e-4)
-    sampled = patches_of(batch, whole, dataclasses.replace(options, antialias=False))
+    sampled = patches_of(batch, whole, options.model_copy(update={"antialias": False}))
     torch.testing.assert_close(sampled, shown(crop(batch, whole, 8), 8))
     assert float((sampled - shown(batch, 8)).abs().max()) > 0.5
 
@@ -155,11 +155,11 @@ def test_what_a_stream_is_shown_is_normalised_by_imagenet():
 def test_published_schedules():
     recipes = load_declaration("twostream")["recipes"]
     paper, code = (TwoStreamRecipe.from_dict(recipes[name], name) for name in ("paper", "code"))
-    rates = [epoch_rate(paper.routine, epoch) for epoch in (1, 40, 41, 80, 81, 120)]
+    rates = [epoch_rate(paper, epoch) for epoch in (1, 40, 41, 80, 81, 120)]
     assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5]) and paper.lr_local == 0.01
-    assert [epoch_rate(code.routine, e) for e in (30, 31, 61)] == pytest.approx([1e-3, 1e-4, 1e-5])
+    assert [epoch_rate(code, e) for e in (30, 31, 61)] == pytest.approx([1e-3, 1e-4, 1e-5])
     assert code.lr_local == 0.001 and paper.augment == code.augment == "none"
-    assert (paper.routine.momentum, paper.routine.weight_decay, paper.routine.batch_size) == (0.9, 5e-4, 32)
+    assert (paper.momentum, paper.weight_decay, paper.batch_size) == (0.9, 5e-4, 32)
     for name, values in recipes.items():
         TwoStreamRecipe.from_dict(values, name)
 
@@ -168,12 +168,12 @@ def test_published_schedules():
     ("change", "part"),
     [
         ({"lr_locale": 1}, "unknown key 'lr_locale'"),
-        ({"lr_local": -1}, "lr_local is -1"),
-        ({"augment": "mixup"}, "augment is 'mixup'"),
-        ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
-        ({"precision": "tf32"}, "allowed: fp32, bf16"),
+        ({"lr_local": -1}, "'lr_local' is -1"),
+        ({"augment": "mixup"}, "'augment' is 'mixup'"),
+        ({"label_smoothing": 1.0}, "'label_smoothing' is 1.0: must be less than 1"),
+        ({"precision": "tf32"}, "must be 'fp32' or 'bf16'"),
         ({"flip": "half"}, "unknown key 'flip'"),
-        ({"drop_last": "no"}, "drop_last is 'no'; it must be true or false"),
+        ({"drop_last": "no"}, "'drop_last' is 'no': must be true or false"),
     ],
 )
 def test_recipes_that_are_not_possible(change, part):
@@ -183,7 +183,7 @@ def test_recipes_that_are_not_possible(change, part):
 
 def test_pairs_of_images_are_not_asked_for():
     """No vector is batch-normalised here, and one large image may be all that fits."""
-    assert TwoStreamRecipe.from_dict({**RECIPE, "batch_size": 1}).routine.batch_size == 1
+    assert TwoStreamRecipe.from_dict({**RECIPE, "batch_size": 1}).batch_size == 1
 
 
 @given(st.lists(st.integers(2, 40), min_size=1, max_size=6), st.floats(0.01, 0.5))
@@ -451,7 +451,7 @@ def training_spec(**changes):
     options = {"local": "attention", **changes.pop("network", {})}
     values = {
         "scale": "unit", "dataset": "squares", "threads": 1, "variant": "row", "num_classes": CLASSES,
-        "architecture": parse_twostream({**NETWORK, **options}).plain(), "recipe": RECIPE, "weights": "scratch",
+        "architecture": two_stream_options(**{**NETWORK, **options}).plain(), "recipe": RECIPE, "weights": "scratch",
         "patches": "made", "boxes": RANKS,
     }  # fmt: skip
     return TwoStreamSpec(**{**values, **changes})
@@ -574,7 +574,7 @@ def test_a_test_error_is_that_of_the_first_draw_of_random_patches(results):
     folder = layout.run_dir(results, "twostream", "squares", "row", 0)
     metrics = {metric.name: metric.value for metric in read_record(folder / layout.RECORD).metrics}
     images, labels, boxes, _ = made(12, 1)
-    hits = score(load_twostream(folder / layout.MODEL), images, labels, boxes, 0).correct["random1", "joint"][0]
+    hits = score(load(folder / layout.MODEL), images, labels, boxes, 0).correct["random1", "joint"][0]
     assert metrics["test_error_pct"] == pytest.approx(100 * (1 - hits.mean()))
 
 

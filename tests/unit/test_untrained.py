@@ -25,6 +25,7 @@ SPEC = CheckSpec(
     compatibility={"vgg-att2-concat-pc": "pc", "vgg-att-pc": "pc"},
     max_error_of_chance={"train": 0.5},
     attention_beats=["random", "untrained"],
+    must_attend=None,
     query_pc_max=1e-4,
 )
 

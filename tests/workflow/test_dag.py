@@ -96,6 +96,22 @@ def test_second_run_does_nothing(finished: Checkout):
     assert "Nothing to be done" in output.stdout
 
 
+def test_every_job_leaves_a_log_and_beside_it_what_it_cost(finished: Checkout):
+    logs = {path.with_suffix("") for path in finished.results.glob("logs/**/*.log")}
+    costs = list(finished.results.glob("logs/**/*.tsv"))
+    assert {path.with_suffix("") for path in costs} == logs and len(logs) > 50
+    for path in costs:
+        with open(path, newline="") as stream:
+            (row,) = csv.DictReader(stream, delimiter="\t")
+        assert float(row["s"]) > 0
+
+
+def test_what_jobs_cost_may_be_deleted(spoiled: Checkout):
+    for path in spoiled.results.glob("logs/**/*.tsv"):
+        path.unlink()
+    assert spoiled.planned("all_tables") == {}
+
+
 def test_touched_sources_rerun_nothing(finished: Checkout):
     for path in (finished.root / "ltpa").rglob("*.py"):
         path.touch()

@@ -6,6 +6,8 @@ rule prepare:
         f"{RESULTS}/data/{{dataset}}/{layout.MANIFEST}",
     log:
         RULES.log("prepare", "{dataset}"),
+    benchmark:
+        RULES.benchmark("prepare", "{dataset}")
     conda:
         "../../envs/torch.yaml"
     threads: JOBS.threads

@@ -15,6 +15,8 @@ for stage in jobs.stages(PLAN).values():
             ],
         log:
             RULES.log(stage.name, "{dataset}", "{variant}", "seed-{seed}"),
+        benchmark:
+            RULES.benchmark(stage.name, "{dataset}", "{variant}", "seed-{seed}")
         wildcard_constraints:
             variant=RULES.networks(stage.name),
         conda:

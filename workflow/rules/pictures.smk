@@ -29,6 +29,8 @@ use rule prepare as figures with:
         ),
     log:
         RULES.log("figures"),
+    benchmark:
+        RULES.benchmark("figures")
     threads: 1
     resources:
         **RULES.asks("view"),
@@ -57,6 +59,8 @@ use rule figures as gallery with:
         ],
     log:
         RULES.log("gallery"),
+    benchmark:
+        RULES.benchmark("gallery")
     params:
         **RULES.params("gallery", lambda *names: gallery.gallery_spec(PLAN, *names)),
         command="gallery",
@@ -72,6 +76,8 @@ use rule figures as patch_picture with:
         str(layout.boxes_picture_path(PLAN.results, "{dataset}", "{variant}", "{seed}")),
     log:
         RULES.log("patch_picture", "{dataset}", "{variant}", "seed-{seed}"),
+    benchmark:
+        RULES.benchmark("patch_picture", "{dataset}", "{variant}", "seed-{seed}")
     wildcard_constraints:
         variant=RULES.networks("patches"),
     params:
@@ -94,6 +100,8 @@ use rule figures as step_picture with:
         str(layout.steps_picture_path(PLAN.results, "{dataset}", "{variant}", "{seed}")),
     log:
         RULES.log("step_picture", "{dataset}", "{variant}", "seed-{seed}"),
+    benchmark:
+        RULES.benchmark("step_picture", "{dataset}", "{variant}", "seed-{seed}")
     wildcard_constraints:
         variant=RULES.networks("twostream"),
     params:

@@ -17,6 +17,8 @@ use rule prepare as table with:
         ),
     log:
         RULES.log("table", "{table}"),
+    benchmark:
+        RULES.benchmark("table", "{table}")
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -37,6 +39,8 @@ use rule table as check with:
         md=f"{RESULTS}/checks.md",
     log:
         RULES.log("check"),
+    benchmark:
+        RULES.benchmark("check")
     params:
         **RULES.params("check", lambda *names: views.check_spec(PLAN, *names)),
         command="check",
@@ -56,6 +60,8 @@ use rule table as track with:
         f"{RESULTS}/tracking.json",
     log:
         RULES.log("track"),
+    benchmark:
+        RULES.benchmark("track")
     params:
         **RULES.params("track", lambda *names: views.track_spec(PLAN, *names)),
         command="track",

@@ -21,7 +21,7 @@ def read(root: Path, source: Source) -> dict[str, Listing]:
     _refuse_binary(root, source)
     folder, layout = source.folder(root), source.layout
     names = folder / layout["names"]
-    source.check_classes(names, load_legacy_pickle(names).get(layout["names_key"], []))
+    source.check_classes(names, [_text(name) for name in load_legacy_pickle(names).get(layout["names_key"], [])])
     listings = {}
     for split, declared in source.splits.items():
         batches = [_batch(folder / file, layout["labels_key"]) for file in declared["files"]]
@@ -52,9 +52,14 @@ def _batch(path: Path, labels_key: str) -> tuple[np.ndarray, list[int], list[str
     content = load_legacy_pickle(path)
     try:
         planes = content["data"].reshape(-1, 3, _SIDE, _SIDE)
-        labels, names = content[labels_key], [f"{path.name}/{name}" for name in content["filenames"]]
+        labels, names = content[labels_key], [f"{path.name}/{_text(name)}" for name in content["filenames"]]
     except (KeyError, ValueError, AttributeError, TypeError) as error:
         raise DataError(f"{path}: not a batch of images ({error!r}); extract its archive anew") from error
     if planes.dtype != np.uint8 or not len(planes) == len(labels) == len(names):
         raise DataError(f"{path}: {len(planes)} images, {len(labels)} labels, {len(names)} names; extract it anew")
     return planes.transpose(0, 2, 3, 1), labels, names
+
+
+def _text(name: str | bytes) -> str:
+    """A name, which is bytes where a batch was read with `encoding="bytes"` and written anew."""
+    return name.decode("latin1") if isinstance(name, bytes) else name

@@ -9,10 +9,10 @@ import dataclasses
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from ltpa.models.twostream.options import TwoStreamOptions
+from ltpa.models.families.two_stream import Options
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, on the 0-1 scale
 KEPT_SHARE = 0.25  # of a box that must survive a view; else the whole view takes its place
@@ -93,7 +93,7 @@ def crop(batch: Tensor, boxes: np.ndarray, size: int) -> Tensor:
     return _sample(batch, 2 * rows / last - 1, 2 * columns / last - 1, aligned=True)
 
 
-def patches_of(batch: Tensor, boxes: np.ndarray, options: TwoStreamOptions) -> Tensor:
+def patches_of(batch: Tensor, boxes: np.ndarray, options: Options) -> Tensor:
     """What the local stream sees of boxes (B, 4) in pixels (B, 3, S, S), (B, 3, P, P).
 
     With `antialias` a patch is cut as large as the image, or larger, and reduced as whole images are.
@@ -101,6 +101,18 @@ def patches_of(batch: Tensor, boxes: np.ndarray, options: TwoStreamOptions) -> T
     size = options.patch_size
     finer = -(-batch.shape[-1] // size) if options.antialias else 1
     return shown(crop(batch, boxes, finer * size), size)
+
+
+class Shown(nn.Module):
+    """`shown` as the preprocessing of a network: raw RGB (N, 3, S, S), 0-255, to what a stream of `size` takes."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised images (N, 3, size, size)."""
+        return shown(x, self.size)
 
 
 def _sample(batch: Tensor, rows: np.ndarray, columns: np.ndarray, aligned: bool) -> Tensor:

@@ -4,13 +4,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ltpa.models.families.two_stream import Options
 from ltpa.models.twostream.network import Outputs
-from ltpa.models.twostream.options import TwoStreamOptions
 
 
-def two_stream_loss(
-    outputs: Outputs, targets: Tensor, options: TwoStreamOptions, label_smoothing: float = 0.0
-) -> Tensor:
+def two_stream_loss(outputs: Outputs, targets: Tensor, options: Options, label_smoothing: float = 0.0) -> Tensor:
     """L = CE_global + lambda' CE_local + lambda L_rank.
 
     CE_local is the mean over steps where every state is classified (`local: lstm`; the thesis leaves open whether mean
@@ -33,7 +31,7 @@ def two_stream_loss(
     return loss
 
 
-def ranking_loss(global_logits: Tensor, local_logits: Tensor, targets: Tensor, options: TwoStreamOptions) -> Tensor:
+def ranking_loss(global_logits: Tensor, local_logits: Tensor, targets: Tensor, options: Options) -> Tensor:
     """mean max(0, p_global - p_local + margin) of the true class (eq. 3.11 as printed; `rank_sign: minus` subtracts).
 
     As printed it is zero only where the local stream is ahead by the margin, and what it adds to the local logit it

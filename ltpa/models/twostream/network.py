@@ -1,13 +1,14 @@
 """The two-stream network: a global stream on the image, a local one on a patch, and their joint prediction."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ltpa.core.errors import ModelError
-from ltpa.models.twostream.options import TwoStreamOptions, parse_twostream
+from ltpa.models.base import AttentionClassifier
+from ltpa.models.families.two_stream import Options
+from ltpa.models.twostream.inputs import Shown
 from ltpa.models.twostream.spatial import SpatialHead
 from ltpa.models.twostream.temporal import CnnHead, LocalHead, LocalOutputs, MlpHead, RecurrentHead
 from ltpa.models.twostream.trunks import build_trunk, linear, reset_convolutions
@@ -32,7 +33,7 @@ class Outputs:
 class GlobalHead(nn.Module):
     """Mean over the map and a linear layer; in the form `conv1x1` after two 1 x 1 convolutions with ReLU."""
 
-    def __init__(self, options: TwoStreamOptions, channels: int, classes: int) -> None:
+    def __init__(self, options: Options, channels: int, classes: int) -> None:
         super().__init__()
         self.addon = nn.Sequential()
         if options.global_head == "conv1x1":
@@ -44,25 +45,31 @@ class GlobalHead(nn.Module):
             channels = wide
         self.classifier = linear(channels, classes)
 
+    def vector(self, maps: Tensor) -> Tensor:
+        """Input (B, D) of the linear layer."""
+        vector: Tensor = self.addon(maps).mean((2, 3))
+        return vector
+
     def forward(self, maps: Tensor) -> Tensor:
         """Logits (B, C)."""
-        logits: Tensor = self.classifier(self.addon(maps).mean((2, 3)))
+        logits: Tensor = self.classifier(self.vector(maps))
         return logits
 
 
-class TwoStream(nn.Module):
-    """The network of Shroff 2020, in every form that `TwoStreamOptions` names.
+class TwoStream(AttentionClassifier):
+    """The network of Shroff 2020, in every form that its `options` name.
 
-    Attributes:
-        options, architecture: what it was built from, as an object and as plain data.
-        num_classes: C.
+    Both streams take images as `ltpa.models.twostream.inputs.shown` gives them; `preprocessing` is that of the global
+    stream.
     """
 
-    def __init__(self, options: TwoStreamOptions, num_classes: int) -> None:
-        super().__init__()
-        self.options, self.architecture, self.num_classes = options, options.plain(), num_classes
+    def __init__(self, options: Options, num_classes: int) -> None:
+        super().__init__(options.plain(), num_classes, options.image_size)
+        self.options = options
+        self.preprocessing = Shown(options.image_size)
         self.global_trunk = build_trunk(options.trunk_of("global"), options.width, options.last_pool)
         self.global_head = GlobalHead(options, self.global_trunk.channels, num_classes)
+        self.feature_dim = self.global_head.classifier.in_features
         self.local_trunk: nn.Module | None = None
         self.local_head: LocalHead | None = None
         if options.local != "none":
@@ -70,15 +77,32 @@ class TwoStream(nn.Module):
             self.local_trunk = trunk
             self.local_head = _HEADS[options.local](options, trunk.channels, num_classes)
 
-    def forward(self, images: Tensor, patches: Tensor | None = None) -> Outputs:
-        """Both streams on normalised images (B, 3, S, S) and patches (B, 3, P, P) of `image_size` and `patch_size`."""
+    def forward(self, x: Tensor, patches: Tensor | None = None) -> Tensor:
+        """Joint logits (B, C) of images (B, 3, S, S) and patches (B, 3, P, P) of `image_size` and `patch_size`.
+
+        Raises:
+            ModelError: the network has a local stream and is given no patches.
+        """
+        outputs = self.outputs(x, patches)
+        return self.joint(outputs.global_logits, None if outputs.local is None else outputs.local.logits)
+
+    def outputs(self, images: Tensor, patches: Tensor | None = None) -> Outputs:
+        """What each stream says of images and patches."""
         return Outputs(self.see_image(images), None if self.local_head is None else self.see_patch(patches))
 
     def see_image(self, images: Tensor) -> Tensor:
         """Global logits (B, C)."""
-        self._check(images, self.options.image_size, "image_size")
-        logits: Tensor = self.global_head(self.global_trunk(images))
+        logits: Tensor = self.global_head(self.local_features(images)["global"])
         return logits
+
+    def features(self, x: Tensor) -> Tensor:
+        """Input (B, feature_dim) of the global stream's linear layer."""
+        return self.global_head.vector(self.local_features(x)["global"])
+
+    def local_features(self, x: Tensor) -> dict[str, Tensor]:
+        """The global trunk's map, `global` (B, D, h, w)."""
+        self._check(x, self.options.image_size, "image_size")
+        return {"global": self.global_trunk(x)}
 
     def patch_maps(self, patches: Tensor | None) -> Tensor:
         """The local trunk's map (B, D, h, w) of patches; see `see_map` for what comes of it."""
@@ -99,6 +123,12 @@ class TwoStream(nn.Module):
         """What the local stream says of patches."""
         return self.see_map(self.patch_maps(patches))
 
+    def example(self) -> tuple[Tensor, ...]:
+        """An image, and a patch where there is a local stream."""
+        sides = (self.image_size, self.options.patch_size)[: 1 if self.local_head is None else 2]
+        device = next(self.parameters()).device
+        return tuple(torch.empty(1, 3, side, side, device=device) for side in sides)
+
     def joint(self, global_logits: Tensor, local_logits: Tensor | None) -> Tensor:
         """z_global + lambda' z_local; without a local stream z_global."""
         return global_logits if local_logits is None else global_logits + self.options.local_weight * local_logits
@@ -117,10 +147,6 @@ class TwoStream(nn.Module):
             )
 
 
-def build_twostream(architecture: Mapping[str, Any], num_classes: int) -> TwoStream:
-    """A two-stream network with fresh weights from torch's global random stream.
-
-    Raises:
-        ModelError: an option is unknown or not possible.
-    """
-    return TwoStream(parse_twostream(architecture), num_classes)
+def build_twostream(options: Options, num_classes: int, image_size: int) -> TwoStream:
+    """A two-stream network for images of `image_size`, which its options state too."""
+    return TwoStream(options, num_classes)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ltpa.core.errors import ModelError
 from ltpa.models.blocks import in_full_precision
-from ltpa.models.twostream.options import TwoStreamOptions
+from ltpa.models.families.two_stream import Options
 from ltpa.models.twostream.temporal import LocalHead, LocalOutputs, TimeAttention, attended, started_lstm
 from ltpa.models.twostream.trunks import linear
 
@@ -24,7 +24,7 @@ class SpatialHead(LocalHead):
         ModelError: as many key channels as the map has, so that none is left for values.
     """
 
-    def __init__(self, options: TwoStreamOptions, channels: int, classes: int) -> None:
+    def __init__(self, options: Options, channels: int, classes: int) -> None:
         super().__init__()
         if options.key_channels >= channels:
             raise ModelError(f"two-stream: key_channels = {options.key_channels}: the map has {channels}; take fewer")

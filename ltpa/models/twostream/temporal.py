@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltpa.models.blocks import in_full_precision, widened
-from ltpa.models.twostream.options import TwoStreamOptions
+from ltpa.models.families.two_stream import Options
 from ltpa.models.twostream.trunks import linear
 
 
@@ -46,7 +46,7 @@ class TimeAttention(nn.Module):
     W_t starts near zero (N(0, 0.01)), where attention is the mean over steps.
     """
 
-    def __init__(self, options: TwoStreamOptions) -> None:
+    def __init__(self, options: Options) -> None:
         super().__init__()
         self.shared = options.time_attention == "shared"
         if self.shared:
@@ -68,7 +68,7 @@ class TimeAttention(nn.Module):
 class CnnHead(LocalHead):
     """Mean over the map and a linear layer (row A1)."""
 
-    def __init__(self, options: TwoStreamOptions, channels: int, classes: int) -> None:
+    def __init__(self, options: Options, channels: int, classes: int) -> None:
         super().__init__()
         self.classifier = linear(channels, classes)
 
@@ -80,7 +80,7 @@ class CnnHead(LocalHead):
 class MlpHead(LocalHead):
     """Two linear layers in place of LSTM and attention, of as many parameters as these (within half a hidden unit)."""
 
-    def __init__(self, options: TwoStreamOptions, channels: int, classes: int) -> None:
+    def __init__(self, options: Options, channels: int, classes: int) -> None:
         super().__init__()
         wide = matched_width(options, channels)
         self.mlp = nn.Sequential(nn.Linear(channels, wide), nn.ReLU(), nn.Linear(wide, options.hidden))
@@ -91,7 +91,7 @@ class MlpHead(LocalHead):
         return LocalOutputs(self.classifier(self.mlp(maps.mean((2, 3)))))
 
 
-def matched_width(options: TwoStreamOptions, channels: int) -> int:
+def matched_width(options: Options, channels: int) -> int:
     """Hidden units with which the MLP has as many parameters as LSTM and attention together."""
     with torch.device("meta"):
         replaced = [_lstm(options, channels), TimeAttention(options)]
@@ -102,7 +102,7 @@ def matched_width(options: TwoStreamOptions, channels: int) -> int:
 class RecurrentHead(LocalHead):
     """A stacked LSTM over T copies of the pooled feature; attention over its states (A3), or the last of them (A2)."""
 
-    def __init__(self, options: TwoStreamOptions, channels: int, classes: int) -> None:
+    def __init__(self, options: Options, channels: int, classes: int) -> None:
         super().__init__()
         self.steps = options.steps
         self.lstm = started_lstm(options, channels)
@@ -127,11 +127,11 @@ def attended(weights: Tensor, states: Tensor) -> Tensor:
     return torch.einsum("bt,btd->bd", weights.to(states.dtype), states)
 
 
-def _lstm(options: TwoStreamOptions, channels: int) -> nn.LSTM:
+def _lstm(options: Options, channels: int) -> nn.LSTM:
     return nn.LSTM(channels, options.hidden, options.layers, batch_first=True)
 
 
-def started_lstm(options: TwoStreamOptions, channels: int) -> nn.LSTM:
+def started_lstm(options: Options, channels: int) -> nn.LSTM:
     """The stacked LSTM over features of `channels`, with initial weights as `lstm_start` says."""
     lstm = _lstm(options, channels)
     for name, weight in lstm.named_parameters() if options.lstm_start == "orthogonal" else ():

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ltpa.core.errors import ModelError
-from ltpa.models.twostream.options import STRIDE, TORCHVISION
+from ltpa.models.families.two_stream import STRIDE, TORCHVISION
 from ltpa.models.twostream.vision import torchvision_models
 
 # Channels of each 3 x 3 convolution; 0 is a 2 x 2 max-pool.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ltpa.core.errors import ModelError
 from ltpa.core.hashing import sha256_file
-from ltpa.models.twostream.options import TORCHVISION
+from ltpa.models.families.two_stream import TORCHVISION
 from ltpa.models.twostream.trunks import Trunk
 from ltpa.models.twostream.vision import torchvision_models
 

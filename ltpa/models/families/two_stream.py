@@ -1,24 +1,25 @@
-"""Options of the two-stream network: what its architecture may say, with defaults and limits.
+"""The two-stream network (Shroff 2020): a global stream on the image, a local one on a patch of it."""
 
-Needs nothing but the standard library, so that plans stay cheap.
-"""
-
-import dataclasses
 import re
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
 
 from ltpa.core.errors import ModelError
-from ltpa.models.fields import choice, number, read_fields, switch, text, whole
+from ltpa.models.options import NetworkOptions, Positive, Share
 
 OWN_TRUNKS = ("vgg6", "vgg6_bn", "vgg11", "vgg11_bn", "vgg19", "vgg19_bn", "resnet34")
 TORCHVISION = "torchvision:"
 STRIDE = 32  # of a trunk, with its last pool
 SMALL_STRIDE = 8  # of vgg6, which is for small images
 
+Side = Annotated[int, Field(ge=SMALL_STRIDE, le=4096)]
+Weight = Annotated[float, Field(ge=0)]
+Wide = Annotated[int, Field(ge=1, le=65536)]
+Few = Annotated[int, Field(ge=1, le=1000)]
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TwoStreamOptions:
+
+class Options(NetworkOptions):
     """One two-stream network. The defaults are those of the profile `paper`.
 
     Attributes:
@@ -41,7 +42,7 @@ class TwoStreamOptions:
             code), which cancels in the softmax.
         steps, hidden, layers: T, size of the LSTM's states, number of stacked LSTMs.
         lstm_start: initial weights of the LSTM: `uniform` as torch draws them, or `orthogonal` recurrent ones and twice
-            Glorot's for inputs, with which a short training gets off the ground.
+            Glorot's for inputs, with which a short training makes progress.
         state_std: deviation of the initial weights of a classifier on the LSTM's states.
         local_weight: lambda' of the local cross-entropy and of the local logits in the joint prediction.
         rank_weight: lambda of the ranking loss; 0 leaves it out.
@@ -56,59 +57,64 @@ class TwoStreamOptions:
             (`spatial`).
     """
 
-    trunk: str = text("vgg19")
-    local_trunk: str = text("")
-    width: float = number(1.0, above=0, at_most=4)
-    image_size: int = whole(448, at_least=SMALL_STRIDE)
-    patch_size: int = whole(224, at_least=SMALL_STRIDE)
-    antialias: bool = switch(False)
-    last_pool: bool = switch(True)
-    global_head: str = choice("gap", "conv1x1")
-    head_width: int = whole(1024, at_least=1)
-    local: str = choice("attention", "lstm", "cnn", "mlp", "spatial", "none")
-    time_attention: str = choice("per-step", "shared")
-    steps: int = whole(10, at_least=1)
-    hidden: int = whole(512, at_least=1)
-    layers: int = whole(2, at_least=1)
-    lstm_start: str = choice("uniform", "orthogonal")
-    state_std: float = number(0.01, above=0)
-    local_weight: float = number(1.0, at_least=0)
-    rank_weight: float = number(0.5, at_least=0)
-    rank_margin: float = number(0.5, at_least=0, at_most=1)
-    rank_sign: str = choice("plus", "minus")
-    rank_detach: bool = switch(False)
-    key_channels: int = whole(32, at_least=1)
-    basis: str = choice("fixed", "learned")
-    basis_size: int = whole(8, at_least=1)
-    score_scale: str = choice("none", "sqrt")
+    builder: ClassVar[str] = "ltpa.models.twostream.network:build_twostream"
+    recipes: ClassVar[str] = "two-stream"
+    learning: ClassVar[Literal["cross-entropy", "two-stream"]] = "two-stream"
+    needs: ClassVar[tuple[str, ...]] = ("boxes",)
 
-    def plain(self) -> dict[str, Any]:
-        """All options as plain JSON data; `parse_twostream` of it gives an equal object."""
-        return dataclasses.asdict(self)
+    width: Annotated[float, Field(gt=0, le=4)] = 1.0
+    trunk: str = "vgg19"
+    local_trunk: str = ""
+    image_size: Side = 448
+    patch_size: Side = 224
+    antialias: bool = False
+    last_pool: bool = True
+    global_head: Literal["gap", "conv1x1"] = "gap"
+    head_width: Wide = 1024
+    local: Literal["attention", "lstm", "cnn", "mlp", "spatial", "none"] = "attention"
+    time_attention: Literal["per-step", "shared"] = "per-step"
+    steps: Few = 10
+    hidden: Wide = 512
+    layers: Few = 2
+    lstm_start: Literal["uniform", "orthogonal"] = "uniform"
+    state_std: Positive = 0.01
+    local_weight: Weight = 1.0
+    rank_weight: Weight = 0.5
+    rank_margin: Share = 0.5
+    rank_sign: Literal["plus", "minus"] = "plus"
+    rank_detach: bool = False
+    key_channels: Wide = 32
+    basis: Literal["fixed", "learned"] = "fixed"
+    basis_size: Annotated[int, Field(ge=1, le=64)] = 8
+    score_scale: Literal["none", "sqrt"] = "none"
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether the local stream goes through steps."""
+        return self.local in ("lstm", "attention", "spatial")
 
     def trunk_of(self, stream: str) -> str:
         """The trunk's name of the `global` or the `local` stream."""
         return self.local_trunk or self.trunk if stream == "local" else self.trunk
 
-
-def parse_twostream(architecture: Mapping[str, Any]) -> TwoStreamOptions:
-    """Options from plain data, checked and completed with defaults.
-
-    Raises:
-        ModelError: an unknown option, a value that is not possible, or an unknown trunk.
-    """
-    options = TwoStreamOptions(**read_fields(TwoStreamOptions, architecture, "two-stream"))
-    for key in ("trunk", "local_trunk"):
-        name = getattr(options, key)
-        known = name in OWN_TRUNKS or re.fullmatch(rf"{TORCHVISION}[a-z0-9_]+", name)
-        if not known and (name or key == "trunk"):
+    def check_image_size(self, size: int) -> None:
+        """Raise `ModelError` unless `size` is `image_size`."""
+        if size != self.image_size:
             raise ModelError(
-                f"two-stream: {key} = {name!r}: must be one of {', '.join(OWN_TRUNKS)} or {TORCHVISION}NAME"
+                f"two-stream: image_size is {self.image_size} in the architecture, and {size!r} is asked for; "
+                "name the same size in both places"
             )
-    for stream, key in (("global", "image_size"), ("local", "patch_size")):
-        stride = SMALL_STRIDE if options.trunk_of(stream).startswith("vgg6") else STRIDE
-        if getattr(options, key) < stride:
-            raise ModelError(
-                f"two-stream: {key} = {getattr(options, key)}: {options.trunk_of(stream)} takes {stride} and more"
-            )
-    return options
+
+    @model_validator(mode="after")
+    def _trunks(self) -> Self:
+        """Known trunks, and images that are large enough for them."""
+        for key in ("trunk", "local_trunk"):
+            name = getattr(self, key)
+            known = name in OWN_TRUNKS or re.fullmatch(rf"{TORCHVISION}[a-z0-9_]+", name)
+            if not known and (name or key == "trunk"):
+                raise ValueError(f"{key} = {name!r}: must be one of {', '.join(OWN_TRUNKS)} or {TORCHVISION}NAME")
+        for stream, key in (("global", "image_size"), ("local", "patch_size")):
+            stride = SMALL_STRIDE if self.trunk_of(stream).startswith("vgg6") else STRIDE
+            if getattr(self, key) < stride:
+                raise ValueError(f"{key} = {getattr(self, key)}: {self.trunk_of(stream)} takes {stride} and more")
+        return self
