@@ -478,7 +478,7 @@ def test_evaluate_says_that_masks_have_void_pixels(results: Path, pictures: Path
 def test_evaluate_names_fits_that_did_not_converge(results: Path, pictures: Path, tmp_path, capsys):
     settings = tmp_path / "mine.yaml"
     chosen = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
-    chosen["protocols"] = {"transfer": {"folds": 3, "C": 1.0e9, "solver": "liblinear"}}
+    chosen.setdefault("protocols", {})["transfer"] = {"folds": 3, "C": 1.0e9, "solver": "liblinear"}
     settings.write_text(yaml.safe_dump(chosen))
     command = ["evaluate", "transfer", "--model", model_path(results), "--images", str(pictures / "images")]
     assert main([*command, "--config", str(settings)]) == 0
