@@ -21,7 +21,7 @@ from ltpa.plan.jobs import STAGES
 pytestmark = pytest.mark.workflow
 
 STANDINS = {
-    "sbatch": 'printf "%s\\n" "$*" >> "$CALLS"; wc -l < "$CALLS"',
+    "sbatch": 'exec 9>> "$CALLS.lock"; flock 9; printf "%s\\n" "$*" >> "$CALLS"; wc -l < "$CALLS"',  # one at a time
     "squeue": """case "$*" in *%T*) seq 9 | sed -n '2!s/$/|FAILED/p' ;; esac""",  # it knows nothing of job 2
     "scontrol": 'echo "MinJobAge = 300 sec"',
     "sacctmgr": "echo my-account",
