@@ -149,7 +149,7 @@ def test_the_warning_before_the_time_limit_reaches_the_training_and_ends_nothing
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 1, said
-    assert "Rule: train" in said and "At least one job did not complete successfully" in said
+    assert "Error in rule train:" in said and "At least one job did not complete successfully" in said
     assert "the same command resumes it" in log.read_text()
     assert list(fresh.results.glob("state/train/*/step-*.pt"))
 
