@@ -1,18 +1,16 @@
 """Jobs that SLURM lost or will not run again: they end, and Snakemake submits them anew while retries last.
 
-Snakemake's SLURM plugin (2.8) waits without end for a job that no answer of SLURM names any more (its controller lost
-its records, or there is no accounting to ask), and for one that stays PREEMPTED or NODE_FAIL because the cluster
-requeues nothing. None of these is in the controller's queue, which lists what waits, runs or ends. So a job that the
-plugin still waits for is looked for there, and counts as lost once it has been absent for long while the controller
-answered. Its files decide what it was: all of them written since it was submitted is a success, else it failed.
-
-Only methods of Snakemake's executor interface are overridden. Of the plugin, `run_uuid` is read (the name of its jobs).
+Snakemake's SLURM plugin waits without end for a job that no answer of SLURM names any more (its controller lost its
+records, or there is no accounting to ask), and for one that stays PREEMPTED or NODE_FAIL because the cluster requeues
+nothing. None of these is in the controller's queue, which lists what waits, runs or ends. So a job that the plugin
+still waits for is looked for there, and counts as gone once it has been absent for long while the controller answered.
+Its files decide what it was: all of them written since it was submitted is a success, else it failed.
 """
 
 import asyncio
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +21,25 @@ _QUERY_SECONDS = 60
 
 
 class Absences:
-    """Which of the jobs that are waited for have been out of the queue for `patience` seconds."""
+    """Which of the jobs that are waited for have been out of the queue for long.
 
-    def __init__(self, patience: float) -> None:
-        self.patience = patience
+    Args:
+        patience: seconds.
+        clock: seconds since any moment, never set back.
+    """
+
+    def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.patience, self._clock = patience, clock
         self._since: dict[str, float] = {}
 
-    def lost(self, waiting: Iterable[str], queue: set[str] | None, now: float) -> set[str]:
-        """The jobs absent from every queue for so long; `queue` is None where the controller does not answer."""
-        if queue is None:
-            return set()
-        missing = [number for number in waiting if number.partition("_")[0] not in queue]
-        self._since = {number: self._since.get(number, now) for number in missing}
-        return {number for number, since in self._since.items() if now - since >= self.patience}
+    def gone(self, waiting: Iterable[str], queue: set[str] | None) -> set[str]:
+        """The jobs absent from every queue for `patience` seconds; `queue` is None where the controller is silent."""
+        waiting, now = set(waiting), self._clock()
+        if queue is not None:
+            missing = {number for number in waiting if number.partition("_")[0] not in queue}
+            self._since = {number: self._since.get(number, now) for number in missing}
+            return {number for number, since in self._since.items() if now - since >= self.patience}
+        return set()
 
 
 def queued_jobs(run: str) -> set[str] | None:
@@ -57,7 +61,7 @@ def all_written_since(paths: Iterable[Path], moment: float) -> bool:
 
 
 def extend(executor: type[Any]) -> type[Any]:
-    """The executor class of Snakemake's SLURM plugin, with an end to the wait for jobs that are lost."""
+    """The executor class of Snakemake's SLURM plugin, with an end to the wait for jobs that are gone."""
 
     class Executor(executor):
         """Submits to SLURM, and gives up jobs that it lost."""
@@ -74,29 +78,24 @@ def extend(executor: type[Any]) -> type[Any]:
 
         async def check_active_jobs(self, active_jobs: list[Any]) -> AsyncIterator[Any]:
             waiting = [job async for job in super().check_active_jobs(active_jobs)]
-            queue = await asyncio.to_thread(queued_jobs, self.run_uuid) if waiting else None
-            here = [job.external_jobid for job in waiting if not _is_elsewhere(job)]
-            lost = self._absences.lost(here, queue, time.monotonic())
+            gone = set()
+            if waiting and not self._submitted_job_clusters:  # the queues of other clusters would have to be asked
+                queue = await asyncio.to_thread(queued_jobs, self.run_uuid)
+                gone = self._absences.gone((job.external_jobid for job in waiting), queue)
             for job in waiting:
-                number = job.external_jobid
-                if number not in lost:
+                if job.external_jobid not in gone:
                     yield job
-                elif all_written_since(map(Path, job.job.output), self._submitted[number]):
+                elif all_written_since(map(Path, job.job.output), self._submitted[job.external_jobid]):
                     self.report_job_success(job)
                 else:
                     self.report_job_error(
                         job,
-                        msg=f"SLURM-job '{number}' is lost: SLURM answered, and had it neither waiting nor running for "
-                        f"{self._absences.patience:.0f} s. ",
+                        msg=f"SLURM-job '{job.external_jobid}' is lost: SLURM answered, and had it neither waiting nor "
+                        f"running for {self._absences.patience:.0f} s. ",
                         aux_logs=[str(job.aux["slurm_logfile"])],
                     )
 
     return Executor
-
-
-def _is_elsewhere(job: Any) -> bool:
-    """Whether a job asks for other clusters, whose queues are not asked."""
-    return any(job.job.resources.get(name) for name in ("cluster", "clusters", "slurm_cluster"))
 
 
 def extend_slurm_plugin() -> None:

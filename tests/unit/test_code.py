@@ -139,7 +139,7 @@ def test_a_stage_depends_on_every_module_that_it_loads(stage):
 
 @pytest.mark.parametrize("variant", list_models())
 def test_a_network_depends_on_every_module_that_it_is_built_by(variant):
-    architecture = resolve_architecture(variant, width=0.0625)
+    architecture = resolve_architecture(variant, width=0.125)
     size = architecture.get("image_size", 80)
     built = f"build_model({architecture!r}, 10, {size})"
     program = f"import torch; from ltpa.models import build_model; torch.set_default_device('meta'); {built}"

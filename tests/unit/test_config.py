@@ -122,7 +122,7 @@ def test_every_reading_of_a_protocol_reaches_its_jobs_and_is_named_below_its_tab
 
 def test_a_loss_that_the_solver_does_not_know_is_refused_before_anything_runs():
     with pytest.raises(
-        ConfigError, match=r"test.yaml: key 'protocols.transfer' .*loss hinge goes with solver liblinear"
+        ConfigError, match=r"test.yaml: key 'protocols.transfer'.*loss hinge goes with solver liblinear"
     ):
         plan(protocols={"transfer": {"loss": "hinge"}})
     assert (
@@ -159,7 +159,8 @@ def test_a_row_may_lay_settings_over_the_recipe():
 
 
 def test_a_configuration_may_ask_for_the_validation_split():
-    chosen = plan(twostream={**DEMO["twostream"], "split": "validation"})
+    held_out = {**DEMO["protocols"], "checks": {}}  # the checks of patches are of test images
+    chosen = plan(twostream={**DEMO["twostream"], "split": "validation"}, protocols=held_out)
     assert chosen.twostream.training_spec("digits-parts", "twostream-cnn").split == "validation"
     assert plan().twostream.training_spec("digits-parts", "twostream-cnn").split == "test"
     with pytest.raises(ConfigError, match=r"'twostream\.split' is 'dev'"):
@@ -199,7 +200,7 @@ def test_the_most_specific_recipe_holds():
         ("vgg", "vgg-pan on cub20", "unknown role 'cub20'; did you mean cub200"),
         ("vgg", "vgg-pam on cub200", "unknown variant 'vgg-pam'; did you mean vgg-pan"),
         ("vgg", "rn164", "unknown variant or role 'rn164'"),
-        ("vggs", "default", "'recipes': unknown family 'vggs'; did you mean vgg"),
+        ("vggs", "default", "'recipes': unknown group of recipes 'vggs'; did you mean vgg"),
     ],
 )
 def test_unknown_keys_of_recipes_are_refused(family, key, message):

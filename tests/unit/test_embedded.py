@@ -261,7 +261,7 @@ def test_digits_stand_out_and_backgrounds_have_texture(made, name):
                 contrast.append(abs(values[mask].mean() - np.median(values[~mask])))
                 texture.append(values[~mask].std())
     assert np.percentile(contrast, 5) > 45
-    assert np.percentile(texture, 10) > (5 if name == "digits-street" else 12)
+    assert np.percentile(texture, 10) > (5 if name in ("digits-street", "digits20") else 12)  # two are declared plain
 
 
 def test_sibling_classes_differ_in_the_mark_alone(made):

@@ -189,7 +189,7 @@ def test_every_file_of_cub_that_is_missing_is_named(birds, tmp_path, capsys, nam
     missing = tmp_path / "copy" / "CUB_200_2011" / name
     missing.unlink()
     found = refused(capsys, 3, *prepare_birds(birds, tmp_path))
-    assert str(missing) in found and re.search("; (extract|fetch|restore)", found), found
+    assert str(missing) in found and re.search("; (extract|fetch|restore|correct its name)", found), found
     assert not list(tmp_path.glob("mini/data/birds/manifest.json"))
 
 

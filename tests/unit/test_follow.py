@@ -171,7 +171,7 @@ def test_what_the_demo_resumes_stands_in_its_plan(tmp_path):
     plan = Plan(load_config(config_dir() / "config.yaml"), "config.yaml")
     found = views.resumable(plan)
     hashes = {(stage, spec.hash()) for stage, spec in found}
-    for dataset in views.fine_datasets(plan):
+    for dataset in plan.fine_datasets:
         rows = plan.config.twostream.rows
         assert {("twostream", plan.twostream.training_spec(dataset, row).hash()) for row in rows} <= hashes
     assert {stage for stage, _ in found} == {"train", "twostream", "patches"}

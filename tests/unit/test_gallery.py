@@ -17,6 +17,7 @@ from ltpa.core.records import Metric, Record, write_record
 from ltpa.data.arrays import Split, write_prepared
 from ltpa.data.decode import load_input
 from ltpa.data.normalise import fit_normaliser
+from ltpa.evaluation import svm
 from ltpa.evaluation.inference import attention_maps
 from ltpa.evaluation.saliency import upsample
 from ltpa.evaluation.segmentation import otsu_masks
@@ -475,10 +476,12 @@ def test_evaluate_says_that_masks_have_void_pixels(results: Path, pictures: Path
     assert len(chance) == 1 and chance.pop() < 20  # 200 of 1,440 pixels, up to what shrinking the mask rounds
 
 
-def test_evaluate_names_fits_that_did_not_converge(results: Path, pictures: Path, tmp_path, capsys):
+def test_evaluate_names_fits_that_did_not_converge(results: Path, pictures: Path, tmp_path, monkeypatch, capsys):
+    fit = svm._fit_liblinear
+    monkeypatch.setattr(svm, "_fit_liblinear", lambda *arguments: (fit(*arguments)[0], False))
     settings = tmp_path / "mine.yaml"
     chosen = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
-    chosen["protocols"] = {"transfer": {"folds": 3, "C": 1.0e9, "solver": "liblinear"}}
+    chosen.setdefault("protocols", {})["transfer"] = {"folds": 3, "solver": "liblinear"}
     settings.write_text(yaml.safe_dump(chosen))
     command = ["evaluate", "transfer", "--model", model_path(results), "--images", str(pictures / "images")]
     assert main([*command, "--config", str(settings)]) == 0

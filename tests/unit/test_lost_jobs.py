@@ -18,11 +18,11 @@ QUEUES = st.none() | st.sets(st.sampled_from("123"))
 @given(st.lists(st.tuples(st.integers(1, 50), QUEUES), max_size=20), st.integers(1, 100))
 def test_gone_is_who_was_absent_from_every_answer_for_so_long(answers, patience: int):
     moment = 0
-    absences = Absences(patience)
+    absences = Absences(patience, lambda: moment)
     history: list[tuple[int, set[str]]] = []
     for seconds, queue in answers:
         moment += seconds
-        gone = absences.lost("123", queue, moment)
+        gone = absences.gone("123", queue)
         if queue is None:
             assert gone == set()
             continue
@@ -37,8 +37,8 @@ def test_gone_is_who_was_absent_from_every_answer_for_so_long(answers, patience:
 
 
 def test_a_task_of_an_array_is_known_by_its_array():
-    absences = Absences(0)
-    assert absences.lost(["7_3", "8_1"], {"7"}, 0.0) == {"8_1"}
+    absences = Absences(0, lambda: 0.0)
+    assert absences.gone(["7_3", "8_1"], {"7"}) == {"8_1"}
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,9 @@ class Plugin:
 
     run_uuid = "a-run"
 
-    def __init__(self) -> None:
+    def __init__(self, clusters: set[str]) -> None:
         self.workflow = SimpleNamespace(executor_settings=SimpleNamespace(init_seconds_before_status_checks=0))
+        self._submitted_job_clusters = clusters
         self.said: list[tuple[str, str]] = []
         self.__post_init__()
 
@@ -99,9 +100,7 @@ def check(executor, jobs) -> list[str]:
 def test_a_lost_job_failed_unless_all_its_files_were_written(tmp_path: Path, monkeypatch):
     jobs = [
         SimpleNamespace(
-            external_jobid=number,
-            job=SimpleNamespace(output=[tmp_path / number], resources={}),
-            aux={"slurm_logfile": "l"},
+            external_jobid=number, job=SimpleNamespace(output=[tmp_path / number]), aux={"slurm_logfile": "l"}
         )
         for number in ("1", "2", "3")
     ]
@@ -111,7 +110,7 @@ def test_a_lost_job_failed_unless_all_its_files_were_written(tmp_path: Path, mon
             os.utime(tmp_path / number, (1000, 1000))
     os.utime(tmp_path / "2", (2**33, 2**33))
     monkeypatch.setattr(lost_jobs, "queued_jobs", lambda run: {"1"})
-    executor = extend(Plugin)()
+    executor = extend(Plugin)(set())
     for job in jobs:
         executor.report_job_submission(job)
     assert check(executor, jobs) == ["1"]
@@ -119,7 +118,5 @@ def test_a_lost_job_failed_unless_all_its_files_were_written(tmp_path: Path, mon
     (message, number) = executor.said[1]
     assert number == "3" and "'3' is lost" in message
 
-    elsewhere = extend(Plugin)()
-    for job in jobs:
-        job.job.resources["slurm_cluster"] = "another"
+    elsewhere = extend(Plugin)({"another-cluster"})
     assert check(elsewhere, jobs) == ["1", "2", "3"] and elsewhere.said == []

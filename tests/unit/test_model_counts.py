@@ -80,7 +80,7 @@ def test_the_command_line_counts_what_options_change(capsys):
 @pytest.mark.parametrize(
     ("option", "says"),
     [
-        ("pool=cub", "no option 'pool': did you mean pools"),
+        ("pool=cub", "unknown key 'pool'; did you mean pools"),
         ("pools=birds", "'cifar' or 'cub'"),
         ("width=2", "--width"),
         ("variant=vgg", "VARIANT"),

@@ -190,7 +190,7 @@ def test_released_arrays_are_laid_over_the_images(results, tmp_path):
     path, _ = extract(results, "released", released=released)
     assert (read_boxes(path, dataset, "test") == [0, SIZE // 4, SIZE // 2, SIZE]).all()
     assert read_sidecar(path)["released_sha256"]["test"] == sha256_file(tmp_path / "test.npy")
-    with pytest.raises(ConfigError, match=r"no file for split test; add test: PATH"):
+    with pytest.raises(ConfigError, match=r"set protocols\.patches\.released, test: PATH"):
         extract(results, "released", released={"train": released["train"]})
     with pytest.raises(DataError, match="10 boxes per image, 11 wanted"):
         extract(results, "released", released=released, boxes=11)
@@ -209,8 +209,8 @@ def test_a_failed_training_gives_a_failed_record_and_no_boxes(results):
         ("protolite", {"network": None}, ConfigError, "mode protolite needs the network behind it"),
         ("center", {"network": "vgg"}, ConfigError, "mode center has no network behind it"),
         ("released", {}, ConfigError, "set protocols.patches.released"),
-        ("full", {"source": {"mode": "middle"}}, ConfigError, "mode is 'middle'; use one of protolite, "),
-        ("cam_window-cam", {"source": {"mode": "cam_window", "map": "x"}}, ConfigError, "map 'x'; cam_window has mean"),
+        ("full", {"source": {"mode": "middle"}}, ConfigError, "'mode' is 'middle': must be 'protolite', "),
+        ("cam_window-cam", {"source": {"mode": "cam_window", "map": "x"}}, ConfigError, "'map' is 'x': must be"),
         ("center", {"boxen": 3}, ConfigError, "patches: .*boxen"),
         ("protolite", {"level": "conv99"}, ModelError, "no layer 'conv99'; use one of conv7, conv10, conv13"),
         ("cam_window-cam", {"network": "vgg"}, ModelError, "no class activation map"),

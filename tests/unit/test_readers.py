@@ -206,6 +206,7 @@ def test_table_of_datasets_from_the_manifests(made):
     demo = yaml.safe_load((Path(__file__).parents[2] / "config/config.yaml").read_text())
     scale = {**demo["scale"], "name": "mini"}
     demo["protocols"]["checks"]["local_beats"] = {}  # comparisons on datasets of the demo
+    demo["protocols"]["patches"]["limits"] = {}  # of statistics of its parts
     plan = Plan(parse_config({**demo, "scale": scale, "datasets": PAPER}, "test"), "test", results.parents[1])
     assert plan.results == results
     table.run(views.table_spec(plan, "table4"), results, [Path(path) for path in views.table_manifests(plan, "table4")])
@@ -334,7 +335,7 @@ def test_missing_and_unknown_folders(broken):
         ({"splits": ["al"]}, "unknown split 'al'; did you mean all"),
         ({"splits": "all"}, "option 'splits' is 'all'; it is a list of names of splits"),
         ({"splits": [1]}, r"option 'splits' is \[1\]; it is a list of names of splits"),
-        ({"mask_size": True}, "option 'mask_size' is True; it is a number of pixels or native"),
+        ({"mask_size": True}, "option 'mask_size' is True; it is a number of pixels up to 4096, or native"),
     ],
 )
 def test_wrong_options(broken, options, message):

@@ -34,7 +34,8 @@ def planned(**patches):
 @pytest.fixture(scope="module")
 def spec():
     """The job of source `protopnet`, which has settings of both kinds."""
-    plan = planned(sources={"protolite": "vgg", "protopnet": "vgg"}, limits={})
+    sources = {**DEMO["protocols"]["patches"]["sources"], "protolite": "vgg", "protopnet": "vgg"}
+    plan = planned(sources=sources, limits={})
     spec = plan.patch_spec("digits-parts", "protopnet")
     return type(spec).from_json(spec.to_json())
 
@@ -62,7 +63,7 @@ def test_plan_and_job_agree_on_settings_of_patches(spec, key):
 @pytest.mark.parametrize("key", PrototypeTraining.model_fields)
 def test_plan_and_job_agree_on_settings_of_prototypes(spec, key):
     outcomes = set()
-    for value in (*BOUNDARY, "protopnet"):
+    for value in (*BOUNDARY, 200, "protopnet"):
         training = {**PrototypeTraining().model_dump(mode="json"), key: value}
         job = dataclasses.replace(spec, protocol={**spec.protocol, "protopnet": training})
         planned_too = is_accepted(lambda value=value: parsed(protopnet={key: value}))

@@ -21,7 +21,7 @@ from ltpa.plan.jobs import STAGES
 pytestmark = pytest.mark.workflow
 
 STANDINS = {
-    "sbatch": 'printf "%s\\n" "$*" >> "$CALLS"; wc -l < "$CALLS"',
+    "sbatch": 'exec 9>> "$CALLS.lock"; flock 9; printf "%s\\n" "$*" >> "$CALLS"; wc -l < "$CALLS"',  # one at a time
     "squeue": """case "$*" in *%T*) seq 9 | sed -n '2!s/$/|FAILED/p' ;; esac""",  # it knows nothing of job 2
     "scontrol": 'echo "MinJobAge = 300 sec"',
     "sacctmgr": "echo my-account",
@@ -149,7 +149,7 @@ def test_the_warning_before_the_time_limit_reaches_the_training_and_ends_nothing
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 1, said
-    assert "Rule: train" in said and "At least one job did not complete successfully" in said
+    assert "Error in rule train:" in said and "At least one job did not complete successfully" in said
     assert "the same command resumes it" in log.read_text()
     assert list(fresh.results.glob("state/train/*/step-*.pt"))
 
