@@ -76,7 +76,12 @@ class FgsmSettings(Settings):
     transferred: dict[str, str] = Field(default={"vgg": "vgg-att2-concat-pc", "vgg-att2-concat-pc": "vgg"})
 
 
-_ROBUST = ("%", "higher", "eps=<norm>", True)
+def _robust(name: str, title: str) -> MetricKind:
+    return MetricKind(name, title, "%", "higher", "eps=<norm>", of_labels=True)
+
+
+def _fooled(name: str, title: str) -> MetricKind:
+    return MetricKind(name, title, "%", "lower", "eps=<norm>")
 
 
 class Fgsm(Protocol):
@@ -89,13 +94,13 @@ class Fgsm(Protocol):
     Settings = FgsmSettings
     metrics = (
         MetricKind("clean_accuracy_pct", "accuracy without attack", "%", "higher", of_labels=True),
-        MetricKind("fooling_rate_pct", "images whose predicted class changes", "%", "lower", "eps=<norm>"),
-        MetricKind("robust_accuracy_pct", "accuracy under the worst attack of this norm", *_ROBUST),
-        MetricKind("fgsm_robust_accuracy_pct", "accuracy under this attack alone", *_ROBUST),
-        MetricKind("pgd_fooling_rate_pct", "the same for the iterated attack", "%", "lower", "eps=<norm>"),
-        MetricKind("pgd_robust_accuracy_pct", "accuracy under the iterated attack", *_ROBUST),
-        MetricKind("transferred_fooling_rate_pct", "the same against another network", "%", "lower", "eps=<norm>"),
-        MetricKind("transferred_robust_accuracy_pct", "accuracy under the attack on another network", *_ROBUST[:3]),
+        _fooled("fooling_rate_pct", "images whose predicted class changes"),
+        _robust("robust_accuracy_pct", "accuracy under the worst attack of this norm"),
+        _robust("fgsm_robust_accuracy_pct", "accuracy under this attack alone"),
+        _fooled("pgd_fooling_rate_pct", "the same for the iterated attack"),
+        _robust("pgd_robust_accuracy_pct", "accuracy under the iterated attack"),
+        _fooled("transferred_fooling_rate_pct", "the same against another network"),
+        _robust("transferred_robust_accuracy_pct", "accuracy under the attack on another network"),
     )
 
     def check_names(self, scene: Scene, settings: FgsmSettings) -> None:

@@ -20,7 +20,8 @@ from ltpa.data.arrays import PreparedDataset
 from ltpa.evaluation.twostream import JOINT, MEAN_N, RANDOM1, TOP1, Scores, holds_part, score
 from ltpa.models.store import load
 from ltpa.models.twostream.network import TwoStream
-from ltpa.stages.common import Measurement, make_record, save_record
+from ltpa.protocols.base import Measurement
+from ltpa.stages.common import make_record, save_record
 from ltpa.stages.device import compute_device, describe_device
 from ltpa.stages.finedata import VALIDATION, fine_splits
 
