@@ -25,7 +25,7 @@ ENVIRONMENTS = {
     "torch.yaml": (
         "Data, training, evaluation, figures.",
         (
-            *("prepare", "train", "measure", *map(module_name, built_in()), "patches", "twostream", "finegrained"),
+            *("prepare", "train", "measure", *map(module_name, built_in()), "patches"),
             *("figures", "gallery", "patch_pictures", "step_pictures"),
         ),
     ),

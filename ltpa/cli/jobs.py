@@ -20,7 +20,7 @@ from ltpa.cli.options import (
 from ltpa.protocols.registry import built_in, find
 
 if TYPE_CHECKING:
-    from ltpa.core.specs import EvaluationSpec
+    from ltpa.core.specs import PatchSpec
 
 
 def add_commands(command: Command) -> None:
@@ -56,6 +56,10 @@ def add_commands(command: Command) -> None:
     add_time_limit(extract)
     add_spec_options(extract)
 
+    steps = command("steps", _steps, "draw what a trained network looks at, step by step")
+    add_run_options(steps)
+    steps.add_argument("--images", type=int, default=4, help="test images to draw")
+
 
 def _prepare(options: argparse.Namespace) -> None:
     from ltpa.core.specs import PrepareSpec
@@ -79,6 +83,15 @@ def _train(options: argparse.Namespace) -> None:
         with TrainingProgress(f"{spec.variant} on {spec.dataset}", spec.recipe["epochs"]) as shown:
             watcher = train.Watcher(shown.epoch, shown.progress, shown.say)
             train.run(spec, results, options.seeds, stop, options.tolerate_failure, watcher)
+
+
+def _steps(options: argparse.Namespace) -> None:
+    from ltpa.core.specs import TrainSpec
+
+    spec, results = resolve(options, TrainSpec, lambda plan: plan.train_spec(options.dataset, options.variant))
+    stage = importlib.import_module("ltpa.stages.step_pictures")
+    for seed in options.seeds:
+        print(stage.draw(spec, results, seed, options.images))
 
 
 def _measure(options: argparse.Namespace) -> None:
@@ -106,10 +119,10 @@ def _patches(options: argparse.Namespace) -> None:
             print(patch_pictures.draw(spec, results, seed, options.show))
 
 
-def _patch_spec(options: argparse.Namespace) -> "tuple[EvaluationSpec, Path]":
-    from ltpa.core.specs import EvaluationSpec
+def _patch_spec(options: argparse.Namespace) -> "tuple[PatchSpec, Path]":
+    from ltpa.core.specs import PatchSpec
 
-    return resolve(options, EvaluationSpec, lambda plan: plan.patch_spec(options.dataset, options.source))
+    return resolve(options, PatchSpec, lambda plan: plan.patch_spec(options.dataset, options.source))
 
 
 def _extract(options: argparse.Namespace) -> None:

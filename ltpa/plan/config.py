@@ -6,21 +6,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, create_model, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, create_model, field_validator
 
+from ltpa.core.declared import unknown_name
 from ltpa.core.errors import ConfigError
 from ltpa.core.patches import PatchSettings, PrototypeTraining
 from ltpa.core.plain_yaml import parse_yaml
 from ltpa.core.schema import PlainData, read_plain
 from ltpa.protocols.registry import built_in, find
+from ltpa.training.recipe import KINDS
 
 # What other rules and folders of results are called.
 _TAKEN = frozenset(
     [
         "prepare",
         "train",
-        "twostream",
-        "finegrained",
         "table",
         "tables",
         "check",
@@ -55,12 +55,15 @@ def once_each(values: list[Any]) -> list[Any]:
 class Scale(PlainData):
     """How big the networks are, and whether the results may be held against the paper's.
 
-    `networks` lays architecture options over all variants whose family takes a group of recipes (`vgg`, `resnet`).
+    `networks` lays architecture options over all variants whose family takes a group of recipes (`vgg`, `resnet`,
+    `two-stream`); `profile` among them names options of `config/profiles.yaml` that the variants' own lie over.
+    `training` lays settings over the recipes of such a group.
     """
 
     name: Name
     comparable: bool = False
     networks: dict[str, dict[str, Any]] = {}
+    training: dict[str, dict[str, Any]] = {}
 
 
 class Minutes(PlainData):
@@ -117,31 +120,23 @@ class Patches(PatchSettings):
         return self.model_dump(mode="json", include=set(PatchSettings.model_fields))
 
 
-class TwoStream(PlainData):
-    """The two-stream rows (`config/twostream.yaml`): one profile, recipe and kind of initial weights for all of them.
+_LEARNED = {"cross-entropy": 0.5, "two-stream": 0.9}
 
-    `weights`: `imagenet`, `scratch`, or a file. `patches` names the patch source of all rows that name none, `boxes`
-    how many of its boxes are used. `split` `validation` holds training images out and tests on them, for choices;
-    tables then stay empty. `overlap` gives, by role, a list of test images that the pretraining has seen. `networks`
-    lays options over the profile.
-    """
 
-    rows: Annotated[list[str], AfterValidator(once_each)] = []
-    profile: str = "paper"
-    recipe: str = "paper"
-    weights: str = "imagenet"
-    patches: str = "protolite"
-    boxes: Positive = 10
-    split: Literal["test", "validation"] = "test"
-    overlap: dict[str, str] = {}
-    networks: dict[str, Any] = {}
+def _of_each_kind(given: Any) -> Any:
+    if not isinstance(given, dict):
+        return {**_LEARNED, "cross-entropy": given}
+    for name in given:
+        if name not in KINDS:
+            raise ValueError(unknown_name("kind of learning", str(name), list(KINDS)))
+    return {**_LEARNED, **given}
 
 
 class Checks(PlainData):
     """What the pipeline asserts about its own results.
 
-    A seed learned where its test error is at most `max_error_of_chance` of that of guessing
-    (`max_twostream_error_of_chance` for two-stream networks). `attention_beats` says what the peaks of maps must hit
+    A seed learned where its test error is at most `max_error_of_chance` of that of guessing, by kind of learning; a
+    number holds for the first kind. `attention_beats` says what the peaks of maps must hit
     the object more often than: a `random` pixel, the same network `untrained`, the `centre` of the image.
     `must_attend` names the variants for which a run fails where that is not shown; for others the checks report it.
     Null stands for all.
@@ -149,14 +144,15 @@ class Checks(PlainData):
     hold the part, and than the local streams of the rows listed, its controls.
     """
 
-    max_error_of_chance: Annotated[float, Field(gt=0, le=1)] = 0.5
+    max_error_of_chance: Annotated[dict[str, Annotated[float, Field(gt=0, le=1)]], BeforeValidator(_of_each_kind)] = (
+        _LEARNED
+    )
     attention_beats: Annotated[list[Literal["random", "untrained", "centre"]], AfterValidator(once_each)] = [
         "random",
         "untrained",
     ]
     must_attend: Annotated[list[str], AfterValidator(once_each)] | None = None
     query_pc_max: Annotated[float, Field(ge=0)] = 1e-4
-    max_twostream_error_of_chance: Annotated[float, Field(gt=0, le=1)] = 0.9
     local_beats: dict[
         str, Annotated[dict[str, Annotated[list[str], AfterValidator(once_each)]], Field(min_length=1)]
     ] = {}
@@ -189,7 +185,6 @@ class Config(PlainData):
     data: dict[str, dict[str, Any]] = {}
     protocols: FixedProtocols = FixedProtocols()
     own_tables: dict[Name, dict[str, Any]] = {}
-    twostream: TwoStream = TwoStream()
 
     _unique = field_validator("seeds", "variants", "datasets", "tables")(once_each)
 

@@ -8,7 +8,7 @@ from ltpa.core.errors import ConfigError
 from ltpa.models.variants import Variant
 from ltpa.plan.config import Config
 from ltpa.plan.patches import NO_NETWORK
-from ltpa.training.recipe import Recipe
+from ltpa.training.recipe import read_recipe
 
 _KINDS = {  # what a key names, where that is not the key itself without its s
     "data": "dataset",
@@ -53,16 +53,13 @@ def check_names(config: Config, declared: Declared, where: str) -> None:
             raise ConfigError(f"{where}: key {key!r}: {unknown_name('variant', network, networks)}")
     for name in config.variants:
         variant = declared.variants[name]
-        if variant.learning != "cross-entropy":
-            raise ConfigError(
-                f"{where}: key 'variants': {name} is a {variant.family} network; name it under twostream.rows"
-            )
         if "default" not in config.recipes.get(variant.recipe, {}):
             raise ConfigError(f"{where}: key 'recipes': add {variant.recipe}: {{default: NAME}} for variant {name}")
     groups = sorted({variant.recipe for variant in declared.variants.values()})
-    for group in config.scale.networks:
-        if group not in groups:
-            raise ConfigError(f"{where}: key 'scale.networks': {unknown_name('group of recipes', group, groups)}")
+    for key, chosen in (("networks", config.scale.networks), ("training", config.scale.training)):
+        for group in chosen:
+            if group not in groups:
+                raise ConfigError(f"{where}: key 'scale.{key}': {unknown_name('group of recipes', group, groups)}")
     for dataset, values in declared.datasets.items():
         for group in values.get("networks", {}):
             if group not in groups:
@@ -70,7 +67,7 @@ def check_names(config: Config, declared: Declared, where: str) -> None:
                 raise ConfigError(f"config/datasets: {dataset}: key 'networks': {text}; correct it there")
     _check_choices(config, declared, where)
     for name, values in declared.recipes.items():
-        Recipe.from_dict(values, f"config/recipes.yaml: {name}")
+        read_recipe(values, f"config/recipes.yaml: {name}")
 
 
 def _check_choices(config: Config, declared: Declared, where: str) -> None:

@@ -65,6 +65,7 @@ class DatasetEntry(PlainData):
     licence: str
     citation: str
     tasks: list[str] = []
+    contaminated: str = ""
     image_size: Annotated[int, Field(ge=8, le=4096)]
     classes: Annotated[list[str], Field(min_length=2)]
     class_map: list[int | None] | None = None

@@ -10,10 +10,10 @@ from ltpa.core.declared import config_dir, near_matches, unknown_name
 from ltpa.core.errors import ConfigError
 from ltpa.core.records import epsilon_of
 from ltpa.core.specs import Spec
+from ltpa.models.code import code_of
 from ltpa.models.registry import parse_options
 from ltpa.plan import jobs
 from ltpa.plan.plan import Plan, Run
-from ltpa.plan.twostream import EVALUATION, TRAINING
 from ltpa.report.spec import FiguresSpec
 from ltpa.tables.declaration import Declaration, Description, Panel, parse_declaration
 from ltpa.tables.needs import needed
@@ -67,7 +67,7 @@ def _unpublished(plan: Plan, table: str, declaration: Declaration) -> list[Publi
         (variant, column)
         for variant in plan.config.variants
         for column in columns
-        if not (protocol and protocol.inapplicable(plan, plan.roles[str(column.source)], variant))
+        if not (protocol and plan.inapplicable(protocol.name, plan.roles[str(column.source)], variant))
     ]
     return [
         Published(
@@ -115,13 +115,8 @@ def table_runs(plan: Plan, table: str) -> list[Run]:
 @functools.lru_cache(maxsize=64)  # rules and their inputs ask dozens of times, each time Snakemake starts
 def _table_runs(plan: Plan, table: str) -> tuple[Run, ...]:
     declaration, published = _table(plan, table)
-    found = needed(declaration, published, plan.roles, _networks(plan))
+    found = needed(declaration, published, plan.roles, plan.config.variants)
     return tuple(Run(*run) for run in found if run[0] != "prepare")
-
-
-def _networks(plan: Plan) -> list[str]:
-    """Everything of this scale that a table's row can name."""
-    return plan.config.variants + plan.config.twostream.rows
 
 
 def table_manifests(plan: Plan, table: str) -> list[str]:
@@ -152,25 +147,27 @@ def table_spec(plan: Plan, table: str) -> TableSpec:
         records=_within(plan, table_inputs(plan, table)),
         table=table,
         comparable=plan.config.scale.comparable,
-        scale_note=_note(plan, declaration, table_runs(plan, table)),
+        scale_note=_note(plan, table_runs(plan, table)),
         seeds=plan.config.seeds if declaration.kind == "metrics" else [],
-        variants=_networks(plan),
+        variants=plan.config.variants,
         roles=plan.roles,
         standins=standins,
         declaration=declaration.model_dump(mode="json"),
         published=to_dicts(published),
         max_error_of_chance=learning_limits(plan),
         conditions=subsets,
-        baselines={name: base for name in plan.config.variants if (base := plan.variants[name].baseline)}
-        | plan.twostream.baselines(),
+        baselines={name: base for name in plan.config.variants if (base := plan.variants[name].baseline)},
     )
 
 
-def _note(plan: Plan, declaration: Declaration, runs: list[Run]) -> str:
-    if declaration.stage != EVALUATION:
-        return scale_note(plan, {plan.variants[run.variant].recipe for run in runs})
-    roles = {plan.datasets[run.dataset].get("plays", run.dataset) for run in runs}
-    return ". ".join(filter(None, (plan.twostream.note(), plan.twostream.warning(roles))))
+def _note(plan: Plan, runs: list[Run]) -> str:
+    """What the head of a table says of the networks behind it: their size, weights that others trained, a warning."""
+    groups = {plan.variants[run.variant].recipe for run in runs if run.variant in plan.variants}
+    trained = [run for run in runs if run.variant in plan.variants]
+    begun = sorted({text for run in trained if (text := plan.training(run.dataset, run.variant).pretraining)})
+    seen = {run.dataset for run in trained} if begun else set()
+    warnings = sorted({text for name in seen if (text := plan.declared_of_role(name, "contaminated"))})
+    return ". ".join(filter(None, (scale_note(plan, groups), *begun, *warnings)))
 
 
 def _descriptions(plan: Plan, published: list[Published]) -> dict[str, Description]:
@@ -194,17 +191,17 @@ def scale_note(plan: Plan, families: Collection[str]) -> str:
 
 
 def source_runs(plan: Plan) -> list[Run]:
-    """What every variant goes through on the first source set: training, its maps, its queries."""
+    """What every variant that is meant for it goes through on the first source set: training, and what looks there."""
     return [run for source in plan.using("source")[:1] for run in _runs_on(plan, source)]
 
 
 def _runs_on(plan: Plan, source: str) -> list[Run]:
-    variants = plan.config.variants
+    variants = [variant for variant in plan.config.variants if plan.trains(source, variant)]
     measured = [
         Run(name, source, variant)
         for name, protocol in plan.protocols.items()
         for variant in variants
-        if protocol.on_source and not protocol.inapplicable(plan, source, variant)
+        if protocol.on_source and not plan.inapplicable(name, source, variant)
     ]
     return [Run("train", source, variant) for variant in variants] + measured
 
@@ -227,29 +224,46 @@ def all_runs(plan: Plan) -> list[Run]:
 
 def resumable(plan: Plan) -> list[tuple[str, Spec]]:
     """Stage and spec of every job of the configuration that saves states to resume from, in a table or not."""
-    trained = [run for run in all_runs(plan) if run.stage == "train"]
-    rows = [(dataset, row) for dataset in plan.fine_datasets for row in plan.config.twostream.rows]
+    pairs = [
+        (dataset, variant)
+        for dataset in plan.config.datasets
+        for variant in plan.config.variants
+        if plan.trains(dataset, variant)
+    ]
     return [
-        *(("train", plan.train_spec(run.dataset, run.variant)) for run in trained),
-        *((TRAINING, plan.twostream.training_spec(dataset, row)) for dataset, row in rows),
+        *(("train", plan.train_spec(*pair)) for pair in pairs),
         *(("patches", plan.patch_spec(run.dataset, run.variant)) for run in patch_runs(plan)),
     ]
 
 
 def with_ancestors(plan: Plan, runs: Iterable[Run]) -> list[Run]:
     """Runs and all that they draw on, each once and after what it draws on."""
-    runs = list(runs)
-    fine = [run for run in runs if run.stage == EVALUATION]
-    runs = [Run(TRAINING, run.dataset, run.variant) for run in fine] + runs
-    boxes = [Run("patches", run.dataset, cut) for run in fine if (cut := plan.twostream.patches(run.variant))]
-    runs = boxes + runs
-    training = [Run("train", run.dataset, network) for run in runs if (network := _network(plan, run))]
-    companions = [
-        (run.dataset, source) for run in runs if (source := plan.companion(run.stage, run.dataset, run.variant))
-    ]
-    training += [Run("train", dataset, source) for dataset, source in companions]
-    starts = [Run("train", source, run.variant) for run in training if (source := plan.start(run.dataset, run.variant))]
-    return list(dict.fromkeys(starts + training + runs))
+    found: dict[Run, None] = {}
+
+    def add(run: Run) -> None:
+        if run not in found:
+            for behind in _behind(plan, run):
+                add(behind)
+            found[run] = None
+
+    for run in runs:
+        add(run)
+    return list(found)
+
+
+def _behind(plan: Plan, run: Run) -> list[Run]:
+    """The runs whose results a run reads."""
+    stage, dataset, variant = run
+    if stage == "patches":
+        network = plan.patch_network(variant)
+        return [Run("train", dataset, network)] if network else []
+    if stage == "train":
+        source, patches = plan.start(dataset, variant), plan.training(dataset, variant).patch_source
+        start = [Run("train", source, variant)] if source else []
+        return start + ([Run("patches", dataset, patches)] if patches else [])
+    companion, patches = plan.companion(stage, dataset, variant), plan.protocols[stage].patches(plan, dataset, variant)
+    found = [Run("train", dataset, name) for name in (variant, companion) if name]
+    return found + ([Run("patches", dataset, patches)] if patches else [])
 
 
 def patch_pictures(plan: Plan) -> list[str]:
@@ -262,24 +276,21 @@ def patch_pictures(plan: Plan) -> list[str]:
 
 
 def step_pictures(plan: Plan) -> list[str]:
-    """Pictures of the steps of every two-stream network of a table that has them, of the first seed."""
+    """Pictures of the steps of every network that looks step by step, of the first seed."""
     if plan.config.jobs.tolerate_failures:
         return []
     seed = plan.config.seeds[0]
-    runs = [run for run in all_runs(plan) if run.stage == EVALUATION and plan.twostream.has_steps(run.variant)]
+    runs = [
+        run
+        for run in all_runs(plan)
+        if run.stage == "train" and parse_options(plan.variants[run.variant].architecture).has_steps
+    ]
     return [str(layout.steps_picture_path(plan.results, run.dataset, run.variant, seed)) for run in runs]
 
 
-def _network(plan: Plan, run: Run) -> str | None:
-    """The variant whose training a run draws on."""
-    if run.stage in (TRAINING, EVALUATION):
-        return None
-    return plan.patch_network(run.variant) if run.stage == "patches" else run.variant
-
-
 def check_runs(plan: Plan) -> list[Run]:
-    """What the checks look at: every training, every map, every query, all patch boxes."""
-    stages = {"train", "patches", EVALUATION, *(name for name, each in plan.protocols.items() if each.on_source)}
+    """What the checks look at: every training, all patch boxes, and what protocols have checks of."""
+    stages = {"train", "patches", *(name for name, each in plan.protocols.items() if each.has_checks)}
     return [run for run in all_runs(plan) if run.stage in stages]
 
 
@@ -306,7 +317,8 @@ def figure_runs(plan: Plan) -> list[Run]:
 
 def network_code(plan: Plan, runs: Iterable[Run]) -> list[str]:
     """Where the code of the networks of some trainings lies."""
-    return sorted({place for run in runs for place in plan.train_spec(run.dataset, run.variant).code})
+    architectures = [plan.train_spec(run.dataset, run.variant).architecture for run in runs]
+    return sorted({place for architecture in architectures for place in code_of(architecture)})
 
 
 def figures_spec(plan: Plan) -> FiguresSpec:
@@ -365,9 +377,8 @@ def check_spec(plan: Plan) -> CheckSpec:
 
 
 def learning_limits(plan: Plan) -> dict[str, float]:
-    """The largest error, as a share of that of guessing, of networks that learned (`ltpa.core.learned`)."""
-    checks = plan.config.protocols.checks
-    return {"train": checks.max_error_of_chance, EVALUATION: checks.max_twostream_error_of_chance}
+    """The largest error, as a share of that of guessing, of networks that learned, by kind of learning."""
+    return dict(plan.config.protocols.checks.max_error_of_chance)
 
 
 def _compatibility(options: Any) -> str:

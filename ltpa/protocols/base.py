@@ -16,10 +16,12 @@ from pydantic import AfterValidator, Field
 
 from ltpa.core.declared import unknown_name
 from ltpa.core.errors import ConfigError
-from ltpa.core.records import Metric
+from ltpa.core.records import Metric, Record
 from ltpa.core.schema import ListOf, PlainData
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ltpa.data.arrays import PreparedDataset
     from ltpa.models.base import AttentionClassifier
 
@@ -100,6 +102,8 @@ class Context:
         inputs: what `Protocol.inputs` gave for this network.
         seed: the network's.
         folder: where temporary files may go.
+        trained: the network's training record; None of a user's own network file.
+        boxes: the file of the patch boxes that `Protocol.patches` named; None where it named none.
         companion: the network that `Protocol.companion` named; None where it named none, or its training failed.
         no_companion: why there is no companion; empty where there is one.
     """
@@ -108,16 +112,23 @@ class Context:
     inputs: Mapping[str, Any]
     seed: int
     folder: Path
+    trained: Record | None = None
+    boxes: Path | None = None
     companion: "AttentionClassifier | None" = None
     no_companion: str = "not asked for"
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What a protocol found for one network: its metrics, and small extra facts for the record."""
+    """What a protocol found for one network: its metrics, and small extra facts for the record.
+
+    `hits` says which test images are right, (N,) bool by metric name and condition, for tests over images
+    (`ltpa.core.per_image`); of protocols that are `per_image` alone.
+    """
 
     metrics: list[Metric]
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    hits: "Mapping[tuple[str, str], np.ndarray]" = dataclasses.field(default_factory=dict)
 
 
 class Scene(typing.Protocol):
@@ -149,6 +160,9 @@ class Scene(typing.Protocol):
     def is_queried(self, variant: str) -> bool:
         """Whether a global vector decides on the variant's attention, which another image could give."""
 
+    def training(self, dataset: str, variant: str) -> Any:
+        """The recipe by which a variant is trained on a dataset (`ltpa.training.recipe.Routine`)."""
+
     def settings(self, protocol: str) -> Any:
         """The settings of a protocol."""
 
@@ -163,7 +177,10 @@ class Protocol(abc.ABC):
         section: of the paper; empty where it is beyond it.
         Settings: what can be chosen, with defaults and bounds.
         metrics: what it measures.
+        learning: the kinds of training of the networks that it measures (`ltpa.training.recipe.KINDS`).
+        per_image: whether it says of every test image whether it is right.
         on_source: every applicable network of the set of use `source` is measured, also where no table asks for it.
+        has_checks: whether the checks of a scale look at its records.
         needs_masks: a folder of images must come with masks.
         settings_of: other protocols whose settings decide on its results, too.
     """
@@ -174,7 +191,10 @@ class Protocol(abc.ABC):
     section: ClassVar[str] = ""
     Settings: ClassVar[type[Settings]] = Settings
     metrics: ClassVar[tuple[MetricKind, ...]]
+    learning: ClassVar[tuple[str, ...]] = ("cross-entropy",)
+    per_image: ClassVar[bool] = False
     on_source: ClassVar[bool] = False
+    has_checks: ClassVar[bool] = False
     needs_masks: ClassVar[bool] = False
     settings_of: ClassVar[tuple[str, ...]] = ()
 
@@ -200,6 +220,10 @@ class Protocol(abc.ABC):
     def companion(self, scene: Scene, dataset: str, variant: str) -> str | None:
         """The variant whose network of the same dataset and seed is read, too; None for none."""
         return None
+
+    def patches(self, scene: Scene, dataset: str, variant: str) -> str:
+        """The patch source whose boxes of the dataset are read; empty for none."""
+        return ""
 
     def folder_target(self, name: str, class_ids: list[int] | None) -> Target:
         """A user's own images as a target; `class_ids` are the network's classes where its folders are named so."""

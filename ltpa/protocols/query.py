@@ -62,6 +62,7 @@ class Query(Protocol):
         MetricKind("matched_kl_divergence", "KL divergence beyond temperature", "nats", condition="level"),
         MetricKind("effective_rank", "effective rank of the global vectors"),
     )
+    has_checks = True
     on_source = True
 
     def check_names(self, scene: Scene, settings: QuerySettings) -> None:

@@ -67,6 +67,7 @@ class Segmentation(Protocol):
         MetricKind("jaccard_all_pct", "Jaccard index, all images", "%", "higher", "subset"),
         *POINTING_METRICS,
     )
+    has_checks = True
     on_source = True
     needs_masks = True
 

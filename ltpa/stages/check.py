@@ -86,7 +86,6 @@ def examine(spec: CheckSpec, records: Sequence[Record]) -> list[Check]:
         elif stage == "query" and variant in spec.compatibility:
             checks.append(_query(spec, subject, spec.compatibility[variant], good))
         elif stage == "finegrained":
-            checks.append(_learns(spec, subject, good))
             controls = spec.local_beats.get(dataset, {}).get(variant)
             if controls is not None:
                 checks.append(_beats_global(subject, good))
@@ -107,11 +106,11 @@ def _failures(stage: str, subject: str, group: Sequence[Record]) -> Iterator[Che
 def _learns(spec: CheckSpec, subject: str, group: Sequence[Record]) -> Check:
     """The worst seed decides."""
     for record in group:
-        metric_value(record, "chance_error_pct" if record.stage == "train" else "chance_accuracy_pct")
-        metric_value(record, "test_error_pct" if record.stage == "train" else "mean_n_accuracy_pct")
+        metric_value(record, "chance_error_pct")
+        metric_value(record, "test_error_pct")
     found = [outcome for record in group for outcome in outcomes(record)]
     worst = max(found, key=lambda outcome: outcome.share)
-    limit = spec.max_error_of_chance[worst.stage]
+    limit = spec.max_error_of_chance[worst.learning]
     listed = ", ".join(f"{outcome.error_pct:.1f}" for outcome in found)
     shares = f"guessing {worst.chance_pct:.1f} %; worst/guessing {worst.share:.2f} (seed {worst.seed})"
     detail = f"test error {listed} %; {shares}"

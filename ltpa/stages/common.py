@@ -3,28 +3,14 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ltpa.core import layout
 from ltpa.core.code import code_hash, save_definitions
-from ltpa.core.errors import ConfigError, ModelError, NotFiniteError
+from ltpa.core.errors import ModelError, NotFiniteError
 from ltpa.core.provenance import code_version, library_versions, peak_memory_mb
 from ltpa.core.records import Metric, Record, read_record, write_record
-from ltpa.core.specs import EvaluationSpec, ProtocolSpec, TrainSpec, TwoStreamSpec
-
-Settings = TypeVar("Settings")
-
-
-def read_settings(kind: type[Settings], stage: str, values: dict[str, Any]) -> Settings:
-    """A protocol's settings, a dataclass that checks its own values, from the plain data of a spec.
-
-    Raises:
-        ConfigError: a key is missing or unknown, or a value is not allowed.
-    """
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise ConfigError(f"{stage}: protocol settings {sorted(values)}: {error}") from error
+from ltpa.core.specs import PatchSpec, ProtocolSpec, TrainSpec
 
 
 def trained_network(results: Path, dataset: str, variant: str, seed: int, training: str) -> Record:
@@ -60,7 +46,7 @@ def without_maps(model_path: Path, variant: str) -> ModelError:
 
 def make_record(
     module: str,
-    spec: TrainSpec | TwoStreamSpec | EvaluationSpec | ProtocolSpec,
+    spec: TrainSpec | PatchSpec | ProtocolSpec,
     seed: int,
     *,
     stage: str = "",

@@ -9,6 +9,7 @@ from ltpa.core import layout
 from ltpa.core.errors import ConfigError, RecordError
 from ltpa.core.hashing import digest
 from ltpa.core.learned import outcomes
+from ltpa.core.per_image import save_hits
 from ltpa.core.schema import read_plain
 from ltpa.core.specs import ProtocolSpec
 from ltpa.data.arrays import PreparedDataset
@@ -45,6 +46,7 @@ def run(spec: ProtocolSpec, results: Path, seed: int) -> None:
     datasets = [PreparedDataset.open(layout.data_dir(results, target.name)) for target in targets]
     trained = trained_network(results, spec.dataset, spec.variant, seed, spec.training)
     companion = _companion(results, spec, seed)
+    folder = layout.run_dir(results, spec.protocol, spec.dataset, spec.variant, seed)
     found, behind, reason = Measurement([]), [trained], ""
     with compute_device(spec.device, spec.threads) as device:
         if trained.status != "ok":
@@ -60,10 +62,11 @@ def run(spec: ProtocolSpec, results: Path, seed: int) -> None:
                 behind.append(companion)
             elif companion is not None:
                 no_companion = f"training of {companion.variant} failed: {companion.reason}"
-            folder = layout.run_dir(results, spec.protocol, spec.dataset, spec.variant, seed)
-            context = Context(targets, spec.inputs, seed, folder, other, no_companion)
+            boxes = layout.boxes_path(results, spec.dataset, spec.patches, seed) if spec.patches else None
+            context = Context(targets, spec.inputs, seed, folder, trained, boxes, other, no_companion)
             with naming(path):
                 found = protocol.measure(model, datasets, settings, context)
+        hits = {"hits": save_hits(folder, found.hits)} if protocol.per_image else {}
         networks = [dataclasses.asdict(outcome) for record in behind for outcome in outcomes(record)]
         record = make_record(
             __name__,
@@ -75,7 +78,7 @@ def run(spec: ProtocolSpec, results: Path, seed: int) -> None:
             device=describe_device(device),
             seconds=time.perf_counter() - started,
             reason=reason,
-            extra={"protocol": {**settings.of_job(), **spec.inputs}, "networks": networks, **found.extra},
+            extra={"protocol": {**settings.of_job(), **spec.inputs}, "networks": networks, **found.extra, **hits},
         )
         save_record(results, record, [__name__, *spec.code])
 

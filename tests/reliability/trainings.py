@@ -155,9 +155,7 @@ class Server:
 
 def serve() -> None:
     """Answer requests until there are no more: `run` gives a process id, `wait` an exit code."""
-    import ltpa.cli
-    import ltpa.stages.train
-    import ltpa.stages.twostream  # noqa: F401
+
     from ltpa.__main__ import run
 
     print("ready", flush=True)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ltpa.plan.twostream import EVALUATION, TRAINING
 
 from ltpa.cli import main
 from ltpa.core.declared import load_declaration
@@ -11,7 +12,6 @@ from ltpa.core.errors import ConfigError
 from ltpa.models.variants import declared_variants
 from ltpa.plan import Plan, jobs, summary, views
 from ltpa.plan.config import load_config, parse_config
-from ltpa.plan.twostream import EVALUATION, TRAINING
 from ltpa.protocols.base import Target
 from ltpa.training.recipe import TwoStreamRecipe
 

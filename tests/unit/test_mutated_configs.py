@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ltpa.plan.twostream import EVALUATION, TRAINING
 
 from ltpa.cli import main
 from ltpa.core import declared
@@ -15,7 +16,6 @@ from ltpa.core.errors import ConfigError
 from ltpa.models.variants import declared_variants
 from ltpa.plan import Plan, views
 from ltpa.plan.config import load_config
-from ltpa.plan.twostream import EVALUATION, TRAINING
 
 ROOT = Path(__file__).parents[2]
 DEMO = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
