@@ -1,6 +1,7 @@
 """`ltpa data` and `ltpa prepare` as a user calls them, on a miniature dataset."""
 
 import os
+import shutil
 
 import miniature_datasets as miniature
 import numpy as np
@@ -20,6 +21,7 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "config").mkdir()
     for path in config_dir().glob("*.yaml"):
         (tmp_path / "config" / path.name).write_text(path.read_text())
+    shutil.copytree(config_dir() / "variants", tmp_path / "config/variants")
     (tmp_path / "config/datasets").mkdir()
     (tmp_path / "config/datasets/mnist.yaml").write_text(yaml.safe_dump({"mnist": declared}))
     monkeypatch.setattr("ltpa.core.declared.config_dir", lambda: tmp_path / "config")

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ltpa.plan.twostream import EVALUATION, TRAINING
 
 from ltpa.cli import main
 from ltpa.core.declared import load_declaration
@@ -13,18 +12,25 @@ from ltpa.models.variants import declared_variants
 from ltpa.plan import Plan, jobs, summary, views
 from ltpa.plan.config import load_config, parse_config
 from ltpa.protocols.base import Target
-from ltpa.training.recipe import TwoStreamRecipe
+from ltpa.training.recipe import read_recipe
 
 ROOT = Path(__file__).parents[2]
 SCALES = ("config", "reduced", "paper", "extensions", "trial", "finegrained")  # those that ship; users may add files
 DEMO = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
 ALL_DECLARED = {name: load_declaration(name) for name in ("variants", "datasets", "recipes", "patches", "tables")}
+ONE_STREAM = [name for name in DEMO["variants"] if declared_variants()[name].learning == "cross-entropy"]
 STAGES = ("train", "transfer", "fgsm", "segmentation", "query", "patches")
 
 
 def plan(**changes):
-    rows = {"twostream": {}} if "protocols" in changes else {}  # whose patch sources would be gone
-    return Plan(parse_config({**DEMO, **rows, **changes}, "test.yaml"), "test.yaml")
+    one_stream = {"variants": ONE_STREAM} if "protocols" in changes else {}  # the others' patch sources would be gone
+    return Plan(parse_config({**DEMO, **one_stream, **changes}, "test.yaml"), "test.yaml")
+
+
+def laid(**settings):
+    """The demo's scale with settings laid over the recipes of two-stream networks."""
+    training = {**DEMO["scale"]["training"]["two-stream"], **settings}
+    return {"scale": {**DEMO["scale"], "training": {"two-stream": training}}}
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -32,25 +38,15 @@ def test_every_scale_file_is_valid_and_plans_every_job(scale):
     path = ROOT / "config" / f"{scale}.yaml"
     whole = Plan(load_config(path), str(path))
     runs = views.all_runs(whole)
-    fine = {TRAINING, EVALUATION}
     stages = {
         "trial": {"train", "transfer"},
         "extensions": {"train"},
-        "finegrained": {"patches"} | fine,
-        "config": {*STAGES, *fine},
+        "finegrained": {"train", "patches", "finegrained"},
+        "config": {*STAGES, "finegrained"},
     }
     assert {run.stage for run in runs} >= stages.get(scale, set(STAGES))
     for run in runs:
-        if run.stage == "train":
-            whole.train_spec(run.dataset, run.variant)
-        elif run.stage == "patches":
-            whole.patch_spec(run.dataset, run.variant)
-        elif run.stage == TRAINING:
-            whole.twostream.training_spec(run.dataset, run.variant)
-        elif run.stage == EVALUATION:
-            whole.twostream.evaluation_spec(run.dataset, run.variant)
-        else:
-            whole.evaluation_spec(run.stage, run.dataset, run.variant)
+        jobs.spec(whole, *run)
     for table in whole.config.tables:
         views.table_spec(whole, table)
     assert len(runs) * len(whole.config.seeds) < 4000
@@ -148,23 +144,41 @@ def test_maps_are_held_against_every_set_that_says_where_its_objects_are():
         assert {target.name for target in found} == names
 
 
-def test_a_row_may_lay_settings_over_the_recipe():
+def test_a_variant_may_lay_settings_over_the_recipe():
     whole = Plan(load_config(ROOT / "config" / "finegrained.yaml"), "finegrained.yaml")
-    specs = {row: whole.twostream.training_spec("cub200-448", row) for row in whole.config.twostream.rows}
-    changed = {row for row, spec in specs.items() if spec.recipe != specs["vgg19"].recipe}
+    specs = {name: whole.train_spec("cub200-448", name).recipe for name in whole.config.variants}
+    plain = specs["twostream-attention"]
+    changed = {name for name, recipe in specs.items() if {**recipe, "patches": ""} != {**plain, "patches": ""}}
     assert changed == {"twostream-attention-flip-crop"}
-    recipe = TwoStreamRecipe.from_dict(specs["twostream-attention-flip-crop"].recipe)
-    assert recipe == TwoStreamRecipe.from_dict({**specs["vgg19"].recipe, "augment": "flip_crop"})
-    assert whole.twostream.baselines()["twostream-attention-flip-crop"] == "twostream-attention"
+    assert read_recipe(specs["twostream-attention-flip-crop"], "r") == read_recipe(
+        {**plain, "augment": "flip_crop"}, "r"
+    )
+    assert specs["vgg19"]["patches"] == "" and specs["twostream-attention-full"]["patches"] == "full"
+
+
+def test_options_lie_over_a_profile_and_the_variants_own_over_both():
+    options = plan().train_spec("digits-marks", "twostream-cnn").architecture
+    assert (options["trunk"], options["image_size"], options["local"]) == ("vgg6_bn", 8, "cnn")
+    scale = {**DEMO["scale"], "networks": {"two-stream": {"profile": "demo", "hidden": 16}}}
+    assert plan(scale=scale).train_spec("digits-marks", "twostream-lstm").architecture["hidden"] == 16
+    spec = plan().train_spec("digits-marks", "twostream-cnn")
+    assert spec.image_size == 8 and plan().train_spec("digits-marks", "vgg").image_size == 20
+
+
+def test_two_stream_networks_are_trained_on_fine_grained_sets_alone():
+    whole = plan()
+    runs = {run.dataset for run in views.all_runs(whole) if whole.variants[run.variant].learning == "two-stream"}
+    assert runs == {"digits-marks", "digits-parts"}
+    assert "learns by two-stream" in whole.inapplicable("fgsm", "digits-parts", "vgg19")
+    assert "is not trained on" in whole.inapplicable("finegrained", "digits10", "vgg19")
 
 
 def test_a_configuration_may_ask_for_the_validation_split():
     held_out = {**DEMO["protocols"], "checks": {}}  # the checks of patches are of test images
-    chosen = plan(twostream={**DEMO["twostream"], "split": "validation"}, protocols=held_out)
-    assert chosen.twostream.training_spec("digits-parts", "twostream-cnn").split == "validation"
-    assert plan().twostream.training_spec("digits-parts", "twostream-cnn").split == "test"
-    with pytest.raises(ConfigError, match=r"'twostream\.split' is 'dev'"):
-        plan(twostream={**DEMO["twostream"], "split": "dev"})
+    chosen = plan(**laid(split="validation"), protocols=held_out, variants=DEMO["variants"])
+    assert chosen.train_spec("digits-parts", "twostream-cnn").recipe["split"] == "validation"
+    with pytest.raises(ConfigError, match=r"'split' is 'dev'"):
+        plan(**laid(split="dev"))
 
 
 def test_two_datasets_for_one_role_are_refused():
@@ -233,10 +247,14 @@ BAD = [
     ({"seeds": "zero"}, "'seeds'"),
     ({"scale": {"name": "$(touch x)"}}, "'scale.name'"),
     ({"scale": {"name": "../elsewhere"}}, "'scale.name'"),
-    ({"twostream": {**DEMO["twostream"], "boxes": 4}}, "'twostream.boxes' is 4, but protocols.patches.boxes is 3"),
-    ({"twostream": {**DEMO["twostream"], "rows": ["vgg16"]}}, "unknown row 'vgg16'"),
-    ({"twostream": {**DEMO["twostream"], "rows": ["vgg19"]}}, "'protocols.checks.local_beats': unknown row"),
-    ({"twostream": {**DEMO["twostream"], "weights": "no/such.pth"}}, "'no/such.pth': no such file"),
+    (laid(boxes=4), "two-stream.boxes' is 4, but protocols.patches.boxes is 3"),
+    (laid(patches="here"), "unknown patch source of protocols.patches.sources 'here'"),
+    (laid(patches=""), "two-stream.patches': twostream-cnn looks at patches"),
+    (laid(weights="no/such.pth"), "'no/such.pth': no such file"),
+    ({"scale": {**DEMO["scale"], "networks": {"two-stream": {"profile": "dem"}}}}, "unknown profile 'dem'"),
+    ({"scale": {**DEMO["scale"], "training": {"twostream": {}}}}, "unknown group of recipes 'twostream'"),
+    ({"recipes": {**DEMO["recipes"], "two-stream": {"default": "vgg-demo"}}}, "name a recipe of that kind"),
+    ({"variants": [*ONE_STREAM, "vgg19"]}, "'protocols.checks.local_beats': unknown two-stream network"),
 ]
 
 

@@ -106,8 +106,8 @@ MAY_LOAD = {
     "ltpa.stages.train": {"torch", "numpy"},
     "ltpa.stages.measure": {"numpy"},
     **{module_name(name): set() for name in built_in()},
-    "ltpa.stages.twostream": {"torch", "numpy"},
-    "ltpa.stages.finegrained": {"torch", "numpy"},
+    "ltpa.stages.cross_entropy": {"torch", "numpy"},
+    "ltpa.stages.two_stream": {"torch", "numpy"},
     "ltpa.stages.prepare": {"numpy"},
     "ltpa.stages.check": set(),
 }
