@@ -17,15 +17,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ltpa.core.code import PACKAGE, module_file, reached
+from ltpa.core.registry import member
 from ltpa.protocols.registry import built_in, module_name
+from ltpa.training.recipe import KINDS
 
 FOLDER = Path(__file__).resolve().parent
 LOCK = FOLDER.parent / "requirements.lock"
+TRAININGS = [member(place).job.partition(":")[0] for place in KINDS.values()]
 ENVIRONMENTS = {
     "torch.yaml": (
         "Data, training, evaluation, figures.",
         (
-            *("prepare", "train", "measure", *map(module_name, built_in()), "patches"),
+            *("prepare", "train", *TRAININGS, "measure", *map(module_name, built_in()), "patches"),
             *("figures", "gallery", "patch_pictures", "step_pictures"),
         ),
     ),

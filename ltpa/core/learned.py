@@ -48,7 +48,7 @@ def outcomes(record: Record) -> list[Outcome]:
     error, chance = (values.get(name) for name in ("test_error_pct", "chance_error_pct"))
     if error is None or chance is None:
         return []
-    learning = record.extra.get("recipe", {}).get("learning", "")
+    learning = record.extra.get("recipe", {}).get("learning", "cross-entropy")
     return [Outcome(learning, record.dataset, record.variant, record.seed, error, chance)]
 
 

@@ -136,26 +136,12 @@ class Checks(PlainData):
     """What the pipeline asserts about its own results.
 
     A seed learned where its test error is at most `max_error_of_chance` of that of guessing, by kind of learning; a
-    number holds for the first kind. `attention_beats` says what the peaks of maps must hit
-    the object more often than: a `random` pixel, the same network `untrained`, the `centre` of the image.
-    `must_attend` names the variants for which a run fails where that is not shown; for others the checks report it.
-    Null stands for all.
-    `local_beats`, by dataset and row: the row's local stream must be right oftener than its global one on patches that
-    hold the part, and than the local streams of the rows listed, its controls.
+    number holds for the first kind. Protocols have checks of their own, by settings in their own sections.
     """
 
     max_error_of_chance: Annotated[dict[str, Annotated[float, Field(gt=0, le=1)]], BeforeValidator(_of_each_kind)] = (
         _LEARNED
     )
-    attention_beats: Annotated[list[Literal["random", "untrained", "centre"]], AfterValidator(once_each)] = [
-        "random",
-        "untrained",
-    ]
-    must_attend: Annotated[list[str], AfterValidator(once_each)] | None = None
-    query_pc_max: Annotated[float, Field(ge=0)] = 1e-4
-    local_beats: dict[
-        str, Annotated[dict[str, Annotated[list[str], AfterValidator(once_each)]], Field(min_length=1)]
-    ] = {}
 
 
 class FixedProtocols(PlainData):

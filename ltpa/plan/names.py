@@ -12,7 +12,6 @@ from ltpa.training.recipe import read_recipe
 
 _KINDS = {  # what a key names, where that is not the key itself without its s
     "data": "dataset",
-    "protocols.checks.must_attend": "variant",
 }
 
 
@@ -40,7 +39,6 @@ def check_names(config: Config, declared: Declared, where: str) -> None:
         ("data", config.data, declared.datasets),
         ("tables", config.tables, declared.tables),
         ("protocols.patches.sources", protocols.patches.sources, declared.patch_sources),
-        ("protocols.checks.must_attend", protocols.checks.must_attend or [], declared.variants),
         ("recipes", [name for family in config.recipes.values() for name in family.values()], declared.recipes),
     ):
         for name in names:

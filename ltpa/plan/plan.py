@@ -12,6 +12,7 @@ from ltpa.core.specs import PatchSpec, PrepareSpec, ProtocolSpec, TrainSpec
 from ltpa.data.registry import EMBEDDED
 from ltpa.data.registry import code_of as reader_code
 from ltpa.models.code import code_of as network_code
+from ltpa.models.options import NetworkOptions
 from ltpa.models.registry import family, parse_options
 from ltpa.models.variants import (
     check_architectures,
@@ -76,12 +77,7 @@ class Plan:
         self.roles = self._roles()
         files = {name: getattr(self.settings(name), "module", "") for name in type(config.protocols).model_fields}
         self.protocols = {name: find(name, file) for name, file in files.items() if file or name in built_in()}
-        self._files = files
-        for name, protocol in self.protocols.items():
-            try:
-                protocol.check_names(self, self.settings(name))
-            except ConfigError as error:
-                raise ConfigError(f"{source}: {error}") from error
+        self.files = files
         for name in config.protocols.patches.sources:
             self.patch_source(name)
         check_patch_limits(config, self.knows, self.fine_datasets, source)
@@ -89,7 +85,11 @@ class Plan:
             for variant in self.config.variants:
                 if self.trains(dataset, variant):
                     self._check_training(dataset, variant)
-        self._check_comparisons()
+        for name, protocol in self.protocols.items():
+            try:
+                protocol.check_names(self, self.settings(name))
+            except ConfigError as error:
+                raise ConfigError(f"{source}: {error}") from error
 
     def _roles(self) -> dict[str, str]:
         roles: dict[str, str] = {}
@@ -190,7 +190,7 @@ class Plan:
         declared = self.variants[variant]
         laid = self.config.scale.training.get(declared.recipe, {})
         found = {**self.recipes[self._recipe_name(dataset, variant)], **laid, **declared.training}
-        if "patches" in found and not parse_options(declared.architecture).sees_patches:
+        if "patches" in found and not self.network(variant).sees_patches:
             found["patches"] = ""
         return found
 
@@ -238,7 +238,7 @@ class Plan:
 
     def evaluation_spec(self, name: str, dataset: str, variant: str) -> ProtocolSpec:
         """How protocol `name` measures the networks of `variant` trained on `dataset`."""
-        protocol, file = self.protocols[name], self._files[name]
+        protocol, file = self.protocols[name], self.files[name]
         trained, other = self.train_spec(dataset, variant), self.companion(name, dataset, variant)
         beside = self.train_spec(dataset, other) if other else None
         networks = [each.architecture for each in (trained, beside) if each]
@@ -298,9 +298,14 @@ class Plan:
         source = self.prepare_spec(dataset).source
         return source["reader"] in LOCATING_READERS and source.get("options", {}).get("crop") != "box"
 
+    def network(self, variant: str) -> NetworkOptions:
+        """The options of a variant's network."""
+        options: NetworkOptions = parse_options(self.variants[variant].architecture)
+        return options
+
     def is_queried(self, variant: str) -> bool:
         """Whether a global vector decides on the variant's attention, which another image could give."""
-        return bool(parse_options(self.variants[variant].architecture).query_levels)
+        return bool(self.network(variant).query_levels)
 
     def saliency(self, variant: str) -> dict[str, Any] | None:
         """How the map of figure 9 is made of a variant, under the choices of `protocols.segmentation`."""
@@ -358,26 +363,6 @@ class Plan:
         if source["reader"] == EMBEDDED:
             return bool(source["style"].get("marks"))
         return bool(source.get("options", {}).get("parts", "none") != "none")
-
-    def _check_comparisons(self) -> None:
-        """Raise `ConfigError` where `protocols.checks.local_beats` compares what no job measures."""
-        where = f"{self.source}: key 'protocols.checks.local_beats'"
-        rows = [name for name in self.config.variants if self.variants[name].learning == "two-stream"]
-        for dataset, compared in self.config.protocols.checks.local_beats.items():
-            if dataset not in self.fine_datasets:
-                raise ConfigError(f"{where}: {unknown_name('fine-grained dataset', dataset, self.fine_datasets)}")
-            if not self.knows(dataset, "parts"):
-                raise ConfigError(f"{where}: {dataset} knows no parts to judge patches by; drop its comparisons")
-            for row, controls in compared.items():
-                for name in (row, *controls):
-                    if name not in rows:
-                        raise ConfigError(f"{where}: {unknown_name('two-stream network', name, rows)}")
-                    if not self.training(dataset, name).patch_source:
-                        raise ConfigError(f"{where}: {name} has no local stream; drop it")
-                    if self.recipe(dataset, name).get("split", "test") != "test":
-                        raise ConfigError(f"{where}: parts are those of test images, and {name} is tested on others")
-                if row in controls:
-                    raise ConfigError(f"{where}: {row} is its own control; drop it from the list")
 
     def inapplicable(self, protocol: str, dataset: str, variant: str) -> str:
         """Why a protocol does not measure the networks of a variant trained on a dataset; empty where it does."""

@@ -14,6 +14,7 @@ from ltpa.models.code import code_of
 from ltpa.models.registry import parse_options
 from ltpa.plan import jobs
 from ltpa.plan.plan import Plan, Run
+from ltpa.protocols.registry import has_checks, module_name
 from ltpa.report.spec import FiguresSpec
 from ltpa.tables.declaration import Declaration, Description, Panel, parse_declaration
 from ltpa.tables.needs import needed
@@ -290,7 +291,7 @@ def step_pictures(plan: Plan) -> list[str]:
 
 def check_runs(plan: Plan) -> list[Run]:
     """What the checks look at: every training, all patch boxes, and what protocols have checks of."""
-    stages = {"train", "patches", *(name for name, each in plan.protocols.items() if each.has_checks)}
+    stages = {"train", "patches", *(name for name, each in plan.protocols.items() if has_checks(each))}
     return [run for run in all_runs(plan) if run.stage in stages]
 
 
@@ -360,31 +361,23 @@ def figure_models(plan: Plan) -> list[str]:
 
 
 def check_spec(plan: Plan) -> CheckSpec:
-    """The thresholds, and the compatibility function of each attention variant."""
-    checks = plan.config.protocols.checks
-    networks = {name: parse_options(plan.variants[name].architecture) for name in plan.config.variants}
+    """What the checks must know, and where their code lies."""
+    checked = {name: protocol for name, protocol in plan.protocols.items() if has_checks(protocol)}
+    files = {name: plan.files[name] for name in checked if plan.files[name]}
     return CheckSpec(
         scale=plan.config.scale.name,
         records=_within(plan, records(plan, check_runs(plan))),
-        compatibility={name: _compatibility(options) for name, options in networks.items() if options.map_levels},
         max_error_of_chance=learning_limits(plan),
-        attention_beats=list(checks.attention_beats),
-        must_attend=checks.must_attend,
-        query_pc_max=checks.query_pc_max,
-        local_beats=checks.local_beats,
+        protocols={name: protocol.check_facts(plan) for name, protocol in checked.items()},
+        files=files,
         patch_limits=plan.config.protocols.patches.limits,
+        code=sorted(files.get(name) or module_name(name) for name in checked),
     )
 
 
 def learning_limits(plan: Plan) -> dict[str, float]:
     """The largest error, as a share of that of guessing, of networks that learned, by kind of learning."""
     return dict(plan.config.protocols.checks.max_error_of_chance)
-
-
-def _compatibility(options: Any) -> str:
-    """`pc` where a softmax over pc scores makes every map independent of the query; otherwise what its scores are."""
-    kind = str(options.compatibility)
-    return "pc-sigmoid" if kind == "pc" and options.map_follows_query else kind
 
 
 def track_spec(plan: Plan) -> TrackSpec:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
+from ltpa.core.checks import Check
 from ltpa.core.declared import unknown_name
 from ltpa.core.errors import ConfigError
 from ltpa.core.records import Metric, Record
@@ -154,8 +155,14 @@ class Scene(typing.Protocol):
     def locates(self, dataset: str) -> bool:
         """Whether a mask or a box says where the object is in the prepared images of a dataset."""
 
+    def knows(self, dataset: str, what: str) -> bool:
+        """Whether a dataset knows the places of the `objects` or the `parts` of its images."""
+
     def saliency(self, variant: str) -> dict[str, Any] | None:
         """How the class-agnostic map of a variant is made; None where it has none."""
+
+    def network(self, variant: str) -> Any:
+        """The options of a variant's network (`ltpa.models.options.NetworkOptions`)."""
 
     def is_queried(self, variant: str) -> bool:
         """Whether a global vector decides on the variant's attention, which another image could give."""
@@ -180,7 +187,7 @@ class Protocol(abc.ABC):
         learning: the kinds of training of the networks that it measures (`ltpa.training.recipe.KINDS`).
         per_image: whether it says of every test image whether it is right.
         on_source: every applicable network of the set of use `source` is measured, also where no table asks for it.
-        has_checks: whether the checks of a scale look at its records.
+        about_checks: a line for each kind of its checks.
         needs_masks: a folder of images must come with masks.
         settings_of: other protocols whose settings decide on its results, too.
     """
@@ -194,7 +201,7 @@ class Protocol(abc.ABC):
     learning: ClassVar[tuple[str, ...]] = ("cross-entropy",)
     per_image: ClassVar[bool] = False
     on_source: ClassVar[bool] = False
-    has_checks: ClassVar[bool] = False
+    about_checks: ClassVar[tuple[str, ...]] = ()
     needs_masks: ClassVar[bool] = False
     settings_of: ClassVar[tuple[str, ...]] = ()
 
@@ -240,6 +247,26 @@ class Protocol(abc.ABC):
     def lacks_maps(self, model: "AttentionClassifier", inputs: Mapping[str, Any]) -> bool:
         """Whether the network has none of the maps that the protocol looks at."""
         return False
+
+    def check_facts(self, scene: Scene) -> dict[str, Any]:
+        """What `checks` must know of the configuration, as plain data."""
+        return {}
+
+    def checks(
+        self, facts: Mapping[str, Any], subject: str, records: Sequence[Record], others: Mapping[str, list[Record]]
+    ) -> Iterable[Check]:
+        """What must hold for a run to be believed; nothing unless a protocol says so.
+
+        Args:
+            facts: those of `check_facts`.
+            subject: the network and its dataset, in words.
+            records: of the seeds that were measured, of one variant on one dataset.
+            others: the records of each variant on that dataset, failed ones included.
+
+        Raises:
+            RecordError: a record lacks what is checked.
+        """
+        return ()
 
     @abc.abstractmethod
     def measure(

@@ -1,15 +1,18 @@
 """What trained two-stream networks score (Shroff 2020): every readout under every patch policy, from one pass."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from ltpa.core.checks import Check, mean
+from ltpa.core.declared import unknown_name
 from ltpa.core.errors import ConfigError
 from ltpa.core.hashing import sha256_file
-from ltpa.core.records import Metric
-from ltpa.protocols.base import Context, Measurement, MetricKind, Protocol, Scene, Settings, Target
+from ltpa.core.records import Metric, Record
+from ltpa.core.schema import ListOf
+from ltpa.protocols.base import Context, Measurement, MetricKind, Protocol, Scene, Settings, Target, once_each
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,18 +24,24 @@ if TYPE_CHECKING:
 _READOUT = "readout"
 
 
+Controls = Annotated[ListOf[str], AfterValidator(once_each)]
+
+
 class FinegrainedSettings(Settings):
     """What is told apart.
 
     Attributes:
         overlap: by role, a file that lists test images that the pretraining has seen, an id a line; the accuracy
             without them is reported, too.
+        local_beats: by dataset and variant, the variant's controls: on patches that hold the part its local stream must
+            be right oftener than its global one on the same images, and than the local stream of each control.
     """
 
-    not_of_job = frozenset({"overlap"})
-    no_reading = frozenset({"overlap"})
+    not_of_job = frozenset({"overlap", "local_beats"})
+    no_reading = frozenset({"overlap", "local_beats"})
 
     overlap: dict[str, str] = Field(default={})
+    local_beats: dict[str, Annotated[dict[str, Controls], Field(min_length=1)]] = Field(default={})
 
 
 def _accuracy(policy: str, title: str) -> MetricKind:
@@ -60,17 +69,56 @@ class Finegrained(Protocol):
         _accuracy("part_held", "accuracy on patches that hold the part"),
         _accuracy("part_missed", "accuracy on patches that do not"),
     )
-    has_checks = True
     per_image = True
+    about_checks = (
+        "local beats global: accuracy of the local stream less the global one's, on patches that hold the part.",
+        "local beats control: the same, less that of the local stream of a network trained on other patches.",
+    )
 
     def check_names(self, scene: Scene, settings: FinegrainedSettings) -> None:
-        """Refuse lists of overlaps that cannot be read."""
+        """Refuse lists of overlaps that cannot be read, and comparisons of what no job measures."""
         for role in settings.overlap:
             _overlap(settings, role)
+        for dataset, compared in settings.local_beats.items():
+            self._check_comparisons(scene, dataset, compared)
+
+    def _check_comparisons(self, scene: Scene, dataset: str, compared: Mapping[str, Sequence[str]]) -> None:
+        key = "key 'protocols.finegrained.local_beats'"
+        if dataset not in (fine := scene.using("fine")):
+            raise ConfigError(f"{key}: {unknown_name('fine-grained dataset', dataset, fine)}")
+        if not scene.knows(dataset, "parts"):
+            raise ConfigError(f"{key}: {dataset} knows no parts to judge patches by; drop its comparisons")
+        measured = [name for name in scene.trained_variants if scene.network(name).learning in self.learning]
+        for variant, controls in compared.items():
+            for name in (variant, *controls):
+                if name not in measured:
+                    raise ConfigError(f"{key}: {unknown_name('two-stream network', name, measured)}")
+                recipe = scene.training(dataset, name)
+                if not recipe.patch_source:
+                    raise ConfigError(f"{key}: {name} has no local stream; drop it")
+                if recipe.split != "test":
+                    raise ConfigError(f"{key}: parts are those of test images, and {name} is tested on others; drop it")
+            if variant in controls:
+                raise ConfigError(f"{key}: {variant} is its own control; drop it from the list")
 
     def inapplicable(self, scene: Scene, dataset: str, variant: str) -> str:
         """Fine-grained sets alone."""
         return "" if dataset in scene.using("fine") else "not a fine-grained set"
+
+    def check_facts(self, scene: Scene) -> dict[str, Any]:
+        """Which local streams must beat what."""
+        return {"local_beats": scene.settings(self.name).model_dump(mode="json")["local_beats"]}
+
+    def checks(
+        self, facts: Mapping[str, Any], subject: str, records: Sequence[Record], others: Mapping[str, list[Record]]
+    ) -> Iterator[Check]:
+        """Where it is asked for: the local stream against the global one, and against those of the controls."""
+        controls = facts["local_beats"].get(records[0].dataset, {}).get(records[0].variant)
+        if controls is None:
+            return
+        yield _beats_global(subject, records)
+        for name in controls:
+            yield _beats_control(subject, records, name, others.get(name, []))
 
     def inputs(self, scene: Scene, dataset: str, variant: str) -> dict[str, Any]:
         """What the network was trained and tested on, and the list of its dataset's overlap."""
@@ -187,3 +235,28 @@ def _without_overlap(
         raise ConfigError(f"{listed['path']}: names no test image of {dataset.name}; list image paths, one a line")
     correct = scores.correct[MEAN_N, JOINT][kept]
     return [Metric("mean_n_accuracy_pct", 100 * float(correct.mean()), int(kept.sum()), target, "joint_minus_overlap")]
+
+
+def _beats_global(subject: str, group: Sequence[Record]) -> Check:
+    """The local stream against the global one of the same images, on patches that hold the part."""
+    local, whole = (mean(group, "part_held_accuracy_pct", readout) for readout in ("local", "global"))
+    detail = (
+        f"{mean(group, 'part_held_pct'):.0f} % of patches hold the part; on these local {local:.1f} %, global "
+        f"{whole:.1f} % of the same images"
+    )
+    return Check("local beats global", subject, local - whole, "> 0", local > whole, detail)
+
+
+def _beats_control(subject: str, group: Sequence[Record], control: str, others: Sequence[Record]) -> Check:
+    """The local stream against that of a control, each on those of its patches that hold the part."""
+    subject = f"{subject} and {control}"
+    good = [record for record in others if record.status == "ok"]
+    if not good:
+        return Check("local beats control", subject, None, "> 0", False, f"no result of {control}")
+    found = []
+    for records in (group, good):
+        held, alone = (mean(records, name, "local") for name in ("part_held_accuracy_pct", "mean_n_accuracy_pct"))
+        found.append((held, f"{held:.1f} % (mean of all an image's patches {alone:.1f} %)"))
+    (ours, ours_text), (theirs, theirs_text) = found
+    detail = f"local stream on patches that hold the part {ours_text}; that of the control {theirs_text}"
+    return Check("local beats control", subject, ours - theirs, "> 0", ours > theirs, detail)

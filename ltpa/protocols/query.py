@@ -1,13 +1,14 @@
 """Attention of one image under another image's global vector, on the test split (paper appendix A.5)."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from ltpa.core.checks import Check
 from ltpa.core.errors import ConfigError
-from ltpa.core.records import Metric
+from ltpa.core.records import Metric, Record
 from ltpa.core.schema import ListOf
 from ltpa.protocols.base import (
     BatchSize,
@@ -34,15 +35,18 @@ class QuerySettings(Settings):
         query: an image of `other_class` for each, or the `first` test image for all others (as in the released code).
         pairs: how many, at most one per image.
         batch_size: images per forward pass.
+        pc_max: largest relative change of a pc map under another image's global vector, which is zero in exact
+            arithmetic (softmax is shift-invariant); all other maps must change.
     """
 
-    not_of_job = frozenset({"variants"})
-    no_reading = frozenset({"variants", "batch_size"})
+    not_of_job = frozenset({"variants", "pc_max"})
+    no_reading = frozenset({"variants", "batch_size", "pc_max"})
 
     variants: Annotated[ListOf[str], AfterValidator(once_each)] = ("vgg-att2-concat-dp", "vgg-att3-concat-pc")
     query: Literal["other_class", "first"] = "other_class"
     pairs: Annotated[int, Field(ge=1, le=10**6)] = 200
     batch_size: BatchSize = 250
+    pc_max: Annotated[float, Field(ge=0)] = 1e-4
 
 
 class Query(Protocol):
@@ -62,8 +66,8 @@ class Query(Protocol):
         MetricKind("matched_kl_divergence", "KL divergence beyond temperature", "nats", condition="level"),
         MetricKind("effective_rank", "effective rank of the global vectors"),
     )
-    has_checks = True
     on_source = True
+    about_checks = ("query: change of the maps under another image's global vector; exactly none for pc, some for dp.",)
 
     def check_names(self, scene: Scene, settings: QuerySettings) -> None:
         """Refuse variants that are not declared, or have no global vector that another image could give."""
@@ -74,6 +78,32 @@ class Query(Protocol):
                     f"key 'protocols.query.variants': {name} has no global vector that another image could give; "
                     "name a network with pc, dp or tanh attention"
                 )
+
+    def check_facts(self, scene: Scene) -> dict[str, Any]:
+        """The compatibility of every network with attention, and how much a map of pc may change."""
+        networks = {name: scene.network(name) for name in scene.trained_variants}
+        return {
+            "compatibility": {name: _compatibility(each) for name, each in networks.items() if each.map_levels},
+            "pc_max": scene.settings(self.name).pc_max,
+        }
+
+    def checks(
+        self, facts: Mapping[str, Any], subject: str, records: Sequence[Record], others: Mapping[str, list[Record]]
+    ) -> Iterator[Check]:
+        """Whether maps of pc stay as they are, and others change."""
+        compatibility = facts["compatibility"].get(records[0].variant)
+        if compatibility is None:
+            return
+        changes = [metric.value for record in records for metric in record.metrics if metric.name == "relative_change"]
+        if not changes:
+            yield Check("query", subject, None, "a change", False, "the record has no relative_change")
+            return
+        largest = max(changes)
+        passed, limit = largest > 0, "> 0"
+        if compatibility == "pc":
+            passed, limit = largest <= facts["pc_max"], f"≤ {facts['pc_max']:g}"
+        detail = f"largest mean relative change of a {compatibility} map under another query {largest:.2g}"
+        yield Check("query", subject, largest, limit, passed, detail)
 
     def inapplicable(self, scene: Scene, dataset: str, variant: str) -> str:
         """Only the variants that the settings name."""
@@ -111,3 +141,9 @@ class Query(Protocol):
             rank = effective_rank(global_descriptors(model, test.images, settings.batch_size))
             metrics.append(Metric("effective_rank", rank, len(test), dataset.name))
         return Measurement(metrics)
+
+
+def _compatibility(options: Any) -> str:
+    """`pc` where a softmax over pc scores makes every map independent of the query; otherwise what its scores are."""
+    kind = str(options.compatibility)
+    return "pc-sigmoid" if kind == "pc" and options.map_follows_query else kind

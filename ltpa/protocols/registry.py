@@ -29,6 +29,11 @@ def module_name(name: str) -> str:
     return f"ltpa.protocols.{name}"
 
 
+def has_checks(protocol: Protocol) -> bool:
+    """Whether the checks of a scale look at a protocol's records."""
+    return type(protocol).checks is not Protocol.checks
+
+
 @functools.cache
 def find(name: str, file: str = "") -> Protocol:
     """The protocol called `name`: of this package, or of a user's `file`, whose code then runs.

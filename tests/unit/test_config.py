@@ -254,7 +254,7 @@ BAD = [
     ({"scale": {**DEMO["scale"], "networks": {"two-stream": {"profile": "dem"}}}}, "unknown profile 'dem'"),
     ({"scale": {**DEMO["scale"], "training": {"twostream": {}}}}, "unknown group of recipes 'twostream'"),
     ({"recipes": {**DEMO["recipes"], "two-stream": {"default": "vgg-demo"}}}, "name a recipe of that kind"),
-    ({"variants": [*ONE_STREAM, "vgg19"]}, "'protocols.checks.local_beats': unknown two-stream network"),
+    ({"variants": [*ONE_STREAM, "vgg19"]}, "'protocols.finegrained.local_beats': unknown two-stream network"),
 ]
 
 

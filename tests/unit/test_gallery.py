@@ -35,7 +35,7 @@ from ltpa.stages import gallery as gallery_stage
 ROOT = Path(__file__).parents[2]
 SIZE, CLASSES = 20, ["ant", "bee", "cat"]
 PC, GAP = "vgg-att2-concat-pc", "vgg-gap"
-LIMITS = {"train": 0.5, "finegrained": 0.9}
+LIMITS = {"cross-entropy": 0.5, "two-stream": 0.9}
 NETWORK = {"variant": PC, "dataset": "toy", "label": "att2", "masking": {}}
 ATTENTION = {"source": "attention", "levels": ["conv10", "conv13"], "sqrt": True}
 

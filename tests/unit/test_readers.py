@@ -205,7 +205,7 @@ def test_table_of_datasets_from_the_manifests(made):
     results, _ = made
     demo = yaml.safe_load((Path(__file__).parents[2] / "config/config.yaml").read_text())
     scale = {**demo["scale"], "name": "mini"}
-    demo["protocols"]["checks"]["local_beats"] = {}  # comparisons on datasets of the demo
+    demo["protocols"]["finegrained"]["local_beats"] = {}  # comparisons on datasets of the demo
     demo["protocols"]["patches"]["limits"] = {}  # of statistics of its parts
     plan = Plan(parse_config({**demo, "scale": scale, "datasets": PAPER}, "test"), "test", results.parents[1])
     assert plan.results == results

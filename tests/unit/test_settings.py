@@ -133,7 +133,7 @@ def test_limits_that_limit_nothing_are_refused(change, message):
 )
 def test_comparisons_of_nothing_are_refused(compared, message):
     config = copy.deepcopy(DEMO)
-    config["protocols"]["checks"]["local_beats"] = compared
+    config["protocols"]["finegrained"]["local_beats"] = compared
     with pytest.raises(ConfigError, match=message):
         Plan(parse_config(config, "test.yaml"), "test.yaml")
 

@@ -20,13 +20,11 @@ from ltpa.stages.check import examine
 from ltpa.tables.spec import CheckSpec
 
 SIZE, IMAGES = 20, 60
+FACTS = {"attending": ["vgg-att2-concat-pc", "vgg-att-pc"], "beats": ["random", "untrained"], "must_attend": None}
 SPEC = CheckSpec(
     scale="demo",
-    compatibility={"vgg-att2-concat-pc": "pc", "vgg-att-pc": "pc"},
-    max_error_of_chance={"train": 0.5},
-    attention_beats=["random", "untrained"],
-    must_attend=None,
-    query_pc_max=1e-4,
+    max_error_of_chance={"cross-entropy": 0.5},
+    protocols={"segmentation": FACTS},
 )
 
 
