@@ -171,7 +171,7 @@ class Segmentation(Protocol):
                     model, saliency, split, dataset, masking, settings.batch_size
                 )
             else:
-                ids = target.facts["class_ids"]
+                ids = target.facts.get("class_ids")
                 found, facts[dataset.name] = score_by_subset(
                     model, saliency, dataset, masking, settings.batch_size, ids, annotated
                 )

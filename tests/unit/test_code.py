@@ -21,6 +21,7 @@ from ltpa.plan import Plan, jobs
 from ltpa.plan.config import load_config
 from ltpa.plan.why import differing, explain
 from ltpa.protocols.registry import built_in, module_name
+from ltpa.training.recipe import KINDS
 
 SOURCE = '''
 """A module."""
@@ -143,7 +144,8 @@ def test_a_network_depends_on_every_module_that_it_is_built_by(variant):
     size = architecture.get("image_size", 80)
     built = f"build_model({architecture!r}, 10, {size})"
     program = f"import torch; from ltpa.models import build_model; torch.set_default_device('meta'); {built}"
-    needed = set(code.reached(("ltpa.stages.train", *code_of(architecture))))
+    job = KINDS.load(parse_options(architecture).learning).job
+    needed = set(code.reached(("ltpa.stages.train", job, *code_of(architecture))))
     assert loaded(program) <= needed
     attends = bool(parse_options(architecture).map_levels)
     assert ("ltpa.models.attention" in needed) is attends
