@@ -210,15 +210,14 @@ class Plan:
 
     def _check_training(self, dataset: str, variant: str) -> None:
         """Raise `ConfigError` where a network cannot be trained as the configuration says."""
-        spec = self.train_spec(dataset, variant)
-        recipe = self.training(dataset, variant)
         group, learning = self.variants[variant].recipe, self.variants[variant].learning
         name = self._recipe_name(dataset, variant)
-        if recipe.learning != learning:
+        if (kind := read_recipe(self.recipes[name], f"config/recipes.yaml: {name}").learning) != learning:
             raise ConfigError(
-                f"{self.source}: key 'recipes.{group}': {name} is a recipe of learning {recipe.learning}, and "
-                f"{variant} learns by {learning}; name a recipe of that kind"
+                f"{self.source}: key 'recipes.{group}': {name} is a recipe of learning {kind}, and {variant} learns by "
+                f"{learning}; name a recipe of that kind"
             )
+        recipe, spec = self.training(dataset, variant), self.train_spec(dataset, variant)
         key = f"{self.source}: key 'scale.training.{group}"
         if (file := recipe.weight_file) and not Path(file).is_file():
             raise ConfigError(f"{key}.weights': {file!r}: no such file; name imagenet, scratch or a file")

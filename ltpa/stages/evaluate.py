@@ -71,6 +71,7 @@ def evaluate_folder(
         target = protocol.folder_target(dataset.name, list(range(len(known))) if named else None)
         with naming(model_path):
             found = protocol.measure(model, [dataset], settings, Context([target], inputs, 0, Path(scratch)))
+    doubts = unconverged({**found.extra, "protocol": settings.of_job()})
     of_labels = {kind.name for kind in protocol.metrics if kind.of_labels}
     metrics = [dataclasses.asdict(m) for m in found.metrics if named or m.name not in of_labels]
     return {
@@ -88,7 +89,7 @@ def evaluate_folder(
         "note": "" if named else "folders are not named like the network's classes: accuracy is not given",
         "warnings": [
             *mask_notes(dataset.facts, upright=True),
-            *(f"{condition}: {doubt}" for (_, condition), doubt in unconverged(found.extra).items()),
+            *(f"{condition}: {doubt}" for (_, condition), doubt in doubts.items()),
         ],
         "metrics": metrics,
     }

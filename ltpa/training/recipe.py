@@ -179,12 +179,14 @@ KINDS = Registry(
 )
 
 
-def read_recipe(values: dict[str, Any], where: str) -> Routine:
+def read_recipe(values: Any, where: str) -> Routine:
     """A recipe of the kind that its key `learning` names, `cross-entropy` without it.
 
     Raises:
         ConfigError: as `Routine.from_dict`, or there is no such kind.
     """
+    if not isinstance(values, dict):
+        return Recipe.from_dict(values, where)  # which says what it must be
     try:
         kind: type[Routine] = KINDS.load(values.get("learning", "cross-entropy"))
     except ValueError as error:

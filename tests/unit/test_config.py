@@ -23,8 +23,12 @@ STAGES = ("train", "transfer", "fgsm", "segmentation", "query", "patches")
 
 
 def plan(**changes):
-    one_stream = {"variants": ONE_STREAM} if "protocols" in changes else {}  # the others' patch sources would be gone
-    return Plan(parse_config({**DEMO, **one_stream, **changes}, "test.yaml"), "test.yaml")
+    """The demo with other keys; without two-stream networks where their patch sources or their rivals would be gone."""
+    given = changes
+    if "protocols" in changes or "variants" in changes:
+        protocols = {key: value for key, value in DEMO["protocols"].items() if key != "finegrained"}
+        given = {"variants": ONE_STREAM, "protocols": protocols, **changes}
+    return Plan(parse_config({**DEMO, **given}, "test.yaml"), "test.yaml")
 
 
 def laid(**settings):
@@ -80,7 +84,7 @@ def test_a_slip_in_what_a_variant_lays_over_its_recipe_is_named(monkeypatch):
     declared = declared_variants()
     slipped = declared["vgg"].model_copy(update={"training": {"corp": 4}})
     monkeypatch.setattr("ltpa.plan.plan.declared_variants", lambda: {**declared, "vgg": slipped})
-    with pytest.raises(ConfigError, match=r"config/variants: vgg: training.*did you mean crop"):
+    with pytest.raises(ConfigError, match=r"recipe vgg-demo-plain of vgg on digits10: .* did you mean crop"):
         plan()
 
 
@@ -167,14 +171,15 @@ def test_options_lie_over_a_profile_and_the_variants_own_over_both():
 
 def test_two_stream_networks_are_trained_on_fine_grained_sets_alone():
     whole = plan()
-    runs = {run.dataset for run in views.all_runs(whole) if whole.variants[run.variant].learning == "two-stream"}
+    two = [run for run in views.all_runs(whole) if run.stage != "patches" and run.variant not in ONE_STREAM]
+    runs = {run.dataset for run in two}
     assert runs == {"digits-marks", "digits-parts"}
     assert "learns by two-stream" in whole.inapplicable("fgsm", "digits-parts", "vgg19")
     assert "is not trained on" in whole.inapplicable("finegrained", "digits10", "vgg19")
 
 
 def test_a_configuration_may_ask_for_the_validation_split():
-    held_out = {**DEMO["protocols"], "checks": {}}  # the checks of patches are of test images
+    held_out = {**DEMO["protocols"], "finegrained": {}}  # its checks are of test images
     chosen = plan(**laid(split="validation"), protocols=held_out, variants=DEMO["variants"])
     assert chosen.train_spec("digits-parts", "twostream-cnn").recipe["split"] == "validation"
     with pytest.raises(ConfigError, match=r"'split' is 'dev'"):
@@ -241,8 +246,8 @@ BAD = [
     ({"protocols": {"fgsm": {"epsilons": ["1e-4"]}}}, "write 1.0e-4"),
     ({"protocols": {"fgsm": {"loss": "hinge"}}}, "'protocols.fgsm.loss'"),
     ({"protocols": {"fgsm": {"pgd": {"step": 1}}}}, "did you mean steps or step_size"),
-    ({"protocols": {"fgsm": {"transferred": {"vgg": "vgh"}}}}, "unknown variant 'vgh'"),
-    ({"protocols": {"query": {"variants": ["vgg-x"]}}}, "unknown variant 'vgg-x'"),
+    ({"variants": ONE_STREAM, "protocols": {"fgsm": {"transferred": {"vgg": "vgh"}}}}, "unknown variant 'vgh'"),
+    ({"variants": ONE_STREAM, "protocols": {"query": {"variants": ["vgg-x"]}}}, "unknown variant 'vgg-x'"),
     ({"recipes": {"vgg": {"default": "fast"}}}, "unknown recipe 'fast'"),
     ({"seeds": "zero"}, "'seeds'"),
     ({"scale": {"name": "$(touch x)"}}, "'scale.name'"),
@@ -283,7 +288,7 @@ def test_missing_configuration_is_named(capsys):
 
 def test_plan_and_status_print_tables(capsys):
     assert main(["plan"]) == 0
-    assert "| train | 70 |" in capsys.readouterr().out
+    assert "| train | 88 |" in capsys.readouterr().out
     assert main(["status"]) == 0
     assert "| train | digits10 | vgg |" in capsys.readouterr().out
 

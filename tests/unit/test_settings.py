@@ -8,11 +8,11 @@ import pytest
 import yaml
 
 from ltpa.core.errors import ConfigError
-from ltpa.core.patches import PatchSettings, PrototypeTraining
+from ltpa.core.patches import PatchSettings, PatchSource, PrototypeTraining
+from ltpa.core.schema import read_plain
 from ltpa.models import create_model
 from ltpa.plan import Plan
 from ltpa.plan.config import load_config, parse_config
-from ltpa.stages.patches import _read_protocol
 
 DEMO = yaml.safe_load((Path(__file__).parents[2] / "config" / "config.yaml").read_text())
 BOUNDARY = (
@@ -40,6 +40,11 @@ def spec():
     return type(spec).from_json(spec.to_json())
 
 
+def read_job(spec):
+    """As the job does."""
+    return read_plain(PatchSource, spec.source, "patches"), read_plain(PatchSettings, spec.settings, "patches")
+
+
 def is_accepted(read, *values):
     try:
         read(*values)
@@ -53,9 +58,9 @@ def is_accepted(read, *values):
 def test_plan_and_job_agree_on_settings_of_patches(spec, key):
     outcomes = set()
     for value in BOUNDARY:
-        job = dataclasses.replace(spec, protocol={**spec.protocol, key: value})
+        job = dataclasses.replace(spec, settings={**spec.settings, key: value})
         planned_too = is_accepted(lambda value=value: parsed(**{key: value}))
-        assert planned_too == is_accepted(_read_protocol, job), value
+        assert planned_too == is_accepted(read_job, job), value
         outcomes.add(planned_too)
     assert outcomes == {True, False}
 
@@ -65,15 +70,15 @@ def test_plan_and_job_agree_on_settings_of_prototypes(spec, key):
     outcomes = set()
     for value in (*BOUNDARY, 200, "protopnet"):
         training = {**PrototypeTraining().model_dump(mode="json"), key: value}
-        job = dataclasses.replace(spec, protocol={**spec.protocol, "protopnet": training})
+        job = dataclasses.replace(spec, source={**spec.source, "protopnet": training})
         planned_too = is_accepted(lambda value=value: parsed(protopnet={key: value}))
-        assert planned_too == is_accepted(_read_protocol, job), value
+        assert planned_too == is_accepted(read_job, job), value
         outcomes.add(planned_too)
     assert outcomes == {True, False}
 
 
 def test_the_plan_gives_jobs_what_they_read(spec):
-    source, settings = _read_protocol(spec)
+    source, settings = read_job(spec)
     assert source.protopnet == PrototypeTraining() and source.network == "vgg"
     assert settings.boxes == DEMO["protocols"]["patches"]["boxes"] and settings.min_side == PatchSettings().min_side
 
