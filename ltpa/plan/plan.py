@@ -12,9 +12,11 @@ from ltpa.core.specs import EvaluationSpec, PrepareSpec, TrainSpec
 from ltpa.data.registry import EMBEDDED
 from ltpa.data.registry import code_of as reader_code
 from ltpa.models.code import code_of as network_code
+from ltpa.models.registry import parse_options
 from ltpa.models.variants import (
     SOURCE,
     check_architectures,
+    check_named,
     chosen_saliency,
     declared_variants,
     resolve_architecture,
@@ -151,9 +153,10 @@ class Plan:
         family = self.variants[variant].recipe
         asked = self.datasets[dataset].get("networks", {}).get(family, {})
         try:
-            return resolve_architecture(
-                variant, **{"width": 1.0, **asked, **self.config.scale.networks.get(family, {})}
-            )
+            options = {"width": 1.0, **asked, **self.config.scale.networks.get(family, {})}
+            architecture = resolve_architecture(variant, **options)
+            check_named(variant, parse_options(architecture))
+            return architecture
         except ModelError as error:
             where = f"{self.source}: key 'scale.networks' (with 'networks' of dataset {dataset})"
             raise ConfigError(f"{where}: {error}") from error

@@ -10,7 +10,7 @@ from ltpa.core.errors import ConfigError, ModelError
 from ltpa.core.hashing import sha256_file
 from ltpa.core.specs import EvaluationSpec, TwoStreamSpec
 from ltpa.models.registry import parse_options
-from ltpa.models.variants import declared_variants
+from ltpa.models.variants import check_named, declared_variants
 from ltpa.training.recipe import TwoStreamRecipe
 
 TRAINING, EVALUATION = "twostream", "finegrained"
@@ -83,7 +83,9 @@ class TwoStreamPlan:
         chosen = self.config.twostream
         laid = {**self.profiles[chosen.profile], **self.rows[row].architecture, **chosen.networks}
         try:
-            architecture: dict[str, Any] = parse_options(laid).plain()
+            options = parse_options(laid)
+            check_named(row, options)
+            architecture: dict[str, Any] = options.plain()
             return architecture
         except ModelError as error:
             raise ConfigError(f"{self.source}: key 'twostream' (row {row}): {error}") from error

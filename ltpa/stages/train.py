@@ -14,6 +14,7 @@ from ltpa.core.seeds import derive
 from ltpa.core.specs import TrainSpec
 from ltpa.models import build_model, load, save_model, warm_start
 from ltpa.models.base import AttentionClassifier
+from ltpa.models.store import check_savable
 from ltpa.runtime.stopping import StopRequest
 from ltpa.stages.common import trained_network
 from ltpa.stages.preprocessing import fitted_normaliser
@@ -70,6 +71,15 @@ class _Job(TrainingJob):
         spec, dataset = self.spec, self.dataset
         recipe = Recipe.from_dict(spec.recipe, f"recipe of {name}")
         train, test = dataset.split("train"), dataset.split("test")
+        facts: dict[str, Any] = {
+            "variant": spec.variant,
+            "architecture": spec.architecture,
+            "num_classes": spec.num_classes,
+            "image_size": spec.image_size,
+            "classes": dataset.classes,
+            "extra": {"dataset": spec.dataset, "seed": seed, "spec": spec.hash()},
+        }
+        check_savable(recipe.normalise, **facts)
         preprocessing = fitted_normaliser(self.results, dataset, recipe.normalise)
         torch.manual_seed(derive(seed, "init"))
         model = build_model(spec.architecture, spec.num_classes, spec.image_size).to(device)
@@ -83,16 +93,7 @@ class _Job(TrainingJob):
 
         def save(path: Path) -> None:
             model.preprocessing = preprocessing
-            save_model(
-                path,
-                model.cpu(),
-                variant=spec.variant,
-                architecture=spec.architecture,
-                num_classes=spec.num_classes,
-                image_size=spec.image_size,
-                classes=dataset.classes,
-                extra={"dataset": spec.dataset, "seed": seed, "spec": spec.hash()},
-            )
+            save_model(path, model.cpu(), **facts)
 
         trainer = Trainer(model, arrays[0], arrays[1], recipe, seed, state, name=name, key=identity.key)
 

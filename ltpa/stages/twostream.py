@@ -15,10 +15,10 @@ from ltpa.core.seeds import derive
 from ltpa.core.specs import TwoStreamSpec
 from ltpa.evaluation.twostream import JOINT, TOP1, random_ranks, score
 from ltpa.models.registry import build_model
-from ltpa.models.store import save_model
+from ltpa.models.store import check_savable, save_model
 from ltpa.models.twostream.network import TwoStream
 from ltpa.models.twostream.trunks import Trunk
-from ltpa.models.twostream.weights import pretrained, start_trunk
+from ltpa.models.twostream.weights import start_trunk
 from ltpa.runtime.stopping import StopRequest
 from ltpa.stages.finedata import boxes_path, fine_splits
 from ltpa.stages.state import Identity
@@ -69,6 +69,15 @@ class _Job(TrainingJob):
         """The training of one seed."""
         spec = self.spec
         model, weights, train, test = given
+        facts: dict[str, Any] = {
+            "variant": spec.variant,
+            "architecture": spec.architecture,
+            "num_classes": spec.num_classes,
+            "image_size": model.image_size,
+            "classes": self.dataset.classes,
+            "extra": {"dataset": spec.dataset, "seed": seed, "spec": spec.hash()},
+        }
+        check_savable(None, **facts)
         recipe = TwoStreamRecipe.from_dict(spec.recipe, f"recipe of {name}")
         assert identity.start is not None
         return Ready(
@@ -84,16 +93,7 @@ class _Job(TrainingJob):
                 name=name,
                 key=identity.key,
             ),
-            lambda path: save_model(
-                path,
-                model,
-                variant=spec.variant,
-                architecture=spec.architecture,
-                num_classes=spec.num_classes,
-                image_size=model.image_size,
-                classes=self.dataset.classes,
-                extra={"dataset": spec.dataset, "seed": seed, "spec": spec.hash()},
-            ),
+            lambda path: save_model(path, model, **facts),
             lambda history: _metrics(spec, history, len(test.labels), len(train.labels)),
             {
                 "recipe": recipe.plain(),
@@ -111,10 +111,7 @@ def _start(model: TwoStream, source: str) -> dict[str, dict[str, str]]:
     for stream, trunk in (("global", model.global_trunk), ("local", model.local_trunk)):
         if not isinstance(trunk, Trunk):
             continue
-        name = model.options.trunk_of(stream)
-        tensors, facts[stream] = pretrained(name, source)
-        if tensors:
-            start_trunk(trunk, name, tensors, source)
+        facts[stream] = start_trunk(trunk, model.options.trunk_of(stream), source)
     if not facts:
         raise ModelError("two-stream: no trunk to start")
     return facts
