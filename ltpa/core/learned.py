@@ -12,7 +12,10 @@ Limits = Mapping[str, float]
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a trained network errs on its test images, and what guessing errs, in percent; `stage` tells its limit."""
+    """What a trained network errs on its test images, and what guessing errs, in percent; `stage` tells its limit.
+
+    `computed_on` is the kind of machine that trained it.
+    """
 
     stage: str
     dataset: str
@@ -20,6 +23,7 @@ class Outcome:
     seed: int
     error_pct: float
     chance_pct: float
+    computed_on: str = ""
 
     @property
     def share(self) -> float:
@@ -50,7 +54,7 @@ def outcomes(record: Record) -> list[Outcome]:
     error, chance = errors
     if error is None or chance is None:
         return []
-    return [Outcome(record.stage, record.dataset, record.variant, record.seed, error, chance)]
+    return [Outcome(record.stage, record.dataset, record.variant, record.seed, error, chance, record.computed_on)]
 
 
 def failures(record: Record, limits: Limits) -> list[str]:

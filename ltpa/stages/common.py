@@ -12,7 +12,7 @@ from ltpa.core.code import code_hash, save_definitions
 from ltpa.core.errors import ConfigError, ModelError, NotFiniteError
 from ltpa.core.hashing import digest
 from ltpa.core.learned import outcomes
-from ltpa.core.provenance import code_version, library_versions, peak_memory_mb
+from ltpa.core.provenance import code_version, library_versions, peak_memory_mb, processor
 from ltpa.core.records import Metric, Record, read_record, write_record
 from ltpa.core.specs import EvaluationSpec, TrainSpec, TwoStreamSpec
 from ltpa.data.arrays import PreparedDataset
@@ -109,6 +109,7 @@ def make_record(
         status="failed" if reason else "ok",
         reason=reason,
         extra=extra,
+        processor=processor(),
     )
 
 

@@ -11,6 +11,7 @@ from ltpa.core.code import code_hash
 from ltpa.core.errors import ModelError
 from ltpa.core.files import write_bytes, write_text
 from ltpa.core.hashing import digest, sha256_file
+from ltpa.core.provenance import processor
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.normalise import Normaliser, build_normaliser, fit_normaliser
 from ltpa.models.tensorfile import TensorFile
@@ -26,17 +27,18 @@ _LOG = logging.getLogger(__name__)
 def fitted_normaliser(results: Path, dataset: PreparedDataset, scheme: str) -> Normaliser:
     """The preprocessing `scheme` with statistics of the dataset's training images.
 
-    Schemes of `KEPT_SCHEMES` are fitted once per dataset and code, kept below `state/` with their SHA-256, and fitted
-    anew when the file is damaged. While another process fits the same, this one waits.
+    Schemes of `KEPT_SCHEMES` are fitted once per dataset, code and kind of processor, kept below `state/` with their
+    SHA-256, and fitted anew when the file is damaged. While another process fits the same, this one waits.
     """
     if scheme not in KEPT_SCHEMES:
         return fit_normaliser(scheme, dataset.split("train").images)
     code = fitting_code()
-    folder = layout.state_dir(results, STAGE, digest([scheme, dataset.data_hash, code]))
+    folder = layout.state_dir(results, STAGE, digest([scheme, dataset.data_hash, code, processor()]))
     path = folder / f"{scheme}.safetensors"
     seal = path.with_suffix(".sha256")
     with exclusive_folder(folder):
         about = {"dataset": dataset.name, "scheme": scheme, "data_hash": dataset.data_hash, "code_hash": code}
+        about["processor"] = processor()
         if read_about(folder) != about:
             write_text(folder / ABOUT, json.dumps(about, indent=1) + "\n")
         if path.is_file() and seal.is_file():

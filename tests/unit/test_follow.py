@@ -11,7 +11,7 @@ from ltpa.core import layout
 from ltpa.core.config import load_config
 from ltpa.core.declared import config_dir
 from ltpa.core.hashing import sha256_file
-from ltpa.core.provenance import library_versions
+from ltpa.core.provenance import computing_libraries
 from ltpa.core.specs import TrainSpec, TwoStreamSpec
 from ltpa.plan import Plan, views
 from ltpa.runtime.lock import exclusive_folder
@@ -81,7 +81,7 @@ def test_only_states_that_nothing_refers_to_are_removed(tmp_path, monkeypatch):
     spec = TrainSpec("small", "noise", 1, "vgg", {}, 2, 16, {"epochs": 1})
     monkeypatch.setattr(clean_state, "code_hash", lambda code: "code")
     about = {"dataset": "noise", "variant": "vgg", "seed": 0, "config_hash": spec.hash(), "code_hash": "code"}
-    about |= {library: library_versions()[library] for library in ("torch", "numpy")}
+    about["libraries"] = computing_libraries()
     folders = {}
     for name, change in {
         "wanted": {},
@@ -89,7 +89,7 @@ def test_only_states_that_nothing_refers_to_are_removed(tmp_path, monkeypatch):
         "other seed": {"seed": 7},
         "other recipe": {"config_hash": "x"},
         "other code": {"code_hash": "x"},
-        "other torch": {"torch": "1.0"},
+        "other torch": {"libraries": {**computing_libraries(), "torch": "1.0"}},
         "other data": {"data_hash": "x"},
         "unknown": None,
     }.items():
@@ -122,14 +122,13 @@ def test_states_of_every_kind_are_looked_at(tmp_path, monkeypatch):
     boxes = layout.boxes_path(tmp_path, "birds", "cut", 0)
     boxes.parent.mkdir(parents=True)
     boxes.write_bytes(b"boxes")
-    versions = {library: library_versions()[library] for library in ("torch", "numpy")}
     about = {
         "dataset": "birds",
         "variant": "row",
         "seed": 0,
         "config_hash": fine.hash(),
         "data_hash": "data",
-        **versions,
+        "libraries": computing_libraries(),
     }
     about |= {"code_hash": "ltpa.stages.twostream", "start": {"boxes": sha256_file(boxes), "weights": "w"}}
     fitted = {"dataset": "noise", "scheme": "gcn-zca", "data_hash": "data", "code_hash": "ltpa.data.normalise"}

@@ -99,12 +99,12 @@ def _fetch(name: str) -> Path:
 
 
 def _unpickled(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file that torch wrote, mapped from the file where its format allows that.
-
-    What is mapped can neither be larger than the file nor compressed in it.
-    """
+    """The tensors of a file that torch wrote, mapped from it where its format allows: none is larger than the file."""
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        mapped = zipfile.is_zipfile(path)
+        if mapped and any(member.compress_type for member in zipfile.ZipFile(path).infolist()):
+            raise ValueError("compressed, as torch never writes it")
+        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:120]
         raise ModelError(f"{path}: not a readable weight file ({reason}); fetch it again") from error
