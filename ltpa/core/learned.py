@@ -23,6 +23,7 @@ class Outcome:
     seed: int
     error_pct: float
     chance_pct: float
+    computed_on: str = ""
 
     @property
     def share(self) -> float:
@@ -49,7 +50,7 @@ def outcomes(record: Record) -> list[Outcome]:
     if error is None or chance is None:
         return []
     learning = record.extra.get("recipe", {}).get("learning", "cross-entropy")
-    return [Outcome(learning, record.dataset, record.variant, record.seed, error, chance)]
+    return [Outcome(learning, record.dataset, record.variant, record.seed, error, chance, record.computed_on)]
 
 
 def failures(record: Record, limits: Limits) -> list[str]:

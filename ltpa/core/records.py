@@ -35,7 +35,10 @@ class Metric:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """Everything one job found out, and what it came from. `status` is `ok` or `failed` (then `reason` says why)."""
+    """Everything one job found out, and what it came from. `status` is `ok` or `failed` (then `reason` says why).
+
+    `device` is `cpu` or the GPU's model, `processor` the kind of processor (`ltpa.core.provenance.processor`).
+    """
 
     stage: str
     scale: str
@@ -55,6 +58,12 @@ class Record:
     status: str = "ok"
     reason: str = ""
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    processor: str = ""
+
+    @property
+    def computed_on(self) -> str:
+        """The kind of machine: the processor, with the GPU's model before it where one was used."""
+        return self.processor if self.device == "cpu" else f"{self.device} ({self.processor})"
 
 
 def epsilon_of(condition: str) -> float:

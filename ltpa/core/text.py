@@ -17,3 +17,9 @@ def printable(text: object) -> str:
         repr(letter)[1:-1] if letter in _DIRECTIONS or unicodedata.category(letter) in _HARMFUL else letter
         for letter in str(text)
     )
+
+
+def shortened(text: object, length: int = 200) -> str:
+    """`text` as `printable` writes it, of which at most `length` characters are shown."""
+    shown = printable(text)
+    return shown if len(shown) <= length else f"{shown[:length]} ..."

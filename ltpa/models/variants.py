@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 from ltpa.core.declared import load_declaration, near_matches
 from ltpa.core.errors import ConfigError, ModelError
 from ltpa.core.schema import PLAIN, PlainData, read_plain
+from ltpa.models.options import NetworkOptions
 from ltpa.models.registry import build_model, family, parse_options
 
 if TYPE_CHECKING:
@@ -138,6 +139,32 @@ def chosen_saliency(variant: str, levels: str = "declared", root: str = "declare
     used = {"declared": declared["levels"], "last": declared["levels"][-1:], "all": attended}[levels]
     roots = {"declared": declared.get("sqrt", False) and len(used) > 1, "always": True, "never": False}
     return {**declared, "levels": list(used), "sqrt": roots[root]}
+
+
+def check_named(variant: str, options: NetworkOptions) -> None:
+    """Refuse options of another network than the declared variant of this name; other names are let through.
+
+    A `pc` network without its dead branch keeps its name.
+
+    Raises:
+        ModelError: the first option that differs, here and there.
+    """
+    declared = declared_variants().get(variant)
+    if declared is None:
+        return
+    own = parse_options(declared.architecture)
+    for key in ("family", *own.named_by):
+        known = [getattr(each, key) for each in (own, own.without_dead_branch())]
+        found = getattr(options, key, None)
+        if found not in known:
+            raise ModelError(
+                f"variant {variant}: {key} is {_text(known[0])}, and this network's is {_text(found)}; take the "
+                "variant that has it, or declare one"
+            )
+
+
+def _text(value: Any) -> str:
+    return repr(list(value) if isinstance(value, tuple) else value)
 
 
 def resolve_architecture(variant: str, width: float = 1.0, **options: Any) -> dict[str, Any]:

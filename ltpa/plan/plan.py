@@ -16,6 +16,7 @@ from ltpa.models.options import NetworkOptions
 from ltpa.models.registry import family, parse_options
 from ltpa.models.variants import (
     check_architectures,
+    check_named,
     chosen_saliency,
     declared_variants,
     resolve_architecture,
@@ -165,7 +166,9 @@ class Plan:
         declared = self.variants[variant].architecture
         base = {key: value for key, value in profile.items() if key not in declared}
         try:
-            return resolve_architecture(variant, **{"width": 1.0, **base, **laid})
+            architecture = resolve_architecture(variant, **{"width": 1.0, **base, **laid})
+            check_named(variant, parse_options(architecture))
+            return architecture
         except ModelError as error:
             where = f"{self.source}: key 'scale.networks' (with 'networks' of dataset {dataset})"
             raise ConfigError(f"{where}: {error}") from error

@@ -14,7 +14,7 @@ from ltpa.core import layout
 from ltpa.core.code import code_hash
 from ltpa.core.hashing import sha256_file
 from ltpa.core.patches import PatchSettings, PatchSource
-from ltpa.core.provenance import library_versions
+from ltpa.core.provenance import computing_libraries, library_versions, processor
 from ltpa.core.records import Metric
 from ltpa.core.schema import read_plain
 from ltpa.core.specs import PatchSpec
@@ -102,7 +102,6 @@ def epochs(spec: PatchSpec) -> int:
 def _identity(
     spec: PatchSpec, seed: int, dataset: PreparedDataset, origin: dict[str, Any], device: torch.device
 ) -> Identity:
-    versions = library_versions()
     return Identity(
         spec.dataset,
         spec.variant,
@@ -111,9 +110,9 @@ def _identity(
         dataset.data_hash,
         code_hash([__name__, *spec.code]),
         origin or None,
-        versions.get("torch", ""),
-        versions.get("numpy", ""),
+        computing_libraries(),
         describe_device(device),
+        processor(),
     )
 
 

@@ -230,6 +230,8 @@ def test_unknown_keys_of_recipes_are_refused(family, key, message):
 def test_impossible_network_option_names_the_key():
     with pytest.raises(ConfigError, match=r"'scale.networks'.*widht"):
         plan(scale={"name": "demo", "networks": {"vgg": {"widht": 0.5}}})
+    with pytest.raises(ConfigError, match=r"'scale.networks'.*compatibility is 'dp', and this network's is 'pc'"):
+        plan(scale={"name": "demo", "networks": {"vgg": {"compatibility": "pc"}}}, variants=["vgg-att-dp"])
 
 
 BAD = [

@@ -154,9 +154,9 @@ def test_cut_off_prototypes_go_on_and_leave_the_same_bytes(results, tmp_path, mo
     assert main(command) == 75
     monkeypatch.undo()
     path = layout.boxes_path(tmp_path, "toy", "protopnet", 0)
-    assert not learned and not path.exists() and list(tmp_path.glob("state/patches/*/step-*.pt"))
+    assert not learned and not path.exists() and list(tmp_path.glob("state/patches/*/*/step-*.pt"))
     assert main(command) == 0
-    assert path.read_bytes() == whole.read_bytes() and not list(tmp_path.glob("state/patches/*/step-*.pt"))
+    assert path.read_bytes() == whole.read_bytes() and not list(tmp_path.glob("state/patches/*/*/step-*.pt"))
     again = read_record(path.with_name(layout.RECORD))
     for key in ("prototype_losses", "prototype_network_sha256"):
         assert again.extra[key] == record.extra[key]
