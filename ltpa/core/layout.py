@@ -30,6 +30,18 @@ def run_dir(results: Path, stage: str, dataset: str, variant: str, seed: int | s
     return Path(results) / stage / dataset / variant / f"seed-{seed}"
 
 
+def run_of(path: Path) -> tuple[str, str, str, int] | None:
+    """Stage, dataset, variant and seed whose record lies at `path`; None where it is not the place of a record."""
+    parts = Path(path).absolute().parts[-5:]
+    if len(parts) < 5:
+        return None
+    stage, dataset, variant, folder, name = parts
+    seed = folder.removeprefix("seed-")
+    if name != RECORD or folder == seed or not (seed.isascii() and seed.isdecimal()):
+        return None
+    return stage, dataset, variant, int(seed)
+
+
 def boxes_path(results: Path, dataset: str, source: str, seed: int) -> Path:
     """Patch boxes of a dataset from one patch source (a name in `config/patches.yaml`); its sidecar lies beside it."""
     return run_dir(results, "patches", dataset, source, seed) / BOXES

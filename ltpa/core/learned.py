@@ -1,40 +1,7 @@
 """Did the networks behind a record learn? One answer for checks, tables and figures."""
 
-import dataclasses
-from collections.abc import Mapping
-
+from ltpa.core.facts import Limits, Outcome
 from ltpa.core.records import Record
-
-# By stage, `train` or `finegrained`: the largest error of a network that learned, as a share of that of guessing. A
-# stage that is left out has no limit.
-Limits = Mapping[str, float]
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What a trained network errs on its test images, and what guessing errs, in percent; `stage` tells its limit."""
-
-    stage: str
-    dataset: str
-    variant: str
-    seed: int
-    error_pct: float
-    chance_pct: float
-
-    @property
-    def share(self) -> float:
-        """The error as a share of that of guessing."""
-        return self.error_pct / self.chance_pct
-
-    def failure(self, limits: Limits) -> str:
-        """Why the network counts as not having learned; empty where it has."""
-        limit = limits.get(self.stage)
-        if limit is None or self.share <= limit:
-            return ""
-        return (
-            f"{self.variant} on {self.dataset}, seed {self.seed}: test error {self.error_pct:.1f} %, beyond {limit:g} "
-            f"of guessing ({self.chance_pct:.1f} %)"
-        )
 
 
 def outcomes(record: Record) -> list[Outcome]:
@@ -50,7 +17,8 @@ def outcomes(record: Record) -> list[Outcome]:
     error, chance = errors
     if error is None or chance is None:
         return []
-    return [Outcome(record.stage, record.dataset, record.variant, record.seed, error, chance)]
+    network = record.extra.get("model_sha256") or ""
+    return [Outcome(record.stage, record.dataset, record.variant, record.seed, error, chance, network)]
 
 
 def failures(record: Record, limits: Limits) -> list[str]:

@@ -85,7 +85,7 @@ def _overlays(spec: FiguresSpec, results: Path, path: Path, captions: dict[str, 
             record = read_record(source / layout.RECORD)
             if record.status != "ok":
                 continue
-            model = load(source / layout.MODEL, expect_variant=variant)
+            model = load(source / layout.MODEL, variant, expect_sha256=record.extra.get("model_sha256"))
             maps = saliency.at(saliency.maps(model, images, len(images)), images.shape[1:3])
             if seed == spec.seeds[0]:
                 columns[spec.labels[variant]] = maps[COMBINED]

@@ -50,14 +50,16 @@ def run(spec: EvaluationSpec, results: Path, seeds: Sequence[int]) -> None:
                 )
             reason, found, hits = "", Measurement([]), {}
             if trained.status == "ok":
-                model = load(source / layout.MODEL, expect_variant=spec.variant).to(device)
+                network = trained.extra["model_sha256"]
+                model = load(source / layout.MODEL, spec.variant, expect_sha256=network).to(device)
                 assert isinstance(model, TwoStream)
                 _, test = fine_splits(training, results, dataset, seed)
                 scores = score(model, test.images, test.labels, test.boxes, seed)
                 found = _measure(spec, training, dataset, test.boxes, scores)
                 hits = _hits(scores)
                 best = [m for m in trained.metrics if m.name == "parity_best_test_accuracy_pct"]
-                found = Measurement([*found.metrics, *best], {**found.extra, "weights": trained.extra["weights"]})
+                origin = {key: trained.extra[key] for key in ("weights", "patches")}
+                found = Measurement([*found.metrics, *best], {**found.extra, **origin, "network_sha256": network})
             else:
                 reason = f"training failed: {trained.reason}"
             record = make_record(

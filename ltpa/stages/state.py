@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from ltpa.core import layout
+from ltpa.core.artefacts import files_of, intact
 from ltpa.core.errors import RecordError
-from ltpa.core.hashing import digest, sha256_file
-from ltpa.core.per_image import intact
+from ltpa.core.hashing import digest
 from ltpa.core.records import Record, read_record
 
 
@@ -69,8 +69,7 @@ def is_finished(folder: Path, identity: Identity, failed_too: bool) -> bool:
         return (
             Identity.of(record) == identity
             and (record.status == "ok" or failed_too)
-            and (folder / layout.HISTORY).is_file()
-            and sha256_file(folder / layout.MODEL) == record.extra["model_sha256"]
+            and {layout.MODEL, layout.HISTORY} <= files_of(record).keys()
             and intact(folder, record)
         )
     except (RecordError, OSError):
