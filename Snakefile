@@ -25,6 +25,7 @@ from ltpa.core.config import parse_config, read_config_file
 from ltpa.core.errors import LtpaError
 from ltpa.plan import Plan, gallery, jobs, views
 from ltpa.plan.rules import Rules, literal
+from ltpa.plan.summary import check_warnings
 from ltpa.runtime.lost_jobs import extend_slurm_plugin
 
 SOURCE = ", ".join(map(str, workflow.configfiles)) or "--config"
@@ -63,6 +64,11 @@ onstart:
     RULES.write_specs(
         job.params.spec for job in workflow.dag.needrun_jobs() if job.is_shell
     )
+
+
+onsuccess:
+    for line in check_warnings(PLAN):
+        print(f"ltpa: warning: {line}", file=sys.stderr)
 
 
 rule all_tables:

@@ -211,7 +211,9 @@ class TwoStream(PlainData):
 
 
 class Checks(PlainData):
-    """What the pipeline asserts about its own results.
+    """What the pipeline checks of its own results.
+
+    What does not hold is a warning, or with `strict` fails the run.
 
     A seed learned where its test error is at most `max_error_of_chance` of that of guessing
     (`max_twostream_error_of_chance` for two-stream networks). `attention_beats` says what the peaks of maps must hit
@@ -222,6 +224,7 @@ class Checks(PlainData):
     hold the part, and than the local streams of the rows listed, its controls.
     """
 
+    strict: bool = False
     max_error_of_chance: Annotated[float, Field(gt=0, le=1)] = 0.5
     attention_beats: Annotated[list[Literal["random", "untrained", "centre"]], AfterValidator(once_each)] = [
         "random",

@@ -11,6 +11,8 @@ LOGITS = "logits.npy"
 BOXES = "boxes.parquet"
 BOXES_SIDECAR = "boxes.json"
 MANIFEST = "manifest.json"
+CHECKS = "checks.md"
+CHECKS_JSON = "checks.json"
 FIGURE_SUFFIXES = ("png", "svg", "pdf")
 TABLE_SUFFIXES = ("csv", "md", "tex", "html")
 

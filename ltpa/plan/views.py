@@ -302,6 +302,7 @@ def check_spec(plan: Plan) -> CheckSpec:
         max_error_of_chance=learning_limits(plan),
         attention_beats=list(checks.attention_beats),
         must_attend=checks.must_attend,
+        strict=checks.strict,
         query_pc_max=checks.query_pc_max,
         local_beats=checks.local_beats,
         patch_limits=plan.config.protocols.patches.limits,

@@ -142,9 +142,8 @@ def _network(
     if trained.status != "ok":
         return None, f"training failed: {trained.reason}", {}
     path = layout.run_dir(results, "train", spec.dataset, source.network, seed) / layout.MODEL
-    digest = trained.extra["model_sha256"]
-    origin = {"network": source.network, "network_sha256": digest, "training_hash": spec.training}
-    return load(path, source.network, expect_sha256=digest), "", origin
+    model = load(path, source.network, expect_sha256=trained.extra.get("model_sha256"))
+    return model, "", {"network": source.network, "network_sha256": sha256_file(path), "training_hash": spec.training}
 
 
 def _facts(spec: EvaluationSpec, source: PatchSource, seed: int) -> dict[str, Any]:

@@ -67,12 +67,14 @@ class CheckSpec(ViewSpec):
         local_beats: by dataset and row, the row's controls: on patches that hold the part its local stream must be
             right oftener than its global one on the same images, and than the local stream of each control.
         patch_limits: lowest and highest value of statistics of the test split's boxes, by patch source.
+        strict: whether a check that fails fails the run; otherwise it is a warning.
     """
 
     compatibility: dict[str, str]
     max_error_of_chance: dict[str, float]
     attention_beats: list[str]
     must_attend: list[str] | None
+    strict: bool
     query_pc_max: float
     local_beats: dict[str, dict[str, list[str]]] = dataclasses.field(default_factory=dict)
     patch_limits: dict[str, dict[str, list[float]]] = dataclasses.field(default_factory=dict)

@@ -26,6 +26,7 @@ SPEC = CheckSpec(
     max_error_of_chance={"train": 0.5},
     attention_beats=["random", "untrained"],
     must_attend=None,
+    strict=True,
     query_pc_max=1e-4,
 )
 
