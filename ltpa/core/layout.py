@@ -11,6 +11,7 @@ LOGITS = "logits.npy"
 BOXES = "boxes.parquet"
 BOXES_SIDECAR = "boxes.json"
 MANIFEST = "manifest.json"
+TRACKING = "tracking.json"
 CHECKS = "checks.md"
 CHECKS_JSON = "checks.json"
 FIGURE_SUFFIXES = ("png", "svg", "pdf")

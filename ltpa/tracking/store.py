@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ltpa.core import layout
 from ltpa.core.errors import LtpaError
 from ltpa.core.files import atomic_path, is_there, write_errors
 from ltpa.runtime import lock
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 DATABASE = "mlflow.db"
 ARTEFACTS = "mlruns"
-MAPPING = "tracking.json"  # record path to run id; written once the store was held against the tables
+MAPPING = layout.TRACKING  # record path to run id; written once the store was held against the tables
 PATIENCE_SECONDS = 5.0  # for another program that is writing
 REBUILD = "make it anew from the records with `ltpa track --rebuild`"
 
@@ -68,8 +69,22 @@ def open_store(results: Path) -> "MlflowClient":
         with atomic_path(database) as temporary:
             temporary.unlink()
             client_type(tracking_uri=f"sqlite:///{temporary}").search_experiments()
-    check_database(database)
+    client = existing_store(results)
     _follow_folder(database)
+    return client
+
+
+def existing_store(results: Path) -> "MlflowClient":
+    """The store below `results`, to be read.
+
+    Raises:
+        LtpaError: as `open_store`; there is none.
+    """
+    client_type = _import_client()
+    database = Path(results).resolve() / DATABASE
+    if not is_there(database):
+        raise LtpaError(f"{database}: no such MLflow store; {REBUILD}")
+    check_database(database)
     with mlflow_errors(database):
         client = client_type(tracking_uri=f"sqlite:///{database}")
         client.search_experiments(max_results=1)
