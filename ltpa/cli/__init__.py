@@ -4,13 +4,15 @@ Each subcommand imports what it needs when it runs, so that starting any of them
 """
 
 import argparse
+import contextlib
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ltpa.cli import data, jobs, pictures, tools, twostream, verify, views
 from ltpa.cli.options import group
-from ltpa.core.errors import LtpaError
+from ltpa.core.errors import DiskFullError, LtpaError
 from ltpa.core.text import printable
 
 
@@ -19,13 +21,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     _print_warnings()
     try:
-        options.run(options)
+        with _output_that_fits():
+            options.run(options)
     except LtpaError as error:
         print(f"ltpa: error: {printable(error)}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         return 0
     return 0
+
+
+@contextlib.contextmanager
+def _output_that_fits() -> Iterator[None]:
+    """Say in one line where what is printed does not fit on the disk that it is sent to.
+
+    Raises:
+        DiskFullError: it does not.
+        BrokenPipeError: nobody reads it any more.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        try:
+            print(flush=True)  # is it this output that cannot be written, or some file?
+        except OSError:  # what waits in the buffer would fail once more at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if isinstance(error, BrokenPipeError):
+                raise
+            text = f"standard output: cannot write ({error.strerror}); free space, or send it elsewhere"
+            raise DiskFullError(text) from error
+        raise
 
 
 class _OneLine(logging.Formatter):

@@ -164,6 +164,7 @@ def _import_client() -> "type[MlflowClient]":
         ) from error
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # it prints tracebacks of errors that it raises
     return MlflowClient
 
 
