@@ -131,8 +131,7 @@ def _check(path: Path, record: Record, remedy: str) -> None:
     place, own = layout.run_of(path), (record.stage, record.dataset, record.variant, record.seed)
     if place not in (None, own):
         raise RecordError(
-            f"{path}: the record of another run ({layout.run_dir(Path(), *own)}); put it back where it belongs, or "
-            f"{remedy}"
+            f"{path}: the record of another run ({layout.run_dir(Path(), *own)}), to be put back there; {remedy}"
         )
     for metric in record.metrics:
         where = f"metric {' '.join(filter(None, (metric.name, metric.target, metric.condition)))}"

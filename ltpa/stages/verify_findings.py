@@ -36,6 +36,11 @@ class Findings:
         where = "" if what.startswith(f"{self.results}/") else f"{path}: "
         self._say("; ".join(filter(None, (f"{where}{what}", self.anew(path) if remedy is None else remedy))))
 
+    def tell(self, line: str) -> None:
+        """Something is wrong that no single file is to blame for."""
+        self.count += 1
+        self._say(line)
+
     def missing(self, path: Path) -> None:
         """A file is not there."""
         self.blame(path, "missing, though the configuration wants it", f"`{self.remake}`")

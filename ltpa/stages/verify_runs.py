@@ -77,9 +77,9 @@ class Runs:
     def conclude(self) -> None:
         """Say what only all runs together tell."""
         for line in self._missing[:_LISTED]:
-            self._count(f"{line}; `{self.findings.remake}`")
+            self.findings.tell(f"{line}; `{self.findings.remake}`")
         if len(self._missing) > _LISTED:
-            self._count(f"{len(self._missing) - _LISTED} more runs are missing; `{self.findings.remake}`")
+            self.findings.tell(f"{len(self._missing) - _LISTED} more runs are missing; `{self.findings.remake}`")
         for name, records in self._other_data.items():
             if len(records) > self._same_data[name]:  # all were made of other arrays: these are the odd ones
                 manifest = layout.data_dir(self.findings.results, name) / layout.MANIFEST
@@ -95,14 +95,12 @@ class Runs:
             text = f"{self._other_code} results were made by other code than this; `ltpa plan --why` says what changed"
             self.findings.note(text)
 
-    def _count(self, line: str) -> None:
-        self.findings.blame(Path(line), line, "")
-
     def _look_at(self, path: Path, run: ExpectedRun) -> None:
         try:
             record = read_record(path)
         except RecordError as error:
             self.findings.blame(path, str(error).rpartition("; ")[0])
+            self.findings.blamed.update(path.with_name(name) for name in run.outputs)  # nobody vouches for them
             return
         before = self.findings.count
         if record.scale != run.spec.scale:

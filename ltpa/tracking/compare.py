@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ltpa.core.records import Record
 from ltpa.tracking.content import read_source
@@ -22,8 +23,7 @@ class Kept:
     metrics: Mapping[str, float]
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """Records whose run is of another version of them, those without a run, and those whose run has other numbers."""
 
     other: list[Path]
