@@ -5,6 +5,7 @@ Each subcommand imports what it needs when it runs, so that starting any of them
 
 import argparse
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from ltpa.cli import data, jobs, pictures, tools, twostream, verify, views
 from ltpa.cli.options import group
 from ltpa.core.errors import DiskFullError, LtpaError
+from ltpa.core.files import FULL
 from ltpa.core.text import printable
 
 
@@ -43,15 +45,18 @@ def _output_that_fits() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except OSError as error:
+        if error.errno not in (*FULL, errno.EPIPE):
+            raise
         try:
-            print(flush=True)  # is it this output that cannot be written, or some file?
+            sys.stdout.flush()
         except OSError:  # what waits in the buffer would fail once more at the end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if isinstance(error, BrokenPipeError):
-                raise
-            text = f"standard output: cannot write ({error.strerror}); free space, or send it elsewhere"
-            raise DiskFullError(text) from error
-        raise
+        if error.errno not in FULL:
+            raise
+        where = error.filename or "what is printed, or a temporary file"
+        raise DiskFullError(
+            f"{where}: cannot write ({error.strerror}); free space and run the same command again"
+        ) from error
 
 
 class _OneLine(logging.Formatter):

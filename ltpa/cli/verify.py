@@ -24,11 +24,9 @@ def _verify(options: argparse.Namespace) -> None:
     plan = load_plan(options)
     expected = _expected(plan, f" --configfile {options.config}" if options.config else "")
     if count := verify.run(expected, plan.results, options.deep):
-        raise RecordError(
-            f"{plan.results}: {count} things are not as they should be; the lines above say how to mend them"
-        )
-    networks = sum(len(run.seeds) for run in expected.runs)
-    print(f"{plan.results}: {networks} results, {len(expected.tables)} tables, checks, pictures: all as they should be")
+        raise RecordError(f"{plan.results}: {count} differences; the lines above name each, and what mends it")
+    results = sum(len(run.seeds) for run in expected.runs)
+    print(f"{plan.results}: {results} results, {len(expected.tables)} tables, checks and pictures are whole")
 
 
 def _expected(plan: "Plan", where: str) -> "Expected":
