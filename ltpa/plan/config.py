@@ -133,12 +133,15 @@ def _of_each_kind(given: Any) -> Any:
 
 
 class Checks(PlainData):
-    """What the pipeline asserts about its own results.
+    """What the pipeline checks of its own results.
+
+    What does not hold is a warning, or with `strict` fails the run.
 
     A seed learned where its test error is at most `max_error_of_chance` of that of guessing, by kind of learning; a
     number holds for the first kind. Protocols have checks of their own, by settings in their own sections.
     """
 
+    strict: bool = False
     max_error_of_chance: Annotated[dict[str, Annotated[float, Field(gt=0, le=1)]], BeforeValidator(_of_each_kind)] = (
         _LEARNED
     )

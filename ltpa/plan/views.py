@@ -368,6 +368,7 @@ def check_spec(plan: Plan) -> CheckSpec:
         scale=plan.config.scale.name,
         records=_within(plan, records(plan, check_runs(plan))),
         max_error_of_chance=learning_limits(plan),
+        strict=plan.config.protocols.checks.strict,
         protocols={name: protocol.check_facts(plan) for name, protocol in checked.items()},
         files=files,
         patch_limits=plan.config.protocols.patches.limits,

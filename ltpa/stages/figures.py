@@ -2,7 +2,6 @@
 
 import csv
 import functools
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from ltpa.core import layout
-from ltpa.core.files import write_text
-from ltpa.core.hashing import sha256_file
 from ltpa.core.learned import failures
 from ltpa.core.records import Record, epsilon_of, read_record
 from ltpa.data.arrays import PreparedDataset, Split
 from ltpa.data.masks import squashed
 from ltpa.evaluation.saliency import COMBINED, Saliency
 from ltpa.report.curves import draw_attack_curves, draw_learning_curves
+from ltpa.report.index import write_index
 from ltpa.report.overlays import draw_overlays, every_format
 from ltpa.report.spec import FiguresSpec, GallerySpec
 
@@ -25,13 +23,15 @@ SPEC = FiguresSpec
 
 
 def run(spec: FiguresSpec, results: Path, records: Sequence[Path]) -> None:
-    """Write PNGs into `figures/`, and `figures/index.json` last: their digests, and which networks did not learn."""
-    folder = Path(results) / "figures"
+    """Write PNGs into `figures/`, and `figures/index.json` last (`ltpa.report.index`)."""
+    results = Path(results)
+    folder = results / "figures"
     found = [record for record in map(read_record, records) if record.status == "ok"]
     training = [record for record in found if record.stage == "train" and record.dataset == spec.dataset]
     attacks = [record for record in found if record.stage == "fgsm"]
     captions: dict[str, str] = {}
-    written = _overlays(spec, results, folder / "attention.png", captions)
+    sources = [*map(Path, records), *(_history(results, record) for record in training)]
+    written = _overlays(spec, results, folder / "attention.png", captions, sources)
     for name, draw, shown in (
         ("learning-curves", functools.partial(_learning_curves, spec, results), training),
         ("fooling-rate", functools.partial(_attack_curves, spec), attacks),
@@ -40,9 +40,7 @@ def run(spec: FiguresSpec, results: Path, records: Sequence[Path]) -> None:
         captions[path.name] = unlearned(shown, spec)
         draw(shown, path, captions[path.name])
         written += every_format(path)
-    files = {str(path.relative_to(folder)): sha256_file(path) for path in written}
-    index = {"files": files, "captions": captions}
-    write_text(folder / "index.json", json.dumps(index, indent=1, ensure_ascii=False) + "\n")
+    write_index(folder, written, captions, results, sources)
 
 
 def unlearned(records: Sequence[Record], spec: FiguresSpec | GallerySpec) -> str:
@@ -61,10 +59,13 @@ def choose_images(split: Split, count: int) -> np.ndarray:
     return np.array([index for _, _, index in sorted(keys)[:count]])
 
 
-def _overlays(spec: FiguresSpec, results: Path, path: Path, captions: dict[str, str]) -> list[Path]:
+def _overlays(
+    spec: FiguresSpec, results: Path, path: Path, captions: dict[str, str], sources: list[Path]
+) -> list[Path]:
     """One picture per network with all its maps, and `path` with the combined map of each variant's first seed.
 
-    The caption of each goes into `captions`. A network whose training failed is left out.
+    The caption of each goes into `captions`, the files behind it into `sources`. A network whose training failed is
+    left out.
     """
     from ltpa.models import load
 
@@ -77,15 +78,18 @@ def _overlays(spec: FiguresSpec, results: Path, path: Path, captions: dict[str, 
     )
     labels = [dataset.classes[label] for label in split.labels[chosen]]
     columns, written = {}, [path]
+    sources.append(layout.data_dir(results, spec.dataset) / layout.MANIFEST)
     first: list[Record] = []
     for variant, declared in spec.overlays.items():
         saliency = Saliency.from_declaration(declared, "figures")
         for seed in spec.seeds:
             source = layout.run_dir(results, "train", spec.dataset, variant, seed)
             record = read_record(source / layout.RECORD)
+            sources.append(source / layout.RECORD)
             if record.status != "ok":
                 continue
-            model = load(source / layout.MODEL, expect_variant=variant)
+            sources.append(source / layout.MODEL)
+            model = load(source / layout.MODEL, variant, expect_sha256=record.extra.get("model_sha256"))
             maps = saliency.at(saliency.maps(model, images, len(images)), images.shape[1:3])
             if seed == spec.seeds[0]:
                 columns[spec.labels[variant]] = maps[COMBINED]
@@ -99,12 +103,15 @@ def _overlays(spec: FiguresSpec, results: Path, path: Path, captions: dict[str, 
     return written
 
 
+def _history(results: Path, record: Record) -> Path:
+    return layout.run_dir(results, "train", record.dataset, record.variant, record.seed) / layout.HISTORY
+
+
 def _learning_curves(spec: FiguresSpec, results: Path, records: list[Record], path: Path, caption: str) -> None:
     histories: dict[str, list[list[tuple[int, float]]]] = defaultdict(list)
     chance = 100.0
     for record in records:
-        folder = layout.run_dir(results, "train", record.dataset, record.variant, record.seed)
-        with open(folder / layout.HISTORY, encoding="utf-8", newline="") as stream:
+        with open(_history(results, record), encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
         points = [(int(row["epoch"]), float(row["test_error_pct"])) for row in rows if row["test_error_pct"]]
         histories[spec.labels[record.variant]].append(points)

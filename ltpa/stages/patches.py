@@ -76,7 +76,7 @@ def run(
                 found, facts = MODES[source.mode](job)
                 write_boxes(path, dataset, found, _facts(spec, source, seed) | origin | facts)
                 metrics = list(_metrics(dataset, found))
-                extra = {"sha256": sha256_file(path), "flags": flag_counts(found["test"].flags), **facts}
+                extra = {"sha256": sha256_file(path), "flags": flag_counts(found["test"].flags), **origin, **facts}
             record = make_record(
                 __name__,
                 spec,
@@ -126,8 +126,8 @@ def _network(
     if trained.status != "ok":
         return None, f"training failed: {trained.reason}", {}
     path = layout.run_dir(results, "train", spec.dataset, source.network, seed) / layout.MODEL
-    origin = {"network": source.network, "network_sha256": sha256_file(path), "training_hash": spec.training}
-    return load(path, expect_variant=source.network), "", origin
+    model = load(path, source.network, expect_sha256=trained.extra.get("model_sha256"))
+    return model, "", {"network": source.network, "network_sha256": sha256_file(path), "training_hash": spec.training}
 
 
 def _facts(spec: PatchSpec, source: PatchSource, seed: int) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from ltpa.core import layout
+from ltpa.core.artefacts import files_of, intact
 from ltpa.core.errors import RecordError
 from ltpa.core.files import write_text
-from ltpa.core.hashing import digest, sha256_file
-from ltpa.core.per_image import intact
+from ltpa.core.hashing import digest
 from ltpa.core.provenance import COMPUTING
 from ltpa.core.records import Record, read_record
 from ltpa.runtime import checkpoint
@@ -110,8 +110,7 @@ def is_finished(folder: Path, identity: Identity, failed_too: bool) -> bool:
         return (
             Identity.of(record).key == identity.key
             and (record.status == "ok" or failed_too)
-            and (folder / layout.HISTORY).is_file()
-            and sha256_file(folder / layout.MODEL) == record.extra["model_sha256"]
+            and {layout.MODEL, layout.HISTORY} <= files_of(record).keys()
             and intact(folder, record)
         )
     except (RecordError, OSError):

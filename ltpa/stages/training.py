@@ -240,6 +240,7 @@ class TrainingJob(abc.ABC):
                     **training.extra,
                     "start": identity.start,
                     "model_sha256": sha256_file(folder / layout.MODEL),
+                    "history_sha256": sha256_file(folder / layout.HISTORY),
                     **_keep(folder, trainer, training.test_labels),
                 },
             )

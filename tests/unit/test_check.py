@@ -24,6 +24,7 @@ SPEC = CheckSpec(
     scale="demo",
     max_error_of_chance={"cross-entropy": 0.5, "two-stream": 0.9},
     protocols=FACTS,
+    strict=True,
 )
 
 

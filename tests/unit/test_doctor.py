@@ -14,7 +14,7 @@ import pytest
 from ltpa.cli import main
 from ltpa.report import doctor, workspace
 from ltpa.report.workspace import examine_workspace
-from ltpa.tracking.store import check_database, check_store
+from ltpa.tracking.store import check_database, check_store, installed_schema
 
 
 def fine() -> None:
@@ -183,7 +183,7 @@ def test_file_names_in_another_encoding_are_said():
 def database(path: Path) -> Path:
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
-    connection.execute("INSERT INTO alembic_version VALUES ('x')")
+    connection.execute("INSERT INTO alembic_version VALUES (?)", [installed_schema()])
     connection.commit()
     connection.close()
     return path

@@ -217,6 +217,9 @@ def test_perturbations_of_a_network_that_is_not_there(results):
     write_record(run / layout.RECORD, trained_record("vgg", 8, status="failed", reason="loss is nan"))
     model = layout.run_dir(results, "train", "toy", "vgg-gap", 0)
     shutil.copytree(model, layout.run_dir(results, "train", "toy", "vgg-gap", 8))
+    write_record(
+        layout.run_dir(results, "train", "toy", "vgg-gap", 8) / layout.RECORD, trained_record("vgg-gap", seed=8)
+    )
     record = run_stage(results, "fgsm", "vgg-gap", [{"name": "toy"}], protocol, seeds=[8])
     assert record.status == "ok" and record.extra["transferred"] == "training of vgg failed: loss is nan"
     names = ("clean_accuracy_pct", "fooling_rate_pct", "robust_accuracy_pct")

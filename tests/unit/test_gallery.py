@@ -89,7 +89,7 @@ def drawn(results: Path, monkeypatch: pytest.MonkeyPatch, wanted: GallerySpec) -
     """Titles, labels and cells that the stage hands to the renderer."""
     calls = []
     monkeypatch.setattr(gallery_stage, "draw_gallery", lambda paths, *rest, **texts: calls.append(rest))
-    monkeypatch.setattr(gallery_stage, "sha256_file", lambda path: "")
+    monkeypatch.setattr("ltpa.report.index.sha256_file", lambda path: "0" * 64)
     gallery_stage.run(wanted, results)
     return calls[0]
 
@@ -162,7 +162,7 @@ def test_attack_curves_name_their_data(results: Path, monkeypatch: pytest.Monkey
         figures_stage, "draw_attack_curves", lambda path, curves, published, title, caption: titles.append(title)
     )
     monkeypatch.setattr(figures_stage, "draw_learning_curves", lambda *_: None)
-    monkeypatch.setattr(figures_stage, "sha256_file", lambda path: "")
+    monkeypatch.setattr("ltpa.report.index.sha256_file", lambda path: "0" * 64)
     attack = trained("vgg", stage="fgsm", metrics=[Metric("fooling_rate_pct", 5.0, 9, "toy", "eps=2")])
     path = results / "attack.json"
     write_record(path, attack)
@@ -186,7 +186,7 @@ def test_figures_name_the_networks_that_did_not_learn(results: Path, tmp_path: P
     drawn = {}
     for name, kind in (("draw_overlays", "overlays"), ("draw_learning_curves", "curves"), ("draw_attack_curves", "a")):
         monkeypatch.setattr(figures_stage, name, lambda path, *rest, kind=kind: drawn.update({path.name: rest[-1]}))
-    monkeypatch.setattr(figures_stage, "sha256_file", lambda path: "")
+    monkeypatch.setattr("ltpa.report.index.sha256_file", lambda path: "0" * 64)
     network = {"learning": "cross-entropy", "dataset": "toy", "variant": "vgg", "seed": 0, "chance_pct": 90.0}
     extra = {"networks": [{**network, "error_pct": error} for error in (44.0, 46.0)]}
     metrics = [Metric("fooling_rate_pct", 5.0, 9, "toy", "eps=2")]

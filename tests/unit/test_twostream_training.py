@@ -621,5 +621,5 @@ def test_bad_input_is_named(results, tmp_path):
     sidecar = results / "patches/squares/made/seed-0/boxes.json"
     content = json.loads(sidecar.read_text())
     sidecar.write_text(json.dumps({**content, "dataset": "birds"}))
-    with pytest.raises(DataError, match="does not match its seal"):
+    with pytest.raises(DataError, match="does not match its SHA-256"):
         train.run(training_spec(), results, [0])

@@ -25,6 +25,7 @@ SPEC = CheckSpec(
     scale="demo",
     max_error_of_chance={"cross-entropy": 0.5},
     protocols={"segmentation": FACTS},
+    strict=True,
 )
 
 
