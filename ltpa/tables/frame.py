@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ltpa.core.errors import RecordError
 from ltpa.core.learned import Limits, failures
 from ltpa.core.records import Metric, Record, read_record, unconverged
+from ltpa.core.text import csv_value
 from ltpa.tables.declaration import Declaration
 from ltpa.tables.published import Published
 from ltpa.tables.slots import NOT_IN_SCALE, Address, Slot, place, resolve
@@ -125,7 +126,7 @@ def to_csv(rows: Sequence[TidyRow]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows([getattr(row, column) for column in COLUMNS] for row in rows)
+    writer.writerows([csv_value(getattr(row, column)) for column in COLUMNS] for row in rows)
     return stream.getvalue()
 
 
