@@ -15,6 +15,7 @@ from ltpa.archives.transfer import Policy
 from ltpa.core.errors import ConfigError, DataError
 from ltpa.core.files import is_hidden
 from ltpa.core.hashing import sha256_file
+from ltpa.core.text import printable
 from ltpa.data.arrays import Split
 from ltpa.data.listing import Listing
 from ltpa.data.masks import OBJECT
@@ -113,7 +114,7 @@ def _decoded(
         facts[split] = {**counts[split], **decoded, **_mask_facts(source, split, splits[split])}
         if listing.passed_over:
             say(f"{source.name}: {split}, {passed_over_note(listing.passed_over)}")
-            facts[split]["passed_over"] = list(listing.passed_over)
+            facts[split]["passed_over"] = list(map(printable, listing.passed_over))
         for note in mask_notes(decoded, source.options.upright):
             say(f"{source.name}: {split}, {note}")
     return splits, facts

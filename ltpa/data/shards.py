@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ltpa.core.errors import DataError, MemoryFullError
+from ltpa.core.text import printable
 from ltpa.data.arrays import Split
 from ltpa.data.decode import Stored, load_image, load_mask
 from ltpa.data.listing import Listing
@@ -84,7 +85,7 @@ def prepare_split(
     width, height = np.median(sizes, axis=0).tolist()
     facts = {"stored_width": width, "stored_height": height, "skipped": skipped}
     if masks is not None:
-        turned = [name for name, each in zip(listing.ids, stored, strict=True) if each.orientation != 1]
+        turned = [printable(name) for name, each in zip(listing.ids, stored, strict=True) if each.orientation != 1]
         facts |= {"void_masks": void_masks, "turned": turned}
     return found, facts
 
@@ -181,4 +182,4 @@ def _problem(listing: Listing, row: int, in_mask: bool, error: Exception, skip: 
             "images out with option skip_corrupt"
         ) from error
     text = " ".join(str(error).replace(str(path), "").split())
-    return f"{listing.ids[row]}: {'its mask: ' if in_mask else ''}{text}"
+    return printable(f"{listing.ids[row]}: {'its mask: ' if in_mask else ''}{text}")
