@@ -17,30 +17,20 @@ import numpy as np
 import pytest
 from pages import CODE, NO_CODE, PAGES, ROOT, blocks
 
-PARTS = (
-    "Snakefile",
-    "Makefile",
-    "pyproject.toml",
-    "requirements.lock",
-    "benchmarks",
-    "config",
-    "envs",
-    "ltpa",
-    "profiles",
-    "workflow",
-)
+PARTS = ("Snakefile", "Makefile", "pyproject.toml", "requirements.lock")
+PARTS += ("benchmarks", "config", "envs", "ltpa", "profiles", "workflow")
 MODEL = "results/demo/train/digits10/vgg-att2-concat-pc/seed-0/model.safetensors"
 BUILDS_ON = {"add-a-table.md": "add-a-variant.md"}  # its files are there when the page begins
-# Blocks of each page of which something is not run. A new one is to be thought about.
+# Blocks of each page of which something is not run: a guard against marks by habit.
 NOT_RUN = {
-    "README.md": 1,
+    "README.md": 2,
     "docs/add-a-dataset.md": 2,
     "docs/add-a-table.md": 1,
     "docs/add-a-variant.md": 1,
     "docs/cluster.md": 4,
     "docs/finegrained.md": 1,
     "docs/measurements.md": 3,
-    "docs/running.md": 7,
+    "docs/running.md": 8,
 }
 _LOAD = """
 import sys
