@@ -53,8 +53,8 @@ def _train(options: argparse.Namespace) -> None:
     with stop_requests(options.max_seconds) as stop:
         spec, results = _training_spec(options)
         stage = importlib.import_module("ltpa.stages.twostream")
-        with TrainingProgress(f"{spec.variant} on {spec.dataset}", spec.recipe["epochs"]) as shown:
-            watcher = stage.Watcher(shown.epoch, shown.progress, shown.say)
+        with TrainingProgress(f"{spec.variant} on {spec.dataset}", spec.recipe["epochs"]) as progress:
+            watcher = stage.Watcher(progress.epoch, progress.progress, progress.say)
             stage.run(spec, results, options.seeds, stop, options.tolerate_failure, watcher)
 
 

@@ -24,7 +24,7 @@ def add_commands(command: Command) -> None:
     track = command("track", _track, "write result records into the MLflow store")
     add_spec_options(track)
     track.add_argument("--records", type=Path, nargs="*", help="result records (default: all that are there)")
-    track.add_argument("--tables", type=Path, nargs="*", help="tidy tables to hold against MLflow (default: all)")
+    track.add_argument("--tables", type=Path, nargs="*", help="tidy tables to compare with MLflow (default: all)")
     track.add_argument("--follow", action="store_true", help="write the epochs of running trainings as they end")
     track.add_argument(
         "--idle",
@@ -67,7 +67,7 @@ def _track(options: argparse.Namespace) -> None:
         from ltpa.runtime.stopping import stop_requests
 
         with stop_requests() as stop:
-            print(f"following the trainings below {results}; Ctrl-C ends it, and harms none", flush=True)
+            print(f"following the trainings below {results}; Ctrl-C ends this without harm to them", flush=True)
             track.follow(views.track_spec(plan), results, stop, options.idle, lambda text: print(text, flush=True))
         return
     records = options.records or [p for p in map(Path, views.records(plan, views.all_runs(plan))) if p.is_file()]

@@ -46,9 +46,9 @@ def contact_sheet(dataset: PreparedDataset, path: Path, masks: bool = False) -> 
 
 def _first(dataset: PreparedDataset, label: int) -> list[tuple[Split, int]]:
     """The first images of a class, with the split each is in. The arrays may be larger than memory."""
-    found = [
+    images = [
         (split, int(index))
         for split in dataset.splits.values()
         for index in np.flatnonzero(split.labels == label)[:_PER_CLASS]
     ]
-    return found[:_PER_CLASS]
+    return images[:_PER_CLASS]

@@ -47,7 +47,7 @@ def draw_gallery(
     heading: str = "",
     caption: str = "",
 ) -> None:
-    """Write one grid to every path; the suffix tells the format (png, svg, pdf).
+    """Write one grid to every path; the suffix decides the format (png, svg, pdf).
 
     Colours mean the same in all cells, as the bars beside them say: maps run from zero to `BRIGHTEST` times a uniform
     map. They lie over the image in grey, so that no colour is the image's own.

@@ -92,7 +92,7 @@ def every_format(path: Path) -> list[Path]:
 def save_figure(figure: "Figure", *paths: Path) -> None:
     """Write a figure to every path by way of temporary names; the same figure gives the same bytes.
 
-    The suffix tells the format: png to look at, svg and pdf for print.
+    The suffix decides the format: png to look at, svg and pdf for print.
     """
     import matplotlib
 

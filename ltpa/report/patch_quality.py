@@ -41,7 +41,7 @@ def quality_table(records: Sequence[Record], split: str, reference: dict[str, di
     sources = sorted({record.variant for record in records})
     rows = []
     for statistic, by_source in values.items():
-        cells = [f"{sum(found) / len(found):.3f}" if (found := by_source.get(name)) else "" for name in sources]
+        cells = [f"{sum(numbers) / len(numbers):.3f}" if (numbers := by_source.get(name)) else "" for name in sources]
         known = reference.get(statistic, {})
         texts = (known.get(name, "") for name in (*_REFERENCES, "note"))
         rows.append([markdown_text(statistic), *cells, *map(markdown_text, texts)])

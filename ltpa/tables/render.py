@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ltpa.core.text import csv_value, html_text, latex_text, markdown_text
 from ltpa.tables import latex
 from ltpa.tables.claims import Claim
-from ltpa.tables.model import Cell, Panel, Row, Table
+from ltpa.tables.model import Row, Table, TableCell, TablePanel
 
 _CSV_COLUMNS = (
     *("table", "panel", "group", "row", "column", "variant", "stage", "dataset", "target", "condition", "metric"),
@@ -33,7 +33,7 @@ tr.group th { font-style: italic; font-weight: 400; border-top: 1px solid #ccc; 
 """
 
 
-def cell_texts(table: Table, cell: Cell | None) -> list[str]:
+def cell_texts(table: Table, cell: TableCell | None) -> list[str]:
     """The rounded texts of a cell, one per field of the table."""
     if cell is None:
         return [_DASH] * len(table.fields)
@@ -136,7 +136,7 @@ def to_html(table: Table) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _lines(table: Table, panel: Panel) -> Iterator[tuple[str, list[str]]]:
+def _lines(table: Table, panel: TablePanel) -> Iterator[tuple[str, list[str]]]:
     """The panel's body: (group title, []) before each new group, ("", texts) for each row."""
     current = ""
     for row in panel.rows:
@@ -146,7 +146,7 @@ def _lines(table: Table, panel: Panel) -> Iterator[tuple[str, list[str]]]:
         yield "", [row.label, *row.lead, *(text for cell in row.cells for text in cell_texts(table, cell))]
 
 
-def _published(table: Table, cell: Cell) -> str:
+def _published(table: Table, cell: TableCell) -> str:
     entry = cell.entry
     if entry.value is None:
         return _DASH
@@ -154,15 +154,15 @@ def _published(table: Table, cell: Cell) -> str:
     return f"{entry.value:.{table.decimals}f}{spread}" + (" (quoted)" if entry.quoted else "")
 
 
-def _ours(table: Table, cell: Cell) -> str:
-    found = cell.estimate
-    if found is None:
+def _ours(table: Table, cell: TableCell) -> str:
+    ours = cell.estimate
+    if ours is None:
         return cell.missing
-    spread = _DASH if found.sd is None else f"{found.sd:.{table.decimals}f}"
-    return f"{_mean(table, found.mean)} ({spread}), n={found.n}/{cell.expected}"
+    spread = _DASH if ours.sd is None else f"{ours.sd:.{table.decimals}f}"
+    return f"{_mean(table, ours.mean)} ({spread}), n={ours.n}/{cell.expected}"
 
 
-def _prepared(table: Table, cell: Cell) -> str:
+def _prepared(table: Table, cell: TableCell) -> str:
     return cell.missing if cell.estimate is None else _mean(table, cell.estimate.mean)
 
 
@@ -175,9 +175,9 @@ def _round(value: float, decimals: int) -> float:
     return round(value, decimals) + 0.0
 
 
-def _csv_values(table: Table, panel: Panel, row: Row, column: str, cell: Cell) -> list[object]:
-    tidy, found, entry = cell.rows[0], cell.estimate, cell.entry
-    numbers = [None] * 6 if found is None else [found.mean, found.sd, found.n, cell.expected, found.low, found.high]
+def _csv_values(table: Table, panel: TablePanel, row: Row, column: str, cell: TableCell) -> list[object]:
+    tidy, ours, entry = cell.rows[0], cell.estimate, cell.entry
+    numbers = [None] * 6 if ours is None else [ours.mean, ours.sd, ours.n, cell.expected, ours.low, ours.high]
     judged = cell.judgement
     interval = [None] * 3 if judged is None else [judged.low, judged.high, judged.df]
     verdict = [cell.verdict, None, None] if judged is None else [judged.word, judged.more_seeds, int(judged.pooled)]
@@ -213,12 +213,12 @@ def _csv_claim(table: Table, claim: Claim) -> list[object]:
         "published_sd": claim.sd,
         "verdict": claim.word,
         "baseline": claim.other.slot.entry.label,
-        "test": claim.found.test,
-        "test_n": claim.found.n,
-        "baseline_n": claim.found.other_n,
-        "test_delta": claim.found.delta,
-        "test_p": claim.found.p,
-        "correlation": claim.found.correlation,
+        "test": claim.ours.test,
+        "test_n": claim.ours.n,
+        "baseline_n": claim.ours.other_n,
+        "test_delta": claim.ours.delta,
+        "test_p": claim.ours.p,
+        "correlation": claim.ours.correlation,
         "test_p_holm": claim.p_holm,
     }
     return [csv_value(values.get(column)) for column in _CSV_COLUMNS]
@@ -230,7 +230,7 @@ def _html_orders(table: Table) -> list[str]:
     return [f"<h2>{ORDERS}</h2>\n<ul>", *(f"<li>{html_text(text)}</li>" for text in table.orders), "</ul>"]
 
 
-def _html_panel(table: Table, panel: Panel) -> str:
+def _html_panel(table: Table, panel: TablePanel) -> str:
     width = len(table.fields)
     first = "".join(f'<th rowspan="2">{html_text(title)}</th>' for title in ("", *table.lead))
     first += "".join(f'<th colspan="{width}" scope="colgroup">{html_text(title)}</th>' for title in panel.columns)
