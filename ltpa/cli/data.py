@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ltpa.cli.options import Command, add_config_option, group, load_plan
 from ltpa.core import layout
 from ltpa.core.errors import ConfigError, DataError, LtpaError
+from ltpa.core.text import printable
 
 if TYPE_CHECKING:
     from ltpa.archives.declare import Archive
@@ -71,7 +72,7 @@ def list_declared(options: argparse.Namespace) -> None:
         download = _download_size(declaration)
         print(
             f"{name:22} {role:21} {images:>7} {len(declaration['classes']):7} {download:>9}  {state:9} "
-            f"{declaration['title']}"
+            f"{printable(declaration['title'])}"
         )
 
 

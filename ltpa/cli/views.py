@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ltpa.cli.options import Command, add_config_option, add_spec_options, as_seconds, load_plan, resolve
 from ltpa.core.errors import ConfigError
+from ltpa.core.text import printable
 
 
 def add_commands(command: Command) -> None:
@@ -94,7 +95,8 @@ def _show(options: argparse.Namespace) -> None:
     from ltpa.tables.terminal import to_terminal
 
     scale = plan.config.scale
-    print(f"{plan.tables[options.table]['title']} ({plan.tables[options.table]['unit']}), scale {scale.name}")
+    table = plan.tables[options.table]
+    print(printable(f"{table['title']} ({table['unit']}), scale {scale.name}"))
     if not scale.comparable:
         print("From stand-in data or short training: not comparable with the paper.")
     print(f"\n{to_terminal(path)}\n\nAll tables (csv, md, tex, html): {path.parent}/")

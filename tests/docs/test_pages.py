@@ -242,3 +242,22 @@ def test_page(page, checkout):
         outputs = _run(["python", "-"], checkout, script).split("@@@@\n")
         for block, output in zip(python, outputs, strict=True):
             assert block.output in (None, output), f"{block.where}: prints\n{output}"
+
+
+def test_links_lead_to_pages_and_headings():
+    headings = {
+        page: {_anchor(line) for line in page.read_text().splitlines() if line.startswith("#")} for page in PAGES
+    }
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            path, _, anchor = target.partition("#")
+            if "://" in target:
+                continue
+            file = (page.parent / path).resolve() if path else page
+            assert file.exists(), f"{page.name}: {target}"
+            assert not anchor or anchor in headings[file], f"{page.name}: {target}"
+
+
+def _anchor(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lstrip("# ").lower()).replace(" ", "-")
