@@ -1,7 +1,7 @@
 """Archive declarations of the datasets in `config/`, typed.
 
-Two keys need a word. `nested` lists members that are archives themselves (`.zip`, `.tar`, `.tar.gz`, `.tgz`); what they
-hold appears below the folder that the nested archive lies in, and `members` selects among those full names.
+`nested` lists members that are archives themselves (`.zip`, `.tar`, `.tar.gz`, `.tgz`); their members appear below the
+folder that the nested archive lies in, and `members` selects among those full names.
 `insecure: true` admits `http://` URLs, listed after the `https://` ones; `ltpa.archives.fetch` says when they are used.
 """
 

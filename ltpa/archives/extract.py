@@ -79,8 +79,8 @@ def _stamp(paths: Sequence[Path], archives: Sequence[Archive]) -> str:
     for path, archive in zip(paths, archives, strict=True):
         if not Path(path).is_file():
             raise DataError(f"{path}: no such archive; fetch it, or name its folder with --archives")
-        declared = archive.model_dump(include={"name", "kind", "sha256", "md5", "members", "nested"})
-        parts.append([declared, Path(path).stat().st_size])
+        declaration = archive.model_dump(include={"name", "kind", "sha256", "md5", "members", "nested"})
+        parts.append([declaration, Path(path).stat().st_size])
     return digest(parts)
 
 

@@ -1,6 +1,6 @@
 """Archives onto this machine: a user's own folders first, then the declared URLs; nothing unverified gets its name.
 
-Which URLs are used: `https://` always. `http://` only where nothing rests on the connection's honesty, that is for an
+Which URLs are used: `https://` always. `http://` only where the connection need not be trusted, that is for an
 archive whose checksum is declared or was recorded when it was first seen; for any other only if the user asks for it
 (`Policy.allow_http`), and then its first-seen SHA-256 is recorded. A redirect from https to http is always refused.
 """
@@ -65,9 +65,9 @@ def _download(archive: Archive, folder: Path, trust: Trust, progress: bool, poli
     show = TransferProgress(archive.name, progress)
     lock = folder / f".{archive.name}.lock"
     with exclusive(lock, lambda holder: show.note(f"waiting for {holder}, which downloads it")):
-        found = _find(archive, [folder], trust)
-        if found is not None:
-            return found
+        path = _find(archive, [folder], trust)
+        if path is not None:
+            return path
         with open_session() as session:
             return _Download(archive, folder, trust, show, policy, session).run()
 
@@ -99,8 +99,8 @@ class _Download:
             part.finish(target)
             return target
         raise DataError(
-            f"{self.archive.name}: not to be had ({'; '.join(problems)}); download it by other means and name its "
-            "folder with --archives"
+            f"{self.archive.name}: could not be downloaded ({'; '.join(problems)}); download it by other means and "
+            "name its folder with --archives"
         )
 
     def _refuse_http(self, url: str) -> None:

@@ -1,7 +1,7 @@
-"""CIFAR's pickles, read without executing anything they say.
+"""CIFAR's pickles, read without executing any code that they name.
 
-Whatever a pickle calls is an inert stand-in, which keeps the arguments and the state given to it. Arrays are made
-afterwards, from checked values: NumPy itself would trust a pickled `dtype` with its memory.
+Whatever a pickle calls is replaced by an inert object that keeps its arguments and state. Arrays are made afterwards,
+from checked values: NumPy itself would trust a pickled `dtype` with its memory.
 """
 
 import io
@@ -89,7 +89,7 @@ def _check_operations(data: bytes) -> None:
         if count >= MOST_OPERATIONS or (operation.name in _MEMO and int(argument or 0) >= MOST_OPERATIONS):
             raise pickle.UnpicklingError(f"more than {MOST_OPERATIONS} operations or memo slots")
         if operation.name.startswith("EXT"):
-            raise pickle.UnpicklingError("calls on an extension")
+            raise pickle.UnpicklingError("uses the extension registry")
 
 
 def _key(key: Any) -> str:

@@ -39,7 +39,7 @@ class TransferProgress:
             self.note(self._line())
 
     def note(self, text: str) -> None:
-        """Say one line, without damage to a bar."""
+        """Print one line without breaking the bar."""
         if not self.visible:
             return
         line = f"{self.name}: {text}"
@@ -49,7 +49,7 @@ class TransferProgress:
             print(line, file=sys.stderr, flush=True)
 
     def end(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

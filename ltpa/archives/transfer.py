@@ -1,4 +1,4 @@
-"""One URL into one partial file: resume, retries with back-off, and no step down from https to http.
+"""One URL into one partial file: resume, retries with back-off, and no redirect from https to http.
 
 Written on `requests` (which pooch, too, downloads with) because pooch 1.9 always starts from byte 0, follows a redirect
 from https to http, does not retry a cut transfer, and takes a web page for a file.
@@ -25,7 +25,7 @@ from ltpa.core.text import printable
 _CHUNK = 1 << 18
 _HEADWAY = 1 << 20  # bytes gained that make a failure count as the first one again
 _LONGEST_PAUSE = 60.0  # seconds
-_MOST_DIGITS = 18  # of a length or pause; no file or patience has more
+_MOST_DIGITS = 18  # digits of a length or pause; no real one has more
 _LONGEST_TEXT = 200  # letters of a server's answer that are shown or kept
 _TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -64,7 +64,7 @@ class Refused(_Failure):
     """This URL does not give the file; asking it again would not help."""
 
 
-class Interrupted(_Failure):
+class TransferFailed(_Failure):
     """The transfer broke off, or could not begin; `pause` is how many seconds the server asks to wait."""
 
     def __init__(self, text: str, pause: float = 0.0) -> None:
@@ -75,7 +75,7 @@ class Interrupted(_Failure):
 class Part:
     """The partial file `<name>.part` and, beside it, which URL and version of the content it comes from.
 
-    `joined` tells whether the bytes are of more than one answer.
+    `joined` says whether the bytes are of more than one answer.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -147,7 +147,7 @@ def transfer(
     while True:
         try:
             return _attempt(url, part, archive, policy, session, show)
-        except Interrupted as error:
+        except TransferFailed as error:
             if part.length() >= best + _HEADWAY:
                 failures, best = 0, part.length()
             failures += 1
@@ -176,14 +176,14 @@ def _attempt(
                 part.joined = True
             show.begin(part.length(), total)
             _receive(response, part, archive, total, policy, show)
-    except (Refused, Interrupted, DataError):
+    except (Refused, TransferFailed, DataError):
         raise
     except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise Refused(
                 "its certificate is not trusted; name a site's own authority in REQUESTS_CA_BUNDLE"
             ) from error
-        raise Interrupted(f"connection failed ({_short(error)})") from error
+        raise TransferFailed(f"connection failed ({_short(error)})") from error
     except requests.RequestException as error:
         raise Refused(f"cannot be asked ({_short(error)})") from error
     except OSError as error:  # of our own files; those of the network were one of the above
@@ -207,10 +207,10 @@ def _resume(url: str, part: Part, archive: Archive) -> tuple[int, dict[str, str]
 
 
 def _check(response: requests.Response, part: Part, offset: int, archive: Archive) -> int | None:
-    """Judge the head of an answer; returns the file's full length if it is told."""
+    """Judge the head of an answer; returns the file's full length if the answer gives it."""
     status = response.status_code
     if status in _TEMPORARY:
-        raise Interrupted(f"HTTP {status} {_short(response.reason)}", _retry_after(response))
+        raise TransferFailed(f"HTTP {status} {_short(response.reason)}", _retry_after(response))
     if status not in (200, 206, 416):
         raise Refused(f"HTTP {status} {_short(response.reason)}")
     if status == 200:
@@ -221,12 +221,12 @@ def _check(response: requests.Response, part: Part, offset: int, archive: Archiv
         start, total = _content_range(response, offset)
         if start != offset or offset == 0 or _other_version(response):
             part.discard()
-            raise Interrupted("the file changed, or another piece of it was sent; starting again")
+            raise TransferFailed("the file changed, or another piece of it was sent; starting again")
     if total is not None and archive.size is not None and total != archive.size:
         raise Refused(f"offers {total:,} bytes, not the declared {archive.size:,}")
     chunked = "chunked" in response.headers.get("Transfer-Encoding", "")
     if total is None and not chunked and archive.size is None and not archive.hashed:
-        raise Refused("tells no length and no checksum is known, so a cut transfer would go unnoticed")
+        raise Refused("gives no length and no checksum is known, so a cut transfer would go unnoticed")
     return total
 
 
@@ -264,7 +264,7 @@ def _receive(
             show.advance(len(block))
             pace.check(length)
     if expected is not None and length < expected:
-        raise Interrupted(f"cut after {length:,} of {expected:,} bytes")
+        raise TransferFailed(f"cut after {length:,} of {expected:,} bytes")
 
 
 class _Pace:
@@ -277,14 +277,14 @@ class _Pace:
         """Note that `length` bytes are there.
 
         Raises:
-            Interrupted: too few arrived in the window that has ended.
+            TransferFailed: too few arrived in the window that has ended.
         """
         seconds = time.monotonic() - self._since
         if seconds < self._policy.window:
             return
         rate = (length - self._length) / seconds
         if rate < self._policy.least_rate:
-            raise Interrupted(f"too slow: {rate:.1f} bytes a second over {seconds:.0f} s")
+            raise TransferFailed(f"too slow: {rate:.1f} bytes a second over {seconds:.0f} s")
         self._since, self._length = time.monotonic(), length
 
 

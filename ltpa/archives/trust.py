@@ -86,9 +86,9 @@ def check(path: Path, archive: Archive, trust: Trust) -> str | None:
         raise Mismatch(f"{path}: is empty, not {archive.name}")
     _check_head(path, archive)
     sha256, md5 = _digests(path, with_md5=archive.md5 is not None)
-    for label, found, declared in (("SHA-256", sha256, archive.sha256), ("MD5", md5, archive.md5)):
-        if declared is not None and found != declared:
-            raise Mismatch(f"{path}: has {label} {found}, not the {declared} of {archive.name}")
+    for label, digest, expected in (("SHA-256", sha256, archive.sha256), ("MD5", md5, archive.md5)):
+        if expected is not None and digest != expected:
+            raise Mismatch(f"{path}: has {label} {digest}, not the {expected} of {archive.name}")
     if archive.sha256 is not None:
         return None
     known = trust.known(archive.name)

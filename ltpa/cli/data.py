@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ltpa.cli.options import Command, add_config_option, group, load_plan
 from ltpa.core import layout
 from ltpa.core.errors import ConfigError, DataError, LtpaError
+from ltpa.core.text import printable
 
 if TYPE_CHECKING:
     from ltpa.archives.declare import Archive
@@ -63,19 +64,20 @@ def list_declared(options: argparse.Namespace) -> None:
     """Print a line for each declared dataset: role, images, classes, size of its archives, whether it is prepared."""
     plan = load_plan(options)
     print(f"{'name':22} {'plays':21} {'images':>7} {'classes':>7} {'download':>9}  state     title")
-    for name, declared in plan.datasets.items():
-        counts = [split.get("count") for split in declared["splits"].values() if not split.get("optional")]
+    for name, declaration in plan.datasets.items():
+        counts = [split.get("count") for split in declaration["splits"].values() if not split.get("optional")]
         images = "?" if None in counts else str(sum(counts))
         state = "prepared" if Path(plan.manifest(name)).is_file() else "-"
-        role = declared.get("plays", name)
-        download = _download_size(declared)
+        role = declaration.get("plays", name)
+        download = _download_size(declaration)
         print(
-            f"{name:22} {role:21} {images:>7} {len(declared['classes']):7} {download:>9}  {state:9} {declared['title']}"
+            f"{name:22} {role:21} {images:>7} {len(declaration['classes']):7} {download:>9}  {state:9} "
+            f"{printable(declaration['title'])}"
         )
 
 
-def _download_size(declared: dict[str, Any]) -> str:
-    archives = [archive for archive in declared.get("archives", []) if not archive.get("optional")]
+def _download_size(declaration: dict[str, Any]) -> str:
+    archives = [archive for archive in declaration.get("archives", []) if not archive.get("optional")]
     if not archives:
         return "-"
     if not all("size" in archive for archive in archives):
@@ -128,7 +130,7 @@ def _verify(options: argparse.Namespace) -> None:
         print(f"nothing to verify: no dataset is prepared at scale {plan.config.scale.name}, and no archive is here")
     problems = []
     for name in sources:
-        checks = [partial(_check_archive, *found, places[-1]) for found in archives[name]]
+        checks = [partial(_check_archive, *pair, places[-1]) for pair in archives[name]]
         if name in prepared:
             checks.append(partial(_check_arrays, layout.data_dir(plan.results, name)))
         for check in checks:
@@ -146,8 +148,8 @@ def _archives_here(name: str, source: dict[str, Any], places: list[Path]) -> lis
     """The archives of a dataset that lie in one of the places."""
     from ltpa.archives.declare import parse_archives
 
-    found = [(place / archive.name, archive) for archive in parse_archives(name, source) for place in places]
-    return [(path, archive) for path, archive in found if path.is_file()]
+    candidates = [(place / archive.name, archive) for archive in parse_archives(name, source) for place in places]
+    return [(path, archive) for path, archive in candidates if path.is_file()]
 
 
 def _check_archive(path: Path, archive: "Archive", downloads: Path) -> str:

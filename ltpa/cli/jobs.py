@@ -80,8 +80,8 @@ def _train(options: argparse.Namespace) -> None:
     with stop_requests(options.max_seconds) as stop:
         spec, results = resolve(options, TrainSpec, lambda plan: plan.train_spec(options.dataset, options.variant))
         train = importlib.import_module("ltpa.stages.train")
-        with TrainingProgress(f"{spec.variant} on {spec.dataset}", spec.recipe["epochs"]) as shown:
-            watcher = train.Watcher(shown.epoch, shown.progress, shown.say)
+        with TrainingProgress(f"{spec.variant} on {spec.dataset}", spec.recipe["epochs"]) as progress:
+            watcher = train.Watcher(progress.epoch, progress.progress, progress.say)
             train.run(spec, results, options.seeds, stop, options.tolerate_failure, watcher)
 
 
@@ -132,5 +132,5 @@ def _extract(options: argparse.Namespace) -> None:
     with stop_requests(options.max_seconds) as stop:
         spec, results = _patch_spec(options)
         stage = importlib.import_module("ltpa.stages.patches")
-        with TrainingProgress(f"prototypes of {spec.variant} on {spec.dataset}", stage.epochs(spec)) as shown:
-            stage.run(spec, results, options.seeds, stop, shown.epoch)
+        with TrainingProgress(f"prototypes of {spec.variant} on {spec.dataset}", stage.epochs(spec)) as progress:
+            stage.run(spec, results, options.seeds, stop, progress.epoch)

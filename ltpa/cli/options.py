@@ -53,7 +53,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """Add what trainings share: a time limit, and that divergence is a result, too."""
+    """Add what trainings share: a time limit, and whether a diverged run is a result."""
     add_time_limit(parser)
     parser.add_argument("--tolerate-failure", action="store_true", help="record a diverged run instead of failing")
 

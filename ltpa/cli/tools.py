@@ -32,7 +32,7 @@ def add_commands(command: Command) -> None:
         help="another option of the network, such as pools=cub; may be given several times",
     )
     model.add_argument("--json", action="store_true", help="print JSON")
-    plan = command("plan", _plan, "what a configuration costs and can tell: jobs, downloads, disk, hours, power")
+    plan = command("plan", _plan, "what a configuration costs and can show: jobs, downloads, disk, hours, power")
     add_config_option(plan)
     plan.add_argument(
         "--throughput",
@@ -43,7 +43,7 @@ def add_commands(command: Command) -> None:
     plan.add_argument(
         "--why",
         action="store_true",
-        help="say instead which changed statements and settings make which of the results run anew",
+        help="say instead which results run again, and because of which changed statements and settings",
     )
     clean = command("clean-state", _clean_state, "remove saved states that no configuration refers to")
     clean.add_argument(

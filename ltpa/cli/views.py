@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ltpa.cli.options import Command, add_config_option, add_spec_options, as_seconds, load_plan, resolve
 from ltpa.core.errors import ConfigError
+from ltpa.core.text import printable
 
 
 def add_commands(command: Command) -> None:
@@ -24,7 +25,7 @@ def add_commands(command: Command) -> None:
     track = command("track", _track, "write result records into the MLflow store")
     add_spec_options(track)
     track.add_argument("--records", type=Path, nargs="*", help="result records (default: all that are there)")
-    track.add_argument("--tables", type=Path, nargs="*", help="tidy tables to hold against MLflow (default: all)")
+    track.add_argument("--tables", type=Path, nargs="*", help="tidy tables to compare with MLflow (default: all)")
     track.add_argument("--follow", action="store_true", help="write the epochs of running trainings as they end")
     track.add_argument(
         "--idle",
@@ -67,7 +68,7 @@ def _track(options: argparse.Namespace) -> None:
         from ltpa.runtime.stopping import stop_requests
 
         with stop_requests() as stop:
-            print(f"following the trainings below {results}; Ctrl-C ends it, and harms none", flush=True)
+            print(f"following the trainings below {results}; Ctrl-C ends this without harm to them", flush=True)
             track.follow(views.track_spec(plan), results, stop, options.idle, lambda text: print(text, flush=True))
         return
     records = options.records or [p for p in map(Path, views.records(plan, views.all_runs(plan))) if p.is_file()]
@@ -94,7 +95,8 @@ def _show(options: argparse.Namespace) -> None:
     from ltpa.tables.terminal import to_terminal
 
     scale = plan.config.scale
-    print(f"{plan.tables[options.table]['title']} ({plan.tables[options.table]['unit']}), scale {scale.name}")
+    table = plan.tables[options.table]
+    print(printable(f"{table['title']} ({table['unit']}), scale {scale.name}"))
     if not scale.comparable:
         print("From stand-in data or short training: not comparable with the paper.")
     print(f"\n{to_terminal(path)}\n\nAll tables (csv, md, tex, html): {path.parent}/")

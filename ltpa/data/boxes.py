@@ -41,7 +41,7 @@ class _Sidecar(BaseModel):
 
 
 class Flag(IntFlag):
-    """What there is to say about a box; the values are part of the format."""
+    """Properties of a box; the values are part of the format."""
 
     FULL = 1  # the whole image
     MULTIBLOB = 2  # the map had further regions above the threshold
@@ -74,7 +74,7 @@ def sidecar_path(path: Path) -> Path:
     return Path(path).with_suffix(".json")
 
 
-def write_boxes(path: Path, dataset: PreparedDataset, found: Mapping[str, Boxes], facts: dict[str, Any]) -> None:
+def write_boxes(path: Path, dataset: PreparedDataset, splits: Mapping[str, Boxes], facts: dict[str, Any]) -> None:
     """Write the boxes of the splits of `dataset` to `path`, and the sidecar, last. What is wrong is not written.
 
     One row per image and rank. Columns: split and id (text), index (row in the split, int32), rank (int16, 0 is best),
@@ -86,7 +86,7 @@ def write_boxes(path: Path, dataset: PreparedDataset, found: Mapping[str, Boxes]
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    for name, boxes in found.items():
+    for name, boxes in splits.items():
         images = len(dataset.split(name))
         if len(boxes.boxes) != images:
             raise DataError(
@@ -94,7 +94,7 @@ def write_boxes(path: Path, dataset: PreparedDataset, found: Mapping[str, Boxes]
                 "give every image its boxes, in the order of the split"
             )
         check_boxes(path, boxes.boxes, dataset.image_size, "correct the boxes of this patch source")
-    tables = [pa.table(_columns(name, dataset.split(name).ids, boxes)) for name, boxes in found.items()]
+    tables = [pa.table(_columns(name, dataset.split(name).ids, boxes)) for name, boxes in splits.items()]
     sidecar_path(path).unlink(missing_ok=True)
     with atomic_path(path) as temporary:
         pq.write_table(pa.concat_tables(tables), temporary)
@@ -103,9 +103,9 @@ def write_boxes(path: Path, dataset: PreparedDataset, found: Mapping[str, Boxes]
         "dataset": dataset.name,
         "data_hash": dataset.data_hash,
         "image_size": dataset.image_size,
-        "images": {name: len(boxes.boxes) for name, boxes in found.items()},
-        "boxes_per_image": next(iter(found.values())).boxes.shape[1],
-        "flags": {name: flag_counts(boxes.flags) for name, boxes in found.items()},
+        "images": {name: len(boxes.boxes) for name, boxes in splits.items()},
+        "boxes_per_image": next(iter(splits.values())).boxes.shape[1],
+        "flags": {name: flag_counts(boxes.flags) for name, boxes in splits.items()},
         "sha256": {Path(path).name: sha256_file(path)},
         **facts,
     }
@@ -113,23 +113,23 @@ def write_boxes(path: Path, dataset: PreparedDataset, found: Mapping[str, Boxes]
 
 
 def flag_counts(flags: np.ndarray) -> dict[str, int]:
-    """How many boxes bear each flag, by the flag's name."""
+    """How many boxes have each flag, by the flag's name."""
     counts = Counter({flag: int((flags & flag.value != 0).sum()) for flag in Flag})
     return {str(flag.name): count for flag, count in counts.items()}
 
 
-def _columns(split: str, ids: np.ndarray, found: Boxes) -> dict[str, Any]:
-    count, ranks = found.scores.shape
-    corners = found.boxes.reshape(-1, 4).astype(np.int32)
+def _columns(split: str, ids: np.ndarray, boxes: Boxes) -> dict[str, Any]:
+    count, ranks = boxes.scores.shape
+    corners = boxes.boxes.reshape(-1, 4).astype(np.int32)
     return {
         "split": [split] * (count * ranks),
         "id": np.repeat(ids, ranks).tolist(),
         "index": np.repeat(np.arange(count, dtype=np.int32), ranks),
         "rank": np.tile(np.arange(ranks, dtype=np.int16), count),
         **{name: corners[:, column] for column, name in enumerate(_CORNERS)},
-        "score": found.scores.astype(np.float32).ravel(),
-        "map_id": found.map_ids.astype(np.int32).ravel(),
-        "flags": found.flags.astype(np.int16).ravel(),
+        "score": boxes.scores.astype(np.float32).ravel(),
+        "map_id": boxes.map_ids.astype(np.int32).ravel(),
+        "flags": boxes.flags.astype(np.int16).ravel(),
     }
 
 
@@ -192,10 +192,10 @@ def read_boxes(path: Path, dataset: PreparedDataset, split: str, count: int | No
             f"{path}: rows are not in the order of split {split} of {dataset.name} (image {first} is "
             f"{str(images.ids[first])!r}, its boxes are of {str(ids[first, 0])!r}); {_remedy(path)}"
         )
-    found = np.stack([table[name].to_numpy() for name in _CORNERS], axis=-1).astype(np.int64)
-    found = found.reshape(len(images), available, 4)
-    check_boxes(path, found, dataset.image_size, _remedy(path))
-    return found[:, :wanted]
+    boxes = np.stack([table[name].to_numpy() for name in _CORNERS], axis=-1).astype(np.int64)
+    boxes = boxes.reshape(len(images), available, 4)
+    check_boxes(path, boxes, dataset.image_size, _remedy(path))
+    return boxes[:, :wanted]
 
 
 def check_boxes(where: Path, boxes: np.ndarray, size: int, remedy: str) -> None:

@@ -82,7 +82,7 @@ def _backgrounds(
 def _place_digits(
     scene: _Scene, style: Style, source: Pool, present: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw the target digits, and clutter around them; the target's coverage (N, S, S) comes back."""
+    """Draw the target digits and clutter around them; return the targets' coverage (N, S, S)."""
     count, size = len(scene.labels), scene.size
     glyphs, targets = digits()
     chosen = _choose(scene.digit, source, targets, rng)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ltpa.core.files import atomic_path
+from ltpa.core.text import printable
 from ltpa.data.arrays import PreparedDataset, Split
 from ltpa.data.masks import squashed
 
@@ -23,11 +24,12 @@ def contact_sheet(dataset: PreparedDataset, path: Path, masks: bool = False) -> 
 
     gap = 2
     ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    label = max(_LABEL, *(math.ceil(ruler.textlength(name)) + 8 for name in dataset.classes))
-    width, height = label + _PER_CLASS * (_SIDE + gap), len(dataset.classes) * (_SIDE + gap)
+    names = [printable(name) for name in dataset.classes]
+    label = max(_LABEL, *(math.ceil(ruler.textlength(name)) + 8 for name in names))
+    width, height = label + _PER_CLASS * (_SIDE + gap), len(names) * (_SIDE + gap)
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
-    for row, name in enumerate(dataset.classes):
+    for row, name in enumerate(names):
         draw.text((4, row * (_SIDE + gap) + _SIDE // 2 - 6), name, fill="black")
         for column, (split, index) in enumerate(_first(dataset, row)):
             picture = np.asarray(split.images[index])
@@ -44,9 +46,9 @@ def contact_sheet(dataset: PreparedDataset, path: Path, masks: bool = False) -> 
 
 def _first(dataset: PreparedDataset, label: int) -> list[tuple[Split, int]]:
     """The first images of a class, with the split each is in. The arrays may be larger than memory."""
-    found = [
+    images = [
         (split, int(index))
         for split in dataset.splits.values()
         for index in np.flatnonzero(split.labels == label)[:_PER_CLASS]
     ]
-    return found[:_PER_CLASS]
+    return images[:_PER_CLASS]

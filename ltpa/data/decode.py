@@ -42,7 +42,7 @@ class Stored(NamedTuple):
 
 @contextlib.contextmanager
 def opened(image: Path | bytes) -> "Iterator[Image.Image]":
-    """Open an image file or its bytes without decoding it. The content, not the name, tells the format.
+    """Open an image file or its bytes without decoding it. The content, not the name, decides the format.
 
     Raises:
         DataError: the path is missing, a link that leads nowhere, or no regular file (a pipe would block).
@@ -86,7 +86,7 @@ def as_rgb(picture: "Image.Image") -> "Image.Image":
     """A picture of any kind in 8-bit RGB; transparency is passed over.
 
     Raises:
-        ValueError: its pixels are 32-bit numbers, whose range nothing tells.
+        ValueError: its pixels are 32-bit numbers, whose range is not known.
     """
     from PIL import Image
 
@@ -105,7 +105,7 @@ def _orientation(picture: "Image.Image") -> int:
     """How the picture is to be turned (EXIF): 1 as it is, 2 to 4 keep width and height, 5 to 8 exchange them."""
     try:
         value = picture.getexif().get(_ORIENTATION, 1)
-    except Exception:  # Pillow raises whatever a damaged EXIF block makes it stumble over; pixels may be whole
+    except Exception:  # Pillow raises errors of many kinds for a damaged EXIF block; the pixels may be whole
         return 1
     return value if value in range(1, 9) else 1
 
@@ -150,12 +150,12 @@ def load_input(path: Path, size: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def _decoding(path: Path) -> Iterator[None]:
-    """Say which picture it is that Pillow stumbles over within the block."""
+    """Name the picture in the errors that Pillow raises within the block."""
     try:
         yield
     except (DataError, MemoryFullError):
         raise
-    except Exception as error:  # Pillow raises whatever its decoders stumble over
+    except Exception as error:  # Pillow's decoders raise errors of many kinds
         raise DataError(f"{path}: cannot be decoded ({error}); give an image as {', '.join(suffixes())}") from error
 
 
@@ -165,7 +165,7 @@ def load_image(
     """Pixels (size, size, 3) uint8 of one image, and how it is stored.
 
     Args:
-        image: a file, its bytes, or pixels (h, w) or (h, w, 3) uint8. The content, not the name, tells the format.
+        image: a file, its bytes, or pixels (h, w) or (h, w, 3) uint8. The content, not the name, decides the format.
         box: x0, y0, x1, y1 of what to show, in stored pixels, clipped to the image; None shows all of it.
 
     Raises:
@@ -203,8 +203,8 @@ def _render(picture: "Image.Image", box: Box | None, size: int, options: Options
     outer = (x, y, -(-right // scale), -(-bottom // scale))
     if outer != (0, 0, *colours.size):
         colours = colours.crop(outer)
-    shown = (left / scale - x, top / scale - y, right / scale - x, bottom / scale - y)
-    pixels = np.asarray(colours.resize((size, size), filters[options.resize], box=shown))
+    area = (left / scale - x, top / scale - y, right / scale - x, bottom / scale - y)
+    pixels = np.asarray(colours.resize((size, size), filters[options.resize], box=area))
     return pixels, Stored(width, height, orientation)
 
 
@@ -252,6 +252,6 @@ def load_mask(path: Path, box: Box | None, size: int | None, of: Stored) -> np.n
             turned = f"; the image's EXIF orientation, {of.orientation}, turns it" if of.orientation != 1 else ""
             raise DataError(f"{path}: mask and image differ in size ({sizes}){turned}; a mask must have its image's")
         marked = Image.fromarray(marks(picture))
-    shown = (0, 0, *marked.size) if box is None else whole_pixels(box, *marked.size)
-    wanted = (shown[2] - shown[0], shown[3] - shown[1]) if size is None else (size, size)
-    return np.asarray(marked.resize(wanted, Image.Resampling.NEAREST, box=shown))
+    area = (0, 0, *marked.size) if box is None else whole_pixels(box, *marked.size)
+    wanted = (area[2] - area[0], area[3] - area[1]) if size is None else (size, size)
+    return np.asarray(marked.resize(wanted, Image.Resampling.NEAREST, box=area))

@@ -24,7 +24,7 @@ def read_matlab(path: Path, *names: str) -> dict[str, np.ndarray]:
         content = _read_hdf5(path, names) if _is_hdf5(path) else loadmat(path, variable_names=list(names))
     except DataError:
         raise
-    except Exception as error:  # scipy and h5py raise whatever their parsers stumble over
+    except Exception as error:  # scipy and h5py raise errors of many kinds
         raise DataError(f"{path}: not a readable MATLAB file ({error}); fetch it anew") from error
     if missing := [name for name in names if name not in content]:
         raise DataError(f"{path}: lacks {', '.join(missing)}; not the file it should be")
@@ -45,9 +45,11 @@ def _read_hdf5(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
             f"{path}: saved by MATLAB 7.3; save it with -v7 in MATLAB, or install what reads it: pip install h5py"
         ) from error
     with h5py.File(path, "r") as file:
-        found = {name: file[name] for name in names if name in file}
+        variables = {name: file[name] for name in names if name in file}
         if strange := [
-            name for name, held in found.items() if not isinstance(held, h5py.Dataset) or held.dtype.kind not in "biuf"
+            name
+            for name, held in variables.items()
+            if not isinstance(held, h5py.Dataset) or held.dtype.kind not in "biuf"
         ]:
             raise DataError(f"{path}: {strange[0]} is no plain array, and of MATLAB 7.3 only these are read; use -v7")
-        return {name: held[()].T for name, held in found.items()}  # HDF5 has the axes in the opposite order
+        return {name: held[()].T for name, held in variables.items()}  # HDF5 has the axes in the opposite order

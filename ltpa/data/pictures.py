@@ -14,7 +14,7 @@ _NAMED = 5  # entries that a note names; the others are counted
 
 @functools.cache
 def suffixes() -> tuple[str, ...]:
-    """What names of images end in, in small letters; AVIF where this Pillow reads it."""
+    """The endings of image names, in small letters; AVIF where this Pillow reads it."""
     from PIL import features
 
     avif = (".avif",) if features.check("avif") else ()
@@ -57,6 +57,6 @@ def mask_of(folder: Path, name: str) -> Path:
 
 def passed_over_note(names: Sequence[str]) -> str:
     """One line that counts files and folders that were passed over, and names the first few of them."""
-    shown = ", ".join(printable(name) for name in names[:_NAMED])
+    first = ", ".join(printable(name) for name in names[:_NAMED])
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{len(names)} other files passed over: {shown}{more}"
+    return f"{len(names)} other files passed over: {first}{more}"

@@ -15,6 +15,7 @@ from ltpa.archives.transfer import Policy
 from ltpa.core.errors import ConfigError, DataError
 from ltpa.core.files import is_hidden
 from ltpa.core.hashing import sha256_file
+from ltpa.core.text import printable
 from ltpa.data.arrays import Split
 from ltpa.data.listing import Listing
 from ltpa.data.masks import OBJECT
@@ -47,7 +48,7 @@ def fetch_archives(
 
     Raises:
         ConfigError: the dataset has no archives.
-        DataError: an archive cannot be had, or is not the declared one.
+        DataError: an archive cannot be obtained, or is not the declared one.
     """
     archives = needed_archives(name, declaration)
     if not archives:
@@ -71,7 +72,7 @@ def prepare_real(
         extracted: folder of files extracted before; None fetches and extracts the archives.
         downloads: where archives are downloaded and extracted.
         search: folders with archives that need no download.
-        say: told what goes on, a line at a time.
+        say: called with each line of progress.
 
     Returns:
         Class names, splits, and facts for the manifest.
@@ -113,14 +114,14 @@ def _decoded(
         facts[split] = {**counts[split], **decoded, **_mask_facts(source, split, splits[split])}
         if listing.passed_over:
             say(f"{source.name}: {split}, {passed_over_note(listing.passed_over)}")
-            facts[split]["passed_over"] = list(listing.passed_over)
+            facts[split]["passed_over"] = list(map(printable, listing.passed_over))
         for note in mask_notes(decoded, source.options.upright):
             say(f"{source.name}: {split}, {note}")
     return splits, facts
 
 
 def mask_notes(facts: Mapping[str, Any], upright: bool) -> list[str]:
-    """What is to be said of a split's masks, from the facts of `prepare_split`: void pixels, images turned by EXIF."""
+    """Notes on a split's masks, from the facts of `prepare_split`: void pixels, images turned by EXIF."""
     notes = []
     if void := facts.get("void_masks"):
         notes.append(f"{void} masks have void pixels (255), which count neither as object nor as background")
@@ -139,9 +140,9 @@ def _listings(reader: str, root: Path, source: Source, say: Callable[[str], None
         if len(inside) != 1 or not inside[0].is_dir():
             raise
         with contextlib.suppress(DataError):
-            found = read_listings(reader, inside[0], source)
+            listings = read_listings(reader, inside[0], source)
             say(f"{source.name}: read from {inside[0]}, the only folder there")
-            return found
+            return listings
         raise
 
 
@@ -149,6 +150,6 @@ def _mask_facts(source: Source, split: str, prepared: Split) -> dict[str, Any]:
     """How many images of each class show their object, and how many are expected to."""
     if prepared.masks is None:
         return {}
-    shown = np.array([(mask == OBJECT).any() for mask in prepared.masks])
-    found = [int(shown[prepared.labels == label].sum()) for label in range(len(source.classes))]
-    return {"with_object": found, "with_object_expected": source.splits[split].get("with_object")}
+    has_object = np.array([(mask == OBJECT).any() for mask in prepared.masks])
+    counts = [int(has_object[prepared.labels == label].sum()) for label in range(len(source.classes))]
+    return {"with_object": counts, "with_object_expected": source.splits[split].get("with_object")}

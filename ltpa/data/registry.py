@@ -39,12 +39,12 @@ def list_datasets() -> list[str]:
 
 
 def dataset_declaration(name: str) -> dict[str, Any]:
-    """What `config/datasets.yaml` says about a dataset.
+    """The declaration of a dataset in `config/datasets.yaml`.
 
     Raises:
         ConfigError: there is no dataset of that name; the message offers close ones.
     """
-    declared = load_declaration("datasets")
-    if name not in declared:
-        raise ConfigError(f"unknown dataset {name!r}; {near_matches(name, declared)}")
-    return declared[name]
+    declarations = load_declaration("datasets")
+    if name not in declarations:
+        raise ConfigError(f"unknown dataset {name!r}; {near_matches(name, declarations)}")
+    return declarations[name]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ltpa.core.errors import DataError, MemoryFullError
+from ltpa.core.text import printable
 from ltpa.data.arrays import Split
 from ltpa.data.decode import Stored, load_image, load_mask
 from ltpa.data.listing import Listing
@@ -70,7 +71,7 @@ def prepare_split(
     listing = listing if len(kept) == len(listing) else listing.take(kept)
     cut = source.options.crop == "box"
     sizes = np.asarray([each[:2] for each in stored])
-    found = Split(
+    prepared = Split(
         images=np.load(images_path, mmap_mode="r"),
         labels=np.asarray(listing.labels, dtype=np.int64),
         ids=np.asarray(listing.ids, dtype=np.str_),
@@ -78,15 +79,15 @@ def prepare_split(
         boxes=None if listing.boxes is None or cut else _scaled(np.asarray(listing.boxes), sizes, size),
         parts=None if listing.parts is None or cut else _scaled(np.asarray(listing.parts), sizes, size),
     )
-    for kind, boxes in (("object", found.boxes), ("part", found.parts)):
+    for kind, boxes in (("object", prepared.boxes), ("part", prepared.parts)):
         if boxes is not None:
-            _check_area(f"dataset {source.name}, split {split}", kind, boxes, found.ids)
+            _check_area(f"dataset {source.name}, split {split}", kind, boxes, prepared.ids)
     width, height = np.median(sizes, axis=0).tolist()
     facts = {"stored_width": width, "stored_height": height, "skipped": skipped}
     if masks is not None:
-        turned = [name for name, each in zip(listing.ids, stored, strict=True) if each.orientation != 1]
+        turned = [printable(name) for name, each in zip(listing.ids, stored, strict=True) if each.orientation != 1]
         facts |= {"void_masks": void_masks, "turned": turned}
-    return found, facts
+    return prepared, facts
 
 
 def _mask_writer(folder: Path, split: str, size: int | None) -> RowWriter:
@@ -118,7 +119,7 @@ def _check_area(where: str, kind: str, boxes: np.ndarray, ids: np.ndarray) -> No
 
 
 def _blocks(listing: Listing, source: Source, threads: int) -> Iterator[_Block]:
-    """All blocks in order. At most two per thread are under way, so that no more are held."""
+    """All blocks in order. At most two per thread are in work, which bounds the memory."""
     finished = isinstance(listing.images, np.ndarray) and listing.images.shape[1:3] == (source.image_size,) * 2
     work: Callable[[Listing, Source, range], _Block] = _copy if finished and listing.masks is None else _decode
     length = 64 * _BLOCK if finished else _BLOCK
@@ -162,7 +163,7 @@ def _decode(listing: Listing, source: Source, rows: range) -> _Block:
                 raise
             block.problems.append(_problem(listing, row, in_mask, error, skip=True))
             continue
-        except Exception as error:  # Pillow raises whatever its decoders stumble over
+        except Exception as error:  # Pillow's decoders raise errors of many kinds
             block.problems.append(_problem(listing, row, in_mask, error, options.skip_corrupt))
             continue
         block.rows.append(row)
@@ -181,4 +182,4 @@ def _problem(listing: Listing, row: int, in_mask: bool, error: Exception, skip: 
             "images out with option skip_corrupt"
         ) from error
     text = " ".join(str(error).replace(str(path), "").split())
-    return f"{listing.ids[row]}: {'its mask: ' if in_mask else ''}{text}"
+    return printable(f"{listing.ids[row]}: {'its mask: ' if in_mask else ''}{text}")

@@ -80,7 +80,7 @@ class Source:
         name: the dataset's name.
         classes: class names, in label order.
         image_size: side of the prepared images in pixels.
-        splits: what the declaration says about each split that is to be prepared.
+        splits: the declaration of each split that is to be prepared.
         layout: where the reader finds things below the extracted archives.
         options: how images are chosen and decoded.
     """
@@ -138,26 +138,26 @@ class Source:
         """
         parts = Path(self.layout[key]).parts
         for start in range(len(parts)):
-            if (found := root.joinpath(*parts[start:])).is_dir():
-                return found
+            if (folder := root.joinpath(*parts[start:])).is_dir():
+                return folder
         raise DataError(f"{root}: no folder {self.layout[key]} of dataset {self.name} here; extract its archives anew")
 
-    def check_classes(self, path: Path, found: list[str]) -> None:
-        """Hold class names read from the dataset's own file `path` against the declared ones.
+    def check_classes(self, path: Path, names: list[str]) -> None:
+        """Check that the class names read from the dataset's own file `path` are the declared ones.
 
         Raises:
             DataError: they differ; with the option `partial`, fewer are accepted.
         """
-        expected = self.classes[: len(found)] if self.options.partial else self.classes
-        if found != expected:
+        expected = self.classes[: len(names)] if self.options.partial else self.classes
+        if names != expected:
             raise DataError(
-                f"{path}: lists {len(found)} classes from {', '.join(found[:2])} on, {self.name} is declared with "
+                f"{path}: lists {len(names)} classes from {', '.join(names[:2])} on, {self.name} is declared with "
                 f"{len(expected)} from {', '.join(expected[:2])} on; extract the archives anew"
             )
 
 
 def check_counts(source: Source, listings: Mapping[str, Listing]) -> dict[str, dict[str, Any]]:
-    """Hold the number of images of every split, and of its classes, against the declaration.
+    """Check the number of images of every split, and of its classes, against the declaration.
 
     Returns:
         By split: `expected` (null where nothing is declared) and `found`, for the manifest.
@@ -168,18 +168,18 @@ def check_counts(source: Source, listings: Mapping[str, Listing]) -> dict[str, d
     facts = {}
     for split, listing in listings.items():
         _check_labels(source, split, listing)
-        declared = source.splits[split]
-        subset = source.options.paper_subset and "paper_count" in declared
-        expected = declared["paper_count"] if subset else declared.get("count")
-        slack = declared.get("paper_slack", 0) if subset else 0
+        declaration = source.splits[split]
+        subset = source.options.paper_subset and "paper_count" in declaration
+        expected = declaration["paper_count"] if subset else declaration.get("count")
+        slack = declaration.get("paper_slack", 0) if subset else 0
         facts[split] = {"expected": expected, "found": len(listing)}
         if source.options.partial:
             continue
         where = f"dataset {source.name}, split {split}"
         if expected is not None and abs(len(listing) - expected) > slack:
             raise DataError(f"{where}: {len(listing)} images found, {expected} declared; {_REMEDY}")
-        if not subset and "per_class" in declared:
-            _check_per_class(where, source.classes, listing, declared["per_class"])
+        if not subset and "per_class" in declaration:
+            _check_per_class(where, source.classes, listing, declaration["per_class"])
     return facts
 
 
@@ -196,11 +196,11 @@ def _check_labels(source: Source, split: str, listing: Listing) -> None:
 _REMEDY = "extract the archives anew, or set option partial for a part of the dataset"
 
 
-def _check_per_class(where: str, classes: list[str], listing: Listing, declared: int | list[int]) -> None:
-    expected = declared if isinstance(declared, list) else [declared] * len(classes)
-    found = [0] * len(classes)
+def _check_per_class(where: str, classes: list[str], listing: Listing, per_class: int | list[int]) -> None:
+    expected = per_class if isinstance(per_class, list) else [per_class] * len(classes)
+    counts = [0] * len(classes)
     for label in listing.labels:
-        found[label] += 1
-    for name, have, want in zip(classes, found, expected, strict=True):
+        counts[label] += 1
+    for name, have, want in zip(classes, counts, expected, strict=True):
         if have != want:
             raise DataError(f"{where}: {have} images of class {name} found, {want} declared; {_REMEDY}")

@@ -115,7 +115,7 @@ _ALLOWED: dict[str, Callable[[Style], bool]] = {
 
 
 def read_style(values: Mapping[str, Any], source: str) -> Style:
-    """A style from the `style` mapping of a declaration; `source` is how errors call the declaration.
+    """A style from the `style` mapping of a declaration; errors name `source` as its origin.
 
     Raises:
         ConfigError: an unknown key, or a value out of range.

@@ -31,7 +31,7 @@ def patches(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cut one square patch from region `which[i]` for each i, at one or two photograph pixels a pixel, some mirrored.
 
-    No patch is cut twice before every one of its region and size was.
+    No patch is cut twice before every patch of its region and size has been cut.
 
     Returns:
         Patches (N, size, size, 3) float64, 0-255; and (N, 4) int64: region index, left, top and side in the photograph.
@@ -49,9 +49,9 @@ def patches(
             drawn = np.resize(rng.permutation(2 * len(places)), len(chosen))
             top, left = places[drawn // 2].T
             windows = np.lib.stride_tricks.sliding_window_view(_scaled(region, factor), (size, size), axis=(0, 1))
-            found = windows[top, left].transpose(0, 2, 3, 1)
+            pieces = windows[top, left].transpose(0, 2, 3, 1)
             mirrored = (drawn % 2 == 1)[:, None, None, None]
-            cut[chosen] = np.where(mirrored, found[:, :, ::-1], found)
+            cut[chosen] = np.where(mirrored, pieces[:, :, ::-1], pieces)
             side = np.full(len(chosen), size * factor)
             sources[chosen] = np.stack(
                 [np.full(len(chosen), index), region.left + factor * left, region.top + factor * top, side], axis=1

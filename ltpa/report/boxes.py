@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ltpa.core.text import figure_text
 from ltpa.report.overlays import grid, save_figure
 
 _MOST_PATCHES = 10
@@ -25,13 +26,13 @@ def draw_boxes(
     from matplotlib.patches import Rectangle
 
     ranks = boxes.shape[1]
-    shown = min(ranks, _MOST_PATCHES)
+    columns = min(ranks, _MOST_PATCHES)
     colours = colormaps["plasma_r"](np.linspace(0.05, 0.85, ranks))
-    figure = grid(len(images), shown + 1)
+    figure = grid(len(images), columns + 1)
     for row, image in enumerate(images):
-        axes = figure.axes[row * (shown + 1) :]
+        axes = figure.axes[row * (columns + 1) :]
         axes[0].imshow(image)
-        axes[0].set_ylabel(row_labels[row], fontsize=7)
+        axes[0].set_ylabel(figure_text(row_labels[row]), fontsize=7)
         for rank in range(ranks - 1, -1, -1):
             y0, x0, y1, x1 = boxes[row, rank]
             frame = Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=colours[rank])
@@ -41,7 +42,7 @@ def draw_boxes(
             outline = Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, linestyle=":")
             outline.set_edgecolor("white")
             axes[0].add_patch(outline)
-        for rank in range(shown):
+        for rank in range(columns):
             y0, x0, y1, x1 = boxes[row, rank]
             axes[rank + 1].imshow(image[y0:y1, x0:x1])
             if row == 0:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ltpa.core.text import figure_text
 from ltpa.report.overlays import add_text, every_format, save_figure
 
 
@@ -24,7 +25,7 @@ def draw_learning_curves(
     colours = colormaps["tab20"]
     for index, (title, seeds) in enumerate(histories.items()):
         for number, points in enumerate(seeds):
-            label = title if number == 0 else None
+            label = figure_text(title) if number == 0 else None
             axis.plot(*zip(*points, strict=True), color=colours(index % 20), marker=".", linewidth=1, label=label)
     axis.axhline(chance, color="grey", linestyle="--", linewidth=0.8, label="chance")
     axis.set(xlabel="epoch", ylabel="test error (%)", ylim=(0, 100))
@@ -50,20 +51,20 @@ def draw_attack_curves(
 
     figure = Figure(figsize=(5.5, 4), layout="constrained")
     axis = figure.subplots()
-    axis.set_title(title, fontsize=7)
+    axis.set_title(figure_text(title), fontsize=7)
     for index, (network, rates) in enumerate(curves.items()):
         colour = colormaps["tab10"](index)
         norms = sorted(rates)
         means = [sum(rates[norm]) / len(rates[norm]) for norm in norms]
-        axis.plot(norms, means, color=colour, label=f"{network}, mean over seeds")
+        axis.plot(norms, means, color=colour, label=figure_text(f"{network}, mean over seeds"))
         for norm in norms:
             axis.plot([norm] * len(rates[norm]), rates[norm], ".", color=colour)
         if network in published:
             points = zip(*sorted(published[network].items()), strict=True)
-            axis.plot(*points, "--", color=colour, label=f"{network}, paper")
+            axis.plot(*points, "--", color=colour, label=figure_text(f"{network}, paper"))
     axis.set_xscale("symlog", base=2, linthresh=1)
-    shown = sorted({norm for rates in (*curves.values(), *published.values()) for norm in rates})
-    axis.set_xticks(shown, [f"{norm:g}" for norm in shown])
+    ticks = sorted({norm for rates in (*curves.values(), *published.values()) for norm in rates})
+    axis.set_xticks(ticks, [f"{norm:g}" for norm in ticks])
     axis.set(xlabel="L-infinity norm of the perturbation (0-255 scale)", ylabel="fooling rate (%)", ylim=(0, 100))
     axis.legend(fontsize=7)
     add_text(figure, caption=caption)

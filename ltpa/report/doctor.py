@@ -30,13 +30,13 @@ def examine(
     needed_bytes: int = 0,
     wanted: Collection[Path] = (),
 ) -> bool:
-    """Tell `say` one line per finding; return whether the pipeline can run here.
+    """Call `say` with one line per finding; return whether the pipeline can run here.
 
     Args:
         root: the folder Snakemake is started in.
         results: the scale's folder of results, whether or not it is there.
-        store: checks the MLflow store; raises `LtpaError` where something is wrong with it, and returns what else is to
-            be said of it.
+        store: checks the MLflow store; raises `LtpaError` where something is wrong with it, and returns any further
+            note on it.
         gpus: how many GPUs the configuration asks for per job.
         needed_bytes: what all results of the configuration take on the disk.
         wanted: the records that the configuration wants.
@@ -80,18 +80,18 @@ def _processors(gpus: int) -> list[Finding]:
 
 
 def _conda() -> list[Finding]:
-    found = shutil.which("conda")
-    if not found:
+    conda = shutil.which("conda")
+    if not conda:
         return [("note", "no conda: `snakemake --sdm conda` needs it; without that option nothing does")]
     try:
-        said = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=60).stdout.strip()
+        answer = subprocess.run([conda, "--version"], capture_output=True, text=True, timeout=60).stdout.strip()
     except (OSError, subprocess.TimeoutExpired) as error:
-        return [("note", f"conda: {found} does not answer ({error}); leave `--sdm conda` out")]
-    version = tuple(map(int, re.findall(r"\d+", said)[:3]))
+        return [("note", f"conda: {conda} does not answer ({error}); leave `--sdm conda` out")]
+    version = tuple(map(int, re.findall(r"\d+", answer)[:3]))
     if version < MINIMUM_CONDA:
         needed = ".".join(map(str, MINIMUM_CONDA))
-        return [("note", f"conda: {found} is {said or 'of unknown version'}; `--sdm conda` needs {needed}")]
-    return [("ok", f"{said}: {found}")]
+        return [("note", f"conda: {conda} is {answer or 'of unknown version'}; `--sdm conda` needs {needed}")]
+    return [("ok", f"{answer}: {conda}")]
 
 
 def _slurm() -> list[Finding]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ltpa.core.text import figure_text
 from ltpa.report.overlays import BRIGHTEST, add_text, grid, relative_to_uniform, save_figure
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def draw_gallery(
     heading: str = "",
     caption: str = "",
 ) -> None:
-    """Write one grid to every path; the suffix tells the format (png, svg, pdf).
+    """Write one grid to every path; the suffix decides the format (png, svg, pdf).
 
     Colours mean the same in all cells, as the bars beside them say: maps run from zero to `BRIGHTEST` times a uniform
     map. They lie over the image in grey, so that no colour is the image's own.
@@ -54,7 +55,7 @@ def draw_gallery(
     figure = grid(len(rows), len(titles))
     for row, (label, cells) in enumerate(zip(row_labels, rows, strict=True)):
         axes = figure.axes[row * len(titles) : (row + 1) * len(titles)]
-        axes[0].set_ylabel(label, fontsize=6.5)
+        axes[0].set_ylabel(figure_text(label), fontsize=6.5)
         for axis, cell, title in zip(axes, cells, titles, strict=True):
             over = cell.saliency is not None or cell.difference is not None
             axis.imshow(_grey(cell.image) if over else cell.image, cmap="gray", vmin=0, vmax=1)
@@ -66,9 +67,9 @@ def draw_gallery(
                 for colour, width in (("black", 1.8), ("white", 0.8)):  # to be seen on any ground
                     axis.contour(cell.outline, levels=[0.5], colors=colour, linewidths=width)
             if cell.caption:
-                axis.set_xlabel(cell.caption, fontsize=5.5, labelpad=1)
+                axis.set_xlabel(figure_text(cell.caption), fontsize=5.5, labelpad=1)
             if row == 0:
-                axis.set_title(title, fontsize=6)
+                axis.set_title(figure_text(title), fontsize=6)
     cells = [cell for row in rows for cell in row]
     _add_bars(figure, [kind for kind in _SCALES if any(getattr(cell, kind) is not None for cell in cells)])
     add_text(figure, heading, caption)
@@ -80,9 +81,9 @@ def _grey(image: np.ndarray) -> np.ndarray:
     return image.astype(np.float64) @ np.array([0.299, 0.587, 0.114]) / 255 if image.ndim == 3 else image
 
 
-def _lay_over(axis: "Axes", shown: np.ndarray, kind: str) -> None:
+def _lay_over(axis: "Axes", values: np.ndarray, kind: str) -> None:
     colours, low, high = _SCALES[kind]
-    axis.imshow(shown, cmap=colours, alpha=0.65, vmin=low, vmax=high)
+    axis.imshow(values, cmap=colours, alpha=0.65, vmin=low, vmax=high)
 
 
 def _add_bars(figure: "Figure", kinds: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ltpa.core.files import atomic_path
 from ltpa.core.layout import FIGURE_SUFFIXES
+from ltpa.core.text import figure_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,14 +43,14 @@ def draw_overlays(
     for row, image in enumerate(images):
         axes = figure.axes[row * (len(maps) + 1) :]
         axes[0].imshow(image)
-        axes[0].set_ylabel(row_labels[row], fontsize=7)
+        axes[0].set_ylabel(figure_text(row_labels[row]), fontsize=7)
         if masks is not None and masks[row].any():
             axes[0].contour(masks[row], levels=[0.5], colors="white", linewidths=0.8)
         for axis, (title, stack) in zip(axes[1:], maps.items(), strict=False):
             axis.imshow(image)
             axis.imshow(relative_to_uniform(stack[row]), cmap="inferno", alpha=0.65, vmin=0, vmax=BRIGHTEST)
             if row == 0:
-                axis.set_title(title, fontsize=6)
+                axis.set_title(figure_text(title), fontsize=6)
     add_text(figure, caption=caption)
     save_figure(figure, path)
 
@@ -78,9 +79,9 @@ def add_text(figure: "Figure", heading: str = "", caption: str = "") -> None:
     title = textwrap.wrap(heading, int(0.75 * letters))
     figure.set_figheight(figure.get_figheight() + 0.12 * len(lines) + 0.16 * len(title))
     if title:
-        figure.suptitle("\n".join(title), fontsize=8)
+        figure.suptitle("\n".join(map(figure_text, title)), fontsize=8)
     if lines:
-        figure.supxlabel("\n".join(lines), fontsize=5.5, x=0.01, ha="left")
+        figure.supxlabel("\n".join(map(figure_text, lines)), fontsize=5.5, x=0.01, ha="left")
 
 
 def every_format(path: Path) -> list[Path]:
@@ -91,7 +92,7 @@ def every_format(path: Path) -> list[Path]:
 def save_figure(figure: "Figure", *paths: Path) -> None:
     """Write a figure to every path by way of temporary names; the same figure gives the same bytes.
 
-    The suffix tells the format: png to look at, svg and pdf for print.
+    The suffix decides the format: png to look at, svg and pdf for print.
     """
     import matplotlib
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ltpa.core.errors import ConfigError
 from ltpa.core.records import Record
+from ltpa.core.text import markdown_text
 
 _REFERENCES = ("released_train", "released_test", "center142_test", "random_test")
 
@@ -40,8 +41,9 @@ def quality_table(records: Sequence[Record], split: str, reference: dict[str, di
     sources = sorted({record.variant for record in records})
     rows = []
     for statistic, by_source in values.items():
-        cells = [f"{sum(found) / len(found):.3f}" if (found := by_source.get(name)) else "" for name in sources]
+        cells = [f"{sum(numbers) / len(numbers):.3f}" if (numbers := by_source.get(name)) else "" for name in sources]
         known = reference.get(statistic, {})
-        rows.append([statistic, *cells, *(known.get(name, "") for name in (*_REFERENCES, "note"))])
-    headers = ["statistic", *sources, *(name.replace("_", " ") for name in _REFERENCES), "note"]
+        texts = (known.get(name, "") for name in (*_REFERENCES, "note"))
+        rows.append([markdown_text(statistic), *cells, *map(markdown_text, texts)])
+    headers = ["statistic", *map(markdown_text, sources), *(name.replace("_", " ") for name in _REFERENCES), "note"]
     return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)

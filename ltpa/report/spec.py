@@ -12,7 +12,7 @@ class FiguresSpec(Spec):
 
     `overlays` maps a variant to its `saliency` declaration and `labels` a variant to its title; overlays show `images`
     test images, the first of each class in turn. `published` holds the paper's fooling rates by variant and norm;
-    `comparable` says whether those of this scale may be held against them. `records` are the result records that the
+    `comparable` says whether those of this scale may be compared with them. `records` are the result records that the
     curves are drawn from, relative to the folder of the scale. `max_error_of_chance` are the limits of
     `ltpa.core.learned`; networks beyond them are named in the figures.
     """

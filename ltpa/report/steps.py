@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ltpa.core.files import atomic_path
+from ltpa.core.text import figure_text
 
 
 def draw_steps(
@@ -39,17 +40,17 @@ def draw_steps(
         y0, x0, y1, x1 = boxes[number // per_image]
         axes[number, 0].imshow(image)
         axes[number, 0].add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor="red"))
-        axes[number, 0].set_title(name, fontsize=7)
+        axes[number, 0].set_title(figure_text(name), fontsize=7)
         axes[number, 1].imshow(patch)
         side = patch.shape[0] - 0.5
         for step in range(steps):
             axis = axes[number, step + 2]
             axis.imshow(patch)
             axis.imshow(maps[step], cmap="jet", alpha=0.5, vmin=0, vmax=1, extent=(-0.5, side, side, -0.5))
-            axis.set_title(titles[step], fontsize=7)
+            axis.set_title(figure_text(titles[step]), fontsize=7)
         for axis in axes[number]:
             axis.set_axis_off()
-    figure.text(0.01, 0.005, caption, fontsize=7)
+    figure.text(0.01, 0.005, figure_text(caption), fontsize=7)
     figure.tight_layout(rect=(0, 0.03, 1, 1))
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png", metadata={"Software": None})

@@ -35,8 +35,8 @@ def examine_workspace(
     """Findings about a run from folder `root` with results below `results`.
 
     Args:
-        store: checks the MLflow store; raises `LtpaError` where it is damaged or locked, and returns what else is to be
-            said of it.
+        store: checks the MLflow store; raises `LtpaError` where it is damaged or locked, and returns any further note
+            on it.
         needed_bytes: what all results together take on the disk.
         wanted: the records that the configuration wants.
     """
@@ -73,7 +73,7 @@ class Survey:
     def of(cls, *tops: Path | None) -> "Survey":
         """Walk through the folders that are there; what cannot be entered is `closed`."""
         survey, limit = cls(), time.time() + _CLOCK_SLACK_SECONDS
-        for path in (found for top in tops if top for found in _below(top)):
+        for path in (inner for top in tops if top for inner in _below(top)):
             if path.is_dir():
                 if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
                     survey.closed.append(path)

@@ -1,9 +1,9 @@
 """Resumable state on disk: checked before use, never half-written, the previous one kept until the next is proven.
 
 A state is `step-<n>.pt` and, beside it, its SHA-256 and the key of its run in `step-<n>.sha256`. Saving writes the file
-under a temporary name, flushes and renames it, does the same with the digest, reads the file back and holds it against
-the digest; only then does it remove what is older than the state before. Whatever moment a process dies at, one whole
-state is left.
+under a temporary name, flushes and renames it, does the same with the digest, reads the file back and compares it with
+the digest; only then does it remove what is older than the state before. Whenever a process dies, one whole state is
+left.
 """
 
 import hashlib
@@ -106,7 +106,7 @@ def load_newest(folder: Path, key: str = "") -> dict[str, Any] | None:
 
 
 def _sealed_content(path: Path) -> bytes | None:
-    """The bytes of a state that its digest vouches for; None where they differ, or one of the two files is missing."""
+    """The bytes of a state if they match its digest; None where they differ, or one of the two files is missing."""
     try:
         data, seal = path.read_bytes(), _digest_path(path).read_bytes()
     except OSError:

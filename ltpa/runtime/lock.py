@@ -1,7 +1,7 @@
 """One process at a time: lock files that the kernel frees when their holder ends, however it ends (`flock`).
 
-The `filelock` package does not do: it does not name the holder, it can fall back to locks that outlive their process,
-and the queue for GPU slots has to lock a file before the file gets its name.
+The `filelock` package is no substitute: it does not name the holder, it can fall back to locks that outlive their
+process, and the queue for GPU slots has to lock a file before the file gets its name.
 """
 
 import contextlib

@@ -4,7 +4,7 @@ Snakemake's SLURM plugin waits without end for a job that no answer of SLURM nam
 records, or there is no accounting to ask), and for one that stays PREEMPTED or NODE_FAIL because the cluster requeues
 nothing. None of these is in the controller's queue, which lists what waits, runs or ends. So a job that the plugin
 still waits for is looked for there, and counts as gone once it has been absent for long while the controller answered.
-Its files decide what it was: all of them written since it was submitted is a success, else it failed.
+Its files decide how it ended: if all of them were written since it was submitted, it succeeded; else it failed.
 """
 
 import asyncio

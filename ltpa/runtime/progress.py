@@ -15,7 +15,7 @@ class Progress:
         step, steps: steps done in this epoch, and steps of an epoch.
         loss: mean loss of the epoch so far.
         error_pct: training error of the epoch so far, in percent.
-        images_per_second: training images since the process started on them, evaluation and saving in the time.
+        images_per_second: training images since the process started on them, evaluation and saving included.
         seconds_left: at this rate.
     """
 

@@ -1,6 +1,6 @@
 """What a job on SLURM does for itself when its node is wanted for others: it goes back to the queue under its number.
 
-A preempted job is told so by SIGTERM and has the partition's grace time. One that ends by itself within it counts as
+A preempted job gets SIGTERM and has the partition's grace time. One that ends by itself within it counts as
 failed, and whoever submitted it has to do so again; only those that let themselves be killed are requeued. A job that
 has saved its state need not wait for that: it asks to be requeued, and its processors are free at once.
 """
@@ -24,8 +24,8 @@ def requeue_if_preempted() -> bool:
         return False
     facts: dict[str, str] = {}
     for word in _scontrol("show", "job", "--oneliner", number).split():
-        key, found, value = word.partition("=")
-        if found:
+        key, equals, value = word.partition("=")
+        if equals:
             facts.setdefault(key, value)  # a comment or a command line could look like a fact, and comes later
     preempted = facts.get("PreemptTime", "None") not in ("None", "(null)", "")
     if not preempted or facts.get("JobState") != "RUNNING" or facts.get("Requeue") != "1":

@@ -1,4 +1,4 @@
-"""Requests to stop: signals and a time limit, obeyed where work can be cut, enforced after a grace period."""
+"""Requests to stop: signals and a time limit, obeyed where work can be interrupted, enforced after a grace period."""
 
 import contextlib
 import math
@@ -24,7 +24,7 @@ SIGNALS = (*LEAVING, signal.SIGINT)
 
 
 class Stopped(LtpaError):
-    """Work was cut short on request, and the same command goes on with it; the exit code asks to be requeued."""
+    """Work was interrupted on request, and the same command resumes it; the exit code asks to be requeued."""
 
     exit_code = REQUEUE
 
@@ -34,7 +34,7 @@ class Stopped(LtpaError):
 
 
 class StopRequest:
-    """Whether work should stop: true once a signal came or `max_seconds` went by. Called where work can be cut."""
+    """Whether work should stop: true after a signal or `max_seconds`. Called where work can be interrupted."""
 
     def __init__(self, max_seconds: float = math.inf) -> None:
         self._deadline = time.monotonic() + max_seconds
@@ -55,14 +55,14 @@ class StopRequest:
         return INTERRUPTED if self.received == signal.SIGINT else REQUEUE
 
     def check(self, doing: str) -> None:
-        """Raise `Stopped` if work should stop; `doing` is how its message calls the work that is cut."""
+        """Raise `Stopped` if work should stop; `doing` names the interrupted work in the message."""
         if self():
             raise Stopped(f"{doing}: stopped ({self.reason}); the same command goes on with it", self.exit_code)
 
 
 @contextlib.contextmanager
 def stop_requests(max_seconds: float = math.inf, grace: float = GRACE_SECONDS) -> Iterator[StopRequest]:
-    """Note the `SIGNALS` for the life of the block, in place of dying of them. For the main thread.
+    """Note the `SIGNALS` for the life of the block, instead of dying from them. For the main thread.
 
     The block asks the yielded request. If it has not ended `grace` seconds after a signal, because a single operation
     takes longer or the disk hangs, the process exits without it: whatever is saved by then was saved whole. A second

@@ -20,7 +20,7 @@ from ltpa.tables.frame import (
 )
 from ltpa.tables.head import head, stand_in
 from ltpa.tables.mcnemar import image_notes
-from ltpa.tables.model import Cell, Panel, Row, Table
+from ltpa.tables.model import Row, Table, TableCell, TablePanel
 from ltpa.tables.paired import Comparison, compare, notes
 from ltpa.tables.published import Published
 from ltpa.tables.slots import Address
@@ -98,7 +98,7 @@ def _pools(collected: Sequence[SlotRows]) -> dict[tuple[int, int], Pooled | str]
 def _verdict_notes(
     declaration: Declaration,
     published: Sequence[Published],
-    cells: Sequence[Cell],
+    cells: Sequence[TableCell],
     pools: Mapping[tuple[int, int], Pooled | str],
 ) -> list[str]:
     """The rule, the number of verdicts and of those that chance gives, and the columns that could not be pooled."""
@@ -120,16 +120,16 @@ def _verdict_notes(
     if verdicts:
         lines.append(expected_errors(verdicts))
     blocks = declaration.blocks()
-    for (panel, column), found in pools.items():
-        if isinstance(found, str):
+    for (panel, column), spread in pools.items():
+        if isinstance(spread, str):
             title = ", ".join(filter(None, (blocks[panel].title, declaration.columns[column].title)))
-            lines.append(f"No pooled sd for {title}: {found}.")
+            lines.append(f"No pooled sd for {title}: {spread}.")
     return lines
 
 
 def _panel(
-    spec: TableSpec, declaration: Declaration, number: int, collected: Sequence[SlotRows], cells: Sequence[Cell]
-) -> Panel:
+    spec: TableSpec, declaration: Declaration, number: int, collected: Sequence[SlotRows], cells: Sequence[TableCell]
+) -> TablePanel:
     """One panel; a column without any entry in it (the paper prints dashes only) is dropped."""
     block = declaration.blocks()[number]
     mine = [(item, cell) for item, cell in zip(collected, cells, strict=True) if item.slot.panel == number]
@@ -140,7 +140,7 @@ def _panel(
         for item, cell in mine
     }
     columns = [declaration.columns[position] for position in used]
-    return Panel(
+    return TablePanel(
         title=block.title + stand_in(block.target or block.source or "", spec),
         columns=tuple(column.title + stand_in(column.source or column.target or "", spec) for column in columns),
         rows=tuple(
@@ -160,18 +160,18 @@ def _cell(
     item: SlotRows,
     comparison: Comparison | None,
     pooled: Pooled | str | None,
-) -> Cell:
+) -> TableCell:
     entry = item.slot.entry
     if isinstance(item.address, str):
-        return Cell(entry, item.rows, missing=item.address)
+        return TableCell(entry, item.rows, missing=item.address)
     values = [row.value for row in item.rows if row.value is not None]
     if not values:
-        return Cell(entry, item.rows, expected=len(spec.seeds), missing=_why(item.rows))
-    found = estimate(values)
-    cell = Cell(entry, item.rows, found, len(spec.seeds), comparison=comparison)
+        return TableCell(entry, item.rows, expected=len(spec.seeds), missing=_why(item.rows))
+    ours = estimate(values)
+    cell = TableCell(entry, item.rows, ours, len(spec.seeds), comparison=comparison)
     if entry.value is None:
         return cell
-    cell = dataclasses.replace(cell, delta=found.mean - entry.value)
+    cell = dataclasses.replace(cell, delta=ours.mean - entry.value)
     if not spec.comparable:
         return dataclasses.replace(cell, verdict=withheld(spec.scale))
     if item.slot.secondary:

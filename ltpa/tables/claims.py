@@ -23,7 +23,7 @@ class Claim:
     Attributes:
         item: the network of the lower published number; `other` that of the higher one.
         gap, sd: `item` less `other` as published, negative, and its standard deviation.
-        found: the same difference of ours, and the test.
+        ours: the same difference of ours, and the test.
         p_holm: its p after Holm's correction for all claims of the table; None where the test is withheld.
     """
 
@@ -31,15 +31,15 @@ class Claim:
     other: SlotRows
     gap: float
     sd: float
-    found: Difference
+    ours: Difference
     p_holm: float | None = None
 
     @property
     def word(self) -> str:
         """`kept`, `reversed` or `undecided`."""
-        if self.p_holm is None or self.found.delta is None or self.p_holm >= ERROR:
+        if self.p_holm is None or self.ours.delta is None or self.p_holm >= ERROR:
             return UNDECIDED
-        return KEPT if self.found.delta < 0 else REVERSED
+        return KEPT if self.ours.delta < 0 else REVERSED
 
 
 def claims(collected: Sequence[SlotRows]) -> list[Claim]:
@@ -53,10 +53,10 @@ def claims(collected: Sequence[SlotRows]) -> list[Claim]:
         if isinstance(item.address, Address) and not item.slot.secondary and entry.sd is not None:
             places.setdefault(place_of(item), []).append(item)
     pairs = [pair for items in places.values() for pair in itertools.combinations(items, 2)]
-    found = [claim for one, other in pairs if (claim := _claim(one, other)) is not None]
-    found.sort(key=lambda claim: (claim.item.slot.panel, claim.item.slot.column))
-    corrected = holm_of([claim.found.p for claim in found])
-    return [dataclasses.replace(claim, p_holm=p) for claim, p in zip(found, corrected, strict=True)]
+    claims = [claim for one, other in pairs if (claim := _claim(one, other)) is not None]
+    claims.sort(key=lambda claim: (claim.item.slot.panel, claim.item.slot.column))
+    corrected = holm_of([claim.ours.p for claim in claims])
+    return [dataclasses.replace(claim, p_holm=p) for claim, p in zip(claims, corrected, strict=True)]
 
 
 def _claim(one: SlotRows, other: SlotRows) -> Claim | None:
@@ -70,20 +70,20 @@ def _claim(one: SlotRows, other: SlotRows) -> Claim | None:
     return Claim(low, high, gap, sd, difference(by_seed(low), by_seed(high)))
 
 
-def lines(found: Sequence[Claim], panels: Sequence[str], columns: Sequence[str], decimals: int) -> list[str]:
+def lines(claims: Sequence[Claim], panels: Sequence[str], columns: Sequence[str], decimals: int) -> list[str]:
     """The claims in words: what they are, then for each panel and column the counts, the reversed ones by name first.
 
     `panels` and `columns` are titles. Empty without claims.
     """
-    if not found:
+    if not claims:
         return []
-    tests = sum(claim.p_holm is not None for claim in found)
+    tests = sum(claim.p_holm is not None for claim in claims)
     texts = [
         f"Pairs of networks whose published numbers lie more than {_GAP} sd of their difference apart. Kept or "
         f"reversed: the test over seeds says so at {100 * ERROR:g} %, after Holm's correction for the {tests} tests of "
         f"this block; else undecided. Without a test below {FEWEST} seeds."
     ]
-    for place, group in itertools.groupby(found, lambda claim: (claim.item.slot.panel, claim.item.slot.column)):
+    for place, group in itertools.groupby(claims, lambda claim: (claim.item.slot.panel, claim.item.slot.column)):
         title = ", ".join(filter(None, (panels[place[0]], columns[place[1]])))
         texts.append(f"{title}: {_counts(list(group), decimals)}")
     return texts
@@ -107,6 +107,6 @@ def _names(claim: Claim) -> str:
 
 def _numbers(claim: Claim, decimals: int) -> str:
     return (
-        f"{_names(claim)} (published {claim.gap:+.{decimals}f}, ours {claim.found.delta:+.{decimals}f}, "
+        f"{_names(claim)} (published {claim.gap:+.{decimals}f}, ours {claim.ours.delta:+.{decimals}f}, "
         f"p = {claim.p_holm:.2g})"
     )

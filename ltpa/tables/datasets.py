@@ -8,7 +8,7 @@ from ltpa.data.manifest import read_manifest
 from ltpa.tables.declaration import Declaration
 from ltpa.tables.frame import MISSING, OK, TidyRow, relative
 from ltpa.tables.head import head, stand_in
-from ltpa.tables.model import Cell, Panel, Row, Table
+from ltpa.tables.model import Row, Table, TableCell, TablePanel
 from ltpa.tables.published import Published
 from ltpa.tables.slots import NOT_IN_SCALE, place
 from ltpa.tables.spec import TableSpec
@@ -19,7 +19,7 @@ _NO_SPLIT = "no such split"
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """What a manifest says: images per split, their `total`, number of `classes`; `path` below the results folder."""
+    """Counts of a manifest: images per split, their `total`, number of `classes`; `path` below the results folder."""
 
     dataset: str
     numbers: Mapping[str, int]
@@ -43,7 +43,7 @@ def build_datasets_table(
 ) -> Table:
     """The table model: a row per published dataset, published count and prepared count in each column."""
     by_dataset = {item.dataset: item for item in counts}
-    cells: dict[tuple[str, int], Cell] = {}
+    cells: dict[tuple[str, int], TableCell] = {}
     labels: dict[str, str] = {}
     for slot in place(declaration, published):
         role = slot.entry.source
@@ -69,12 +69,12 @@ def build_datasets_table(
         head=head(spec, published),
         fields=("published", "prepared"),
         lead=("Played by", "Counts", "Type", "Resolution", "Tasks"),
-        panels=(Panel("", tuple(column.title for column in declaration.columns), rows),),
+        panels=(TablePanel("", tuple(column.title for column in declaration.columns), rows),),
         notes=tuple(declaration.notes),
     )
 
 
-def _lead(spec: TableSpec, declaration: Declaration, role: str, cells: Sequence[Cell | None]) -> tuple[str, ...]:
+def _lead(spec: TableSpec, declaration: Declaration, role: str, cells: Sequence[TableCell | None]) -> tuple[str, ...]:
     described = declaration.descriptions.get(role)
     texts = (described.type, described.resolution, described.tasks) if described else ("", "", "")
     dataset = spec.roles.get(role)
@@ -89,13 +89,13 @@ def _lead(spec: TableSpec, declaration: Declaration, role: str, cells: Sequence[
 
 def _cell(
     spec: TableSpec, declaration: Declaration, entry: Published, column: int, counts: Mapping[str, Counts]
-) -> Cell:
+) -> TableCell:
     dataset = spec.roles.get(entry.source, "")
-    found = counts.get(dataset)
-    number = found.numbers.get(entry.condition) if found else None
+    prepared = counts.get(dataset)
+    number = prepared.numbers.get(entry.condition) if prepared else None
     if not dataset:
         status = NOT_IN_SCALE
-    elif found is None:
+    elif prepared is None:
         status = MISSING
     else:
         status = _NO_SPLIT if number is None else OK
@@ -120,10 +120,10 @@ def _cell(
         status=status,
         reason="no manifest" if status == MISSING else "",
         doubt="",
-        record=found.path if found else "",
+        record=prepared.path if prepared else "",
     )
     if number is None:
         missing = "not prepared" if status == MISSING else "–"
-        return Cell(entry, (tidy,), missing=missing)
+        return TableCell(entry, (tidy,), missing=missing)
     delta = None if entry.value is None else number - entry.value
-    return Cell(entry, (tidy,), estimate([number]), 1, delta)
+    return TableCell(entry, (tidy,), estimate([number]), 1, delta)

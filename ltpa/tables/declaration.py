@@ -41,7 +41,7 @@ class Selector(_Section):
             (self.target, entry.target),
             (self.condition, entry.condition),
         )
-        return all(wanted is None or wanted == found for wanted, found in pairs)
+        return all(wanted is None or wanted == text for wanted, text in pairs)
 
 
 class FirstRow(_Section):
@@ -69,7 +69,7 @@ class Panel(Selector):
 
 
 class Description(_Section):
-    """What the paper says of a dataset besides counts (its Table 4)."""
+    """What the paper states about a dataset besides counts (its Table 4)."""
 
     type: str
     resolution: str
@@ -134,9 +134,9 @@ class Declaration(_Section):
             raise ValueError("a panel's first_row goes with rows 'condition'")
         return self
 
-    def baselines(self, declared: Mapping[str, str]) -> Mapping[str, str]:
+    def baselines(self, of_variants: Mapping[str, str]) -> Mapping[str, str]:
         """Variant to the one it is tested against in this table, for the variants that declare a baseline."""
-        return dict.fromkeys(declared, self.baseline) if self.baseline else declared
+        return dict.fromkeys(of_variants, self.baseline) if self.baseline else of_variants
 
     def blocks(self) -> list[Panel]:
         """The panels; for a wide table the single block that takes every entry."""
@@ -144,7 +144,7 @@ class Declaration(_Section):
 
 
 def parse_declaration(values: Any, name: str, source: str = "table spec") -> Declaration:
-    """Check plain data as the declaration of table `name`; `source` is how errors call its origin.
+    """Check plain data as the declaration of table `name`; errors name `source` as its origin.
 
     Raises:
         ConfigError: one line with source, key and what is wrong with it.
@@ -172,7 +172,7 @@ def load_declarations(path: Path) -> dict[str, Declaration]:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: must map table names to declarations")
-    return {name: parse_declaration(declared, name, str(path)) for name, declared in values.items()}
+    return {name: parse_declaration(entry, name, str(path)) for name, entry in values.items()}
 
 
 def find_declaration(declarations: dict[str, Declaration], name: str) -> Declaration:

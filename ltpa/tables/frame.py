@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ltpa.core.errors import RecordError
 from ltpa.core.learned import Limits, failures, outcomes
 from ltpa.core.records import Metric, Record, read_record, unconverged
+from ltpa.core.text import csv_value
 from ltpa.tables.declaration import Declaration
 from ltpa.tables.published import Published
 from ltpa.tables.slots import NOT_IN_SCALE, Address, Slot, place, resolve
@@ -37,10 +38,10 @@ class TidyRow:
     """One number of one seed, and where it belongs.
 
     `status` is `ok` (then `value` and `items`, the count behind it, are set, and `reason` names the networks behind it
-    that did not learn), `failed` or `missing` (the run, with its
-    reason), `no such target` (the record lacks the metric), or why the cell has no run at all (then `seed` is None).
+    that did not learn), `failed` or `missing` (the run, with its reason), `no such target` (the record lacks
+    the metric), or why the cell has no run at all (then `seed` is None).
     `target` and `condition` say which of the record's metrics (an empty target in a record means its own dataset);
-    `record` is its path below the results folder, and `doubt` what it says against the value.
+    `record` is its path below the results folder, and `doubt` why the record itself doubts the value.
     """
 
     table: str
@@ -125,7 +126,7 @@ def to_csv(rows: Sequence[TidyRow]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows([getattr(row, column) for column in COLUMNS] for row in rows)
+    writer.writerows([csv_value(getattr(row, column)) for column in COLUMNS] for row in rows)
     return stream.getvalue()
 
 
@@ -188,10 +189,10 @@ def _blank(spec: TableSpec, declaration: Declaration, slot: Slot, address: Addre
 
 
 def _seed_row(blank: TidyRow, address: Address, seed: int, index: RecordIndex, limits: Limits) -> TidyRow:
-    found = index.get((*address.run, seed))
-    if found is None:
+    indexed = index.get((*address.run, seed))
+    if indexed is None:
         return dataclasses.replace(blank, seed=seed, status=MISSING, reason="no record")
-    record, path, _ = found
+    record, path, _ = indexed
     if record.status != "ok":
         return dataclasses.replace(blank, seed=seed, status=FAILED, reason=record.reason, record=path)
     metric = _find(record, address, path)
@@ -212,15 +213,15 @@ def _seed_row(blank: TidyRow, address: Address, seed: int, index: RecordIndex, l
 
 def _find(record: Record, address: Address, path: str) -> Metric | None:
     """The record's metric at `address`. An empty metric target means the record's own dataset."""
-    found = [
+    metrics = [
         metric
         for metric in record.metrics
         if metric.name == address.metric
         and (metric.target or record.dataset) == address.target
         and metric.condition == address.condition
     ]
-    if len(found) > 1:
+    if len(metrics) > 1:
         raise RecordError(
             f"{path}: holds {address.metric} {address.target} {address.condition} twice; remake the record"
         )
-    return found[0] if found else None
+    return metrics[0] if metrics else None

@@ -1,36 +1,8 @@
-"""LaTeX text and booktabs tables."""
+"""Booktabs tables of LaTeX."""
 
 from collections.abc import Sequence
 
-_SPECIAL = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "[": "{[}",  # a row may not begin with a bracket: LaTeX takes it for the option of the line break before it
-    "]": "{]}",
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "–": "--",
-    "—": "---",
-    "…": r"\ldots{}",
-    "·": r"$\cdot$",
-    "×": r"$\times$",
-    "±": r"$\pm$",
-    "≤": r"$\le$",
-    "≥": r"$\ge$",
-    "²": r"$^2$",
-    "∞": r"$_\infty$",
-    "ε": r"$\varepsilon$",
-}
-_TABLE = str.maketrans(_SPECIAL)
-
-
-def escape(text: str) -> str:
-    """`text` with every character that LaTeX would interpret replaced; common signs become mathematics."""
-    return text.translate(_TABLE)
+from ltpa.core.text import latex_text
 
 
 def environment(
@@ -48,25 +20,25 @@ def environment(
     width = len(fields)
     total = len(lead) + width * len(columns)
     first = len(lead) + 1
-    spans = [f"\\multicolumn{{{width}}}{{c}}{{{escape(title)}}}" for title in columns]
+    spans = [f"\\multicolumn{{{width}}}{{c}}{{{latex_text(title)}}}" for title in columns]
     rules = [f"\\cmidrule(lr){{{first + i * width}-{first + (i + 1) * width - 1}}}" for i in range(len(columns))]
     body = []
     for group, texts in lines:
         if group:
-            body.append(f"\\multicolumn{{{total}}}{{l}}{{\\emph{{{escape(group)}}}}} \\\\")
+            body.append(f"\\multicolumn{{{total}}}{{l}}{{\\emph{{{latex_text(group)}}}}} \\\\")
         else:
-            body.append(" & ".join(map(escape, texts)) + " \\\\")
+            body.append(" & ".join(map(latex_text, texts)) + " \\\\")
     return "\n".join(
         [
             "\\begin{table}",
             "\\centering\\footnotesize",
-            f"\\caption{{{escape(caption)}}}",
+            f"\\caption{{{latex_text(caption)}}}",
             f"\\label{{{label}}}",
             f"\\begin{{tabular}}{{{'l' * total}}}",
             "\\toprule",
-            " & ".join([*(escape(title) for title in lead), *spans]) + " \\\\",
+            " & ".join([*(latex_text(title) for title in lead), *spans]) + " \\\\",
             " ".join(rules),
-            " & ".join([*[""] * len(lead), *list(map(escape, fields)) * len(columns)]) + " \\\\",
+            " & ".join([*[""] * len(lead), *list(map(latex_text, fields)) * len(columns)]) + " \\\\",
             "\\midrule",
             *body,
             "\\bottomrule",

@@ -37,7 +37,7 @@ def image_notes(
     lines = []
     bootstrapped = False
     for item, comparison, base in items:
-        pairs = [(row, *found) for row in item.rows if (found := _hits(row, base, index)) is not None]
+        pairs = [(row, *hits) for row in item.rows if (hits := _hits(row, base, index)) is not None]
         if not pairs:
             continue
         texts = []
@@ -73,5 +73,5 @@ def _hits(row: TidyRow, base: str, index: RecordIndex) -> tuple[np.ndarray, np.n
     both = [index.get((row.stage, row.dataset, variant, row.seed or 0)) for variant in (row.variant, base)]
     if row.status != OK or None in both:
         return None
-    ours, theirs = (load_hits(found.folder, found.record, row.metric, row.condition) for found in both if found)
+    ours, theirs = (load_hits(run.folder, run.record, row.metric, row.condition) for run in both if run)
     return None if ours is None or theirs is None else (ours, theirs)

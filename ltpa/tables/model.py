@@ -11,12 +11,12 @@ from ltpa.tables.verdict import Judgement
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
-    """One published value and what stands against it.
+class TableCell:
+    """One published value and ours beside it.
 
     `estimate` is None where there is no number; `missing` then says why. `expected` is the number of seeds asked for.
     `verdict` is what the cell shows; `judgement` what it rests on, None where it is withheld or of another reading.
-    `comparison` holds the network against its baseline over seeds, where the table shows both.
+    `comparison` compares the network with its baseline over seeds, where the table shows both.
     """
 
     entry: Published
@@ -36,12 +36,12 @@ class Row:
 
     group: str
     label: str
-    cells: tuple[Cell | None, ...]
+    cells: tuple[TableCell | None, ...]
     lead: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
-class Panel:
+class TablePanel:
     """A block of rows under its own title and column titles."""
 
     title: str
@@ -71,7 +71,7 @@ class Table:
     head: tuple[str, ...]
     fields: tuple[str, ...]
     lead: tuple[str, ...]
-    panels: tuple[Panel, ...]
+    panels: tuple[TablePanel, ...]
     notes: tuple[str, ...]
     claims: tuple[Claim, ...] = ()
     orders: tuple[str, ...] = ()

@@ -94,10 +94,10 @@ def paired_p(differences: Sequence[float]) -> float | None:
     """
     if len(differences) < FEWEST:
         return None
-    found = estimate(differences)
-    if found.sd is None or not found.has_spread:
+    summary = estimate(differences)
+    if summary.sd is None or not summary.has_spread:
         return None
-    return t_two_sided(found.mean / (found.sd / math.sqrt(found.n)), found.n - 1)
+    return t_two_sided(summary.mean / (summary.sd / math.sqrt(summary.n)), summary.n - 1)
 
 
 def _correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
@@ -131,7 +131,7 @@ def compare(collected: Sequence[SlotRows], baselines: Mapping[str, str]) -> dict
     by_variant = {
         (place_of(item), item.slot.entry.variant): item for item in collected if isinstance(item.address, Address)
     }
-    found: dict[int, Comparison] = {}
+    comparisons: dict[int, Comparison] = {}
     families: dict[int | None, list[int]] = {}
     for position, item in enumerate(collected):
         if not isinstance(item.address, Address):
@@ -139,13 +139,13 @@ def compare(collected: Sequence[SlotRows], baselines: Mapping[str, str]) -> dict
         base = by_variant.get((place_of(item), baselines.get(item.slot.entry.variant, "")))
         if base is not None:
             compared = difference(by_seed(item), by_seed(base))
-            found[position] = Comparison(base.slot.entry.label, compared)
+            comparisons[position] = Comparison(base.slot.entry.label, compared)
             families.setdefault(_family(item), []).append(position)
     for tested in families.values():
-        corrected = holm_of([found[position].difference.p for position in tested])
+        corrected = holm_of([comparisons[position].difference.p for position in tested])
         for position, p in zip(tested, corrected, strict=True):
-            found[position] = dataclasses.replace(found[position], p_holm=p)
-    return found
+            comparisons[position] = dataclasses.replace(comparisons[position], p_holm=p)
+    return comparisons
 
 
 def _family(item: SlotRows) -> int | None:
@@ -162,8 +162,8 @@ def notes(items: Iterable[tuple[SlotRows, Comparison]], panels: Sequence[str]) -
     if not listed:
         return []
     compared = [comparison.difference for _, comparison in listed]
-    if all(min(found.n, found.other_n) < FEWEST for found in compared):
-        most = max(min(found.n, found.other_n) for found in compared)
+    if all(min(each.n, each.other_n) < FEWEST for each in compared):
+        most = max(min(each.n, each.other_n) for each in compared)
         return [f"Test against the baseline: withheld below {FEWEST} seeds; here are {most}."]
     tests = sum(comparison.p_holm is not None for item, comparison in listed if not item.slot.secondary)
     others = any(comparison.p_holm is not None for item, comparison in listed if item.slot.secondary)
@@ -193,11 +193,11 @@ def by_seed(item: SlotRows) -> dict[int, float]:
 
 
 def _text(item: SlotRows, comparison: Comparison) -> str:
-    entry, found = item.slot.entry, comparison.difference
+    entry, difference = item.slot.entry, comparison.difference
     where = " ".join(filter(None, (entry.source, entry.condition)))
-    if found.delta is None:
+    if difference.delta is None:
         return f"{where} no seed of one of them"
     p = "withheld" if comparison.p_holm is None else f"p = {comparison.p_holm:.2g}"
-    paired = f"paired (r = {found.correlation:.2f}), " if found.test == PAIRED else ""
-    n = f"n={found.n}" if found.n == found.other_n else f"n={found.n} and {found.other_n}"
-    return f"{where} {found.delta:+.2f}, {n}, {paired}{p}"
+    paired = f"paired (r = {difference.correlation:.2f}), " if difference.test == PAIRED else ""
+    n = f"n={difference.n}" if difference.n == difference.other_n else f"n={difference.n} and {difference.other_n}"
+    return f"{where} {difference.delta:+.2f}, {n}, {paired}{p}"

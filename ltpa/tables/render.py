@@ -2,13 +2,13 @@
 
 import csv
 import dataclasses
-import html
 import io
 from collections.abc import Iterator
 
+from ltpa.core.text import csv_value, html_text, latex_text, markdown_text
 from ltpa.tables import latex
 from ltpa.tables.claims import Claim
-from ltpa.tables.model import Cell, Panel, Row, Table
+from ltpa.tables.model import Row, Table, TableCell, TablePanel
 
 _CSV_COLUMNS = (
     *("table", "panel", "group", "row", "column", "variant", "stage", "dataset", "target", "condition", "metric"),
@@ -33,7 +33,7 @@ tr.group th { font-style: italic; font-weight: 400; border-top: 1px solid #ccc; 
 """
 
 
-def cell_texts(table: Table, cell: Cell | None) -> list[str]:
+def cell_texts(table: Table, cell: TableCell | None) -> list[str]:
     """The rounded texts of a cell, one per field of the table."""
     if cell is None:
         return [_DASH] * len(table.fields)
@@ -70,20 +70,29 @@ def to_markdown(table: Table) -> str:
     """Markdown with one pipe table per panel."""
     from tabulate import tabulate
 
-    blocks = [f"# {_md(table.paper)}: {_md(table.title)}", _md(f"{table.caption} Unit: {table.unit}.")]
-    blocks += [f"> **{_md(paragraph)}**" for paragraph in table.head]
+    blocks = [
+        f"# {markdown_text(table.paper)}: {markdown_text(table.title)}",
+        markdown_text(f"{table.caption} Unit: {table.unit}."),
+    ]
+    blocks += [f"> **{markdown_text(paragraph)}**" for paragraph in table.head]
     for panel in table.panels:
         if panel.title:
-            blocks.append(f"## {_md(panel.title)}")
+            blocks.append(f"## {markdown_text(panel.title)}")
         spanned = [f"{column}: {field}" for column in panel.columns for field in table.fields]
         titles = ["", *table.lead, *spanned]
         body: list[list[str]] = []
         for group, texts in _lines(table, panel):
-            body.append([f"*{_md(group)}*", *[""] * (len(titles) - 1)] if group else [_md(text) for text in texts])
-        blocks.append(tabulate(body, [_md(title) for title in titles], tablefmt="pipe", disable_numparse=True))
+            body.append(
+                [f"*{markdown_text(group)}*", *[""] * (len(titles) - 1)]
+                if group
+                else [markdown_text(text) for text in texts]
+            )
+        blocks.append(
+            tabulate(body, [markdown_text(title) for title in titles], tablefmt="pipe", disable_numparse=True)
+        )
     if table.orders:
-        blocks += [f"## {ORDERS}", "\n".join(f"- {_md(text)}" for text in table.orders), "## Notes"]
-    blocks.append("\n".join(f"- {_md(note)}" for note in table.notes))
+        blocks += [f"## {ORDERS}", "\n".join(f"- {markdown_text(text)}" for text in table.orders), "## Notes"]
+    blocks.append("\n".join(f"- {markdown_text(note)}" for note in table.notes))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -104,30 +113,30 @@ def to_latex(table: Table) -> str:
             )
         )
     if table.orders:
-        orders = "\\\\\n".join(map(latex.escape, table.orders))
+        orders = "\\\\\n".join(map(latex_text, table.orders))
         parts.append(f"\\paragraph{{{ORDERS}}}\n{orders}")
-    parts.append("\\par\\footnotesize\n" + "\\\\\n".join(latex.escape(note) for note in table.notes))
+    parts.append("\\par\\footnotesize\n" + "\\\\\n".join(latex_text(note) for note in table.notes))
     return "\n".join(parts) + "\n"
 
 
 def to_html(table: Table) -> str:
     """A complete HTML page that needs nothing else."""
-    title = html.escape(f"{table.paper}: {table.title}")
+    title = html_text(f"{table.paper}: {table.title}")
     parts = [
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>',
         f"<style>{_CSS}</style>\n</head>\n<body>\n<h1>{title}</h1>",
-        *(f'<p class="head">{html.escape(paragraph)}</p>' for paragraph in table.head),
-        f"<p>{html.escape(table.caption)} Unit: {html.escape(table.unit)}.</p>",
+        *(f'<p class="head">{html_text(paragraph)}</p>' for paragraph in table.head),
+        f"<p>{html_text(table.caption)} Unit: {html_text(table.unit)}.</p>",
         *(_html_panel(table, panel) for panel in table.panels),
         *_html_orders(table),
         '<ul class="notes">',
-        *(f"<li>{html.escape(note)}</li>" for note in table.notes),
+        *(f"<li>{html_text(note)}</li>" for note in table.notes),
         "</ul>\n</body>\n</html>",
     ]
     return "\n".join(parts) + "\n"
 
 
-def _lines(table: Table, panel: Panel) -> Iterator[tuple[str, list[str]]]:
+def _lines(table: Table, panel: TablePanel) -> Iterator[tuple[str, list[str]]]:
     """The panel's body: (group title, []) before each new group, ("", texts) for each row."""
     current = ""
     for row in panel.rows:
@@ -137,7 +146,7 @@ def _lines(table: Table, panel: Panel) -> Iterator[tuple[str, list[str]]]:
         yield "", [row.label, *row.lead, *(text for cell in row.cells for text in cell_texts(table, cell))]
 
 
-def _published(table: Table, cell: Cell) -> str:
+def _published(table: Table, cell: TableCell) -> str:
     entry = cell.entry
     if entry.value is None:
         return _DASH
@@ -145,15 +154,15 @@ def _published(table: Table, cell: Cell) -> str:
     return f"{entry.value:.{table.decimals}f}{spread}" + (" (quoted)" if entry.quoted else "")
 
 
-def _ours(table: Table, cell: Cell) -> str:
-    found = cell.estimate
-    if found is None:
+def _ours(table: Table, cell: TableCell) -> str:
+    ours = cell.estimate
+    if ours is None:
         return cell.missing
-    spread = _DASH if found.sd is None else f"{found.sd:.{table.decimals}f}"
-    return f"{_mean(table, found.mean)} ({spread}), n={found.n}/{cell.expected}"
+    spread = _DASH if ours.sd is None else f"{ours.sd:.{table.decimals}f}"
+    return f"{_mean(table, ours.mean)} ({spread}), n={ours.n}/{cell.expected}"
 
 
-def _prepared(table: Table, cell: Cell) -> str:
+def _prepared(table: Table, cell: TableCell) -> str:
     return cell.missing if cell.estimate is None else _mean(table, cell.estimate.mean)
 
 
@@ -166,16 +175,16 @@ def _round(value: float, decimals: int) -> float:
     return round(value, decimals) + 0.0
 
 
-def _csv_values(table: Table, panel: Panel, row: Row, column: str, cell: Cell) -> list[object]:
-    tidy, found, entry = cell.rows[0], cell.estimate, cell.entry
-    numbers = [None] * 6 if found is None else [found.mean, found.sd, found.n, cell.expected, found.low, found.high]
+def _csv_values(table: Table, panel: TablePanel, row: Row, column: str, cell: TableCell) -> list[object]:
+    tidy, ours, entry = cell.rows[0], cell.estimate, cell.entry
+    numbers = [None] * 6 if ours is None else [ours.mean, ours.sd, ours.n, cell.expected, ours.low, ours.high]
     judged = cell.judgement
     interval = [None] * 3 if judged is None else [judged.low, judged.high, judged.df]
     verdict = [cell.verdict, None, None] if judged is None else [judged.word, judged.more_seeds, int(judged.pooled)]
     compared: list[object] = [None] * 8
     if cell.comparison is not None:
         compared = [cell.comparison.baseline, *dataclasses.astuple(cell.comparison.difference), cell.comparison.p_holm]
-    return [
+    values = [
         *(table.name, panel.title, row.group, row.label, column),
         *(tidy.variant, tidy.stage, tidy.dataset, tidy.target, tidy.condition, tidy.metric),
         *(entry.value, entry.sd, int(entry.quoted)),
@@ -186,6 +195,7 @@ def _csv_values(table: Table, panel: Panel, row: Row, column: str, cell: Cell) -
         " ".join(str(row.seed) for row in cell.rows if row.value is not None and row.reason),
         entry.where,
     ]
+    return [csv_value(value) for value in values]
 
 
 def _csv_claim(table: Table, claim: Claim) -> list[object]:
@@ -203,44 +213,37 @@ def _csv_claim(table: Table, claim: Claim) -> list[object]:
         "published_sd": claim.sd,
         "verdict": claim.word,
         "baseline": claim.other.slot.entry.label,
-        "test": claim.found.test,
-        "test_n": claim.found.n,
-        "baseline_n": claim.found.other_n,
-        "test_delta": claim.found.delta,
-        "test_p": claim.found.p,
-        "correlation": claim.found.correlation,
+        "test": claim.ours.test,
+        "test_n": claim.ours.n,
+        "baseline_n": claim.ours.other_n,
+        "test_delta": claim.ours.delta,
+        "test_p": claim.ours.p,
+        "correlation": claim.ours.correlation,
         "test_p_holm": claim.p_holm,
     }
-    return [values.get(column) for column in _CSV_COLUMNS]
-
-
-def _md(text: str) -> str:
-    """Escape what Markdown or a pipe table would read as markup."""
-    for character in "\\`*_|<>[]":
-        text = text.replace(character, f"\\{character}")
-    return text
+    return [csv_value(values.get(column)) for column in _CSV_COLUMNS]
 
 
 def _html_orders(table: Table) -> list[str]:
     if not table.orders:
         return []
-    return [f"<h2>{ORDERS}</h2>\n<ul>", *(f"<li>{html.escape(text)}</li>" for text in table.orders), "</ul>"]
+    return [f"<h2>{ORDERS}</h2>\n<ul>", *(f"<li>{html_text(text)}</li>" for text in table.orders), "</ul>"]
 
 
-def _html_panel(table: Table, panel: Panel) -> str:
+def _html_panel(table: Table, panel: TablePanel) -> str:
     width = len(table.fields)
-    first = "".join(f'<th rowspan="2">{html.escape(title)}</th>' for title in ("", *table.lead))
-    first += "".join(f'<th colspan="{width}" scope="colgroup">{html.escape(title)}</th>' for title in panel.columns)
+    first = "".join(f'<th rowspan="2">{html_text(title)}</th>' for title in ("", *table.lead))
+    first += "".join(f'<th colspan="{width}" scope="colgroup">{html_text(title)}</th>' for title in panel.columns)
     second = "".join(f"<th>{field}</th>" for _ in panel.columns for field in table.fields)
     total = 1 + len(table.lead) + width * len(panel.columns)
     body = []
     for group, texts in _lines(table, panel):
         if group:
-            body.append(f'<tr class="group"><th colspan="{total}">{html.escape(group)}</th></tr>')
+            body.append(f'<tr class="group"><th colspan="{total}">{html_text(group)}</th></tr>')
         else:
-            cells = "".join(f"<td>{html.escape(text)}</td>" for text in texts[1:])
-            body.append(f'<tr><th scope="row">{html.escape(texts[0])}</th>{cells}</tr>')
-    caption = f"<caption>{html.escape(panel.title)}</caption>\n" if panel.title else ""
+            cells = "".join(f"<td>{html_text(text)}</td>" for text in texts[1:])
+            body.append(f'<tr><th scope="row">{html_text(texts[0])}</th>{cells}</tr>')
+    caption = f"<caption>{html_text(panel.title)}</caption>\n" if panel.title else ""
     rows = "\n".join(body)
     return (
         f'<div class="scroll">\n<table>\n{caption}<thead>\n<tr>{first}</tr>\n<tr>{second}</tr>\n</thead>\n'

@@ -25,7 +25,7 @@ class TableSpec(ViewSpec):
 
     Attributes:
         table: its name, `table1`.
-        comparable: whether this scale's numbers may be held against the paper's; otherwise verdicts are withheld.
+        comparable: whether this scale's numbers may be compared with the paper's; otherwise verdicts are withheld.
         scale_note: what the head of the table says about the scale; may be empty.
         seeds: the seeds every network is trained with.
         variants: the variants of this scale.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from ltpa.core.text import printable
 from ltpa.tables.frame import doubts
 from ltpa.tables.render import ORDERS
 
@@ -21,9 +22,10 @@ def to_terminal(path: Path) -> str:
     blocks = []
     for panel in dict.fromkeys(cell["panel"] for cell in cells):
         chosen = [cell for cell in cells if cell["panel"] == panel]
-        blocks.append(panel + "\n" * bool(panel) + _block(chosen))
+        blocks.append(printable(panel) + "\n" * bool(panel) + _block(chosen))
     with open(path.with_suffix(".tidy.csv"), encoding="utf-8", newline="") as stream:
         lines = doubts(csv.DictReader(stream))
+    lines = [printable(line) for line in lines]
     return "\n\n".join([*blocks, *(["\n".join(lines)] if lines else [])])
 
 
@@ -32,7 +34,9 @@ def _block(cells: Sequence[dict[str, str]]) -> str:
     rows = dict.fromkeys(cell["row"] for cell in cells)
     texts = {(cell["row"], cell["column"]): _text(cell) for cell in cells}
     lines = [[row, *(texts.get((row, column), "") for column in columns)] for row in rows]
-    return tabulate(lines, ["published -> ours", *columns], tablefmt="simple", disable_numparse=True)
+    lines = [list(map(printable, line)) for line in lines]
+    titles = ["published -> ours", *map(printable, columns)]
+    return tabulate(lines, titles, tablefmt="simple", disable_numparse=True)
 
 
 def _text(cell: dict[str, str]) -> str:

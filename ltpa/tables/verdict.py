@@ -144,10 +144,10 @@ class _Cell:
     ) -> None:
         self.n, self.tolerance, self.direction = len(values), tolerance, direction
         self.published, self.published_df = (published_sd or 0.0) ** 2 / published_n, published_n - 1
-        found = estimate(values) if self.n else None
-        spread = found is not None and found.has_spread
-        self.delta = math.nan if found is None else found.mean - published
-        self.sd, self.df = (found.sd, self.n - 1) if found is not None and spread else (None, 0)
+        ours = estimate(values) if self.n else None
+        spread = ours is not None and ours.has_spread
+        self.delta = math.nan if ours is None else ours.mean - published
+        self.sd, self.df = (ours.sd, self.n - 1) if ours is not None and spread else (None, 0)
         self.reason = f"n < {FEWEST}" if self.n < FEWEST else "" if spread else "sd 0"
         self.borrowed = bool(self.reason and self.n and pooled)
         if self.borrowed and pooled is not None:
@@ -186,19 +186,19 @@ def pool(columns_values: Sequence[Sequence[float]]) -> Pooled | str:
     are not of one size (the largest at least 3 times the smallest), or fewer than 2 degrees of freedom or no spread
     come together, the result is a text that says so.
     """
-    found = [estimate(values) for values in columns_values if len(values) > 1]
-    spreads = [item.sd for item in found if item.sd is not None and item.has_spread]
-    df = sum(item.n - 1 for item in found)
+    estimates = [estimate(values) for values in columns_values if len(values) > 1]
+    spreads = [item.sd for item in estimates if item.sd is not None and item.has_spread]
+    df = sum(item.n - 1 for item in estimates)
     if not spreads or df < FEWEST - 1:
         return "too few values with a spread"
     if max(spreads) >= _SAME_SIZE * min(spreads):
         return f"spreads from {min(spreads):.2g} to {max(spreads):.2g} are not of one size"
-    squares = math.fsum((item.n - 1) * item.sd**2 for item in found if item.sd is not None)
+    squares = math.fsum((item.n - 1) * item.sd**2 for item in estimates if item.sd is not None)
     return Pooled(math.sqrt(squares / df), df)
 
 
 def withheld(scale: str) -> str:
-    """What stands for the verdict where the scale's numbers are not comparable with the paper's."""
+    """The text in place of a verdict where the scale's numbers are not comparable with the paper's."""
     return f"withheld ({scale} scale)"
 
 

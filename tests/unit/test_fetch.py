@@ -200,7 +200,7 @@ def test_wrong_answers_are_refused_and_the_mirror_is_asked(server, policy, tmp_p
     assert message in capsys.readouterr().err
     assert only(tmp_path) == ["data.mat"]
     alone = declare(server.add("/three", BODY, step), **keys)
-    with pytest.raises(DataError, match="not to be had"):
+    with pytest.raises(DataError, match="could not be downloaded"):
         fetch([alone], tmp_path / "alone", progress=False, policy=policy)
     assert only(tmp_path / "alone") == []
 

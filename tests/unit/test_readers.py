@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import re
 import subprocess
@@ -305,6 +306,19 @@ def test_corrupt_image_is_left_out_and_listed_when_asked(broken):
     facts = opened.facts["splits"]["all"]
     assert (facts["expected"], facts["found"]) == (3, 3)
     assert len(facts["skipped"]) == 1 and facts["skipped"][0].startswith("Faces/image_0002.jpg: ")
+
+
+def test_names_that_are_not_utf8_are_written_by_their_bytes(broken):
+    declared, root = broken
+    folder = root / "extracted/101_ObjectCategories/Faces"
+    (folder / "image_0001.jpg").rename(folder / os.fsdecode(b"caf\xe9.jpg"))
+    (folder / "image_0002.jpg").rename(folder / os.fsdecode(b"cut\xe9.jpg"))
+    (folder / os.fsdecode(b"no image\xe9")).touch()
+    opened = prepare_extracted(declared, root, skip_corrupt=True)
+    facts = opened.facts["splits"]["all"]
+    assert facts["skipped"][0].startswith("Faces/cut\\udce9.jpg: ")
+    assert facts["passed_over"] == ["Faces/no image\\udce9"]
+    assert len(opened.split("all")) == 2
 
 
 def test_another_count_names_both_numbers_unless_a_part_is_wanted(broken):

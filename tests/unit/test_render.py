@@ -15,7 +15,7 @@ import tables_support as support
 
 from ltpa.core import layout
 from ltpa.stages import table as stage
-from ltpa.tables import latex, render
+from ltpa.tables import render
 from ltpa.tables.build import build_table
 from ltpa.tables.frame import index_records
 
@@ -101,13 +101,6 @@ def test_latex_rows_have_equal_numbers_of_cells(model):
     assert r"\caption{Small \& complete." in text
     assert r"Error\_rate of 100 \%" in text
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
-
-
-def test_latex_escapes_every_special_character():
-    assert latex.escape("a_b & 5 % $x {y} #1 ~ ^ \\") == (
-        r"a\_b \& 5 \% \$x \{y\} \#1 \textasciitilde{} \textasciicircum{} \textbackslash{}"
-    )
-    assert latex.escape("[1] ≤ ∞²") == r"{[}1{]} $\le$ $_\infty$$^2$"
 
 
 def test_tidy_csv_reads_back(model):

@@ -13,7 +13,7 @@ from ltpa.data.listing import Listing
 from ltpa.data.registry import READERS
 from ltpa.data.source import Source
 
-# What parsers of text, NumPy, zip and pickle stumble over in a damaged file.
+# What parsers of text, NumPy, zip and pickle raise for a damaged file.
 _DAMAGE = (ValueError, TypeError, LookupError, AttributeError, EOFError, OverflowError, RuntimeError,
            zipfile.BadZipFile, zlib.error, struct.error)  # fmt: skip
 

@@ -23,8 +23,8 @@ def read(root: Path, source: Source) -> dict[str, Listing]:
     names = folder / layout["names"]
     source.check_classes(names, [_text(name) for name in load_legacy_pickle(names).get(layout["names_key"], [])])
     listings = {}
-    for split, declared in source.splits.items():
-        batches = [_batch(folder / file, layout["labels_key"]) for file in declared["files"]]
+    for split, declaration in source.splits.items():
+        batches = [_batch(folder / file, layout["labels_key"]) for file in declaration["files"]]
         listings[split] = Listing(
             images=np.concatenate([images for images, _, _ in batches]),
             labels=[label for _, labels, _ in batches for label in labels],

@@ -13,7 +13,7 @@ def read(root: Path, source: Source) -> dict[str, Listing]:
     """List both splits in the order of `images.txt`, which is not that of the file names.
 
     Raises:
-        DataError: a file is missing, or they speak of different images or other classes.
+        DataError: a file is missing, or the files are about different images or other classes.
     """
     folder = source.folder(root)
     images = _table(folder / "images.txt")

@@ -17,8 +17,8 @@ def read(root: Path, source: Source) -> dict[str, Listing]:
         DataError: a list is missing or damaged, or a label does not fit the image's folder.
     """
     listings = {}
-    for split, declared in source.splits.items():
-        path = root / declared["list"]
+    for split, declaration in source.splits.items():
+        path = root / declaration["list"]
         content = read_matlab(path, "file_list", "labels")
         names = [str(cell.item()) for cell in content["file_list"].reshape(-1)]
         labels = content["labels"].reshape(-1).astype(np.int64) - 1

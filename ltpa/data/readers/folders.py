@@ -25,8 +25,10 @@ def read(root: Path, source: Source) -> dict[str, Listing]:
         if entry.is_dir() and entry.name not in known and not excluded and not is_hidden(entry.name):
             raise DataError(f"{entry}: not a class of {source.name}; remove it or declare it in `exclude`")
     listings = {}
-    for split, declared in source.splits.items():
-        names, others = (_listed(root / declared["list"], known), []) if "list" in declared else _found(folder, source)
+    for split, declaration in source.splits.items():
+        names, others = (
+            (_listed(root / declaration["list"], known), []) if "list" in declaration else _found(folder, source)
+        )
         labels = [source.classes.index(name.split("/")[0]) for name in names]
         listings[split] = Listing([folder / name for name in names], labels, names, passed_over=others)
     return listings

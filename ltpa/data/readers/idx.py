@@ -21,10 +21,10 @@ def read(root: Path, source: Source) -> dict[str, Listing]:
         DataError: a file is missing or damaged, or pixels and labels differ in number.
     """
     listings = {}
-    for split, declared in source.splits.items():
-        images, labels = (_idx(root / declared[key]) for key in ("images", "labels"))
+    for split, declaration in source.splits.items():
+        images, labels = (_idx(root / declaration[key]) for key in ("images", "labels"))
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-            raise DataError(f"{root / declared['images']}: {images.shape} pixels for {labels.shape} labels")
+            raise DataError(f"{root / declaration['images']}: {images.shape} pixels for {labels.shape} labels")
         ids = [f"{split}/{index:05d}" for index in range(len(labels))]
         listings[split] = Listing(images, labels.astype(np.int64), ids)
     return listings

@@ -19,8 +19,8 @@ def read(root: Path, source: Source) -> dict[str, Listing]:
         DataError: a file is damaged.
     """
     listings = {}
-    for split, declared in source.splits.items():
-        path = root / declared["file"]
+    for split, declaration in source.splits.items():
+        path = root / declaration["file"]
         try:
             with np.load(path, allow_pickle=False) as content:
                 blob, offsets, labels = (content[key] for key in ("blob", "offsets", "labels"))

@@ -17,8 +17,8 @@ def read(root: Path, source: Source) -> dict[str, Listing]:
         DataError: a file is missing or not what it should be.
     """
     listings = {}
-    for split, declared in source.splits.items():
-        path = root / declared["file"]
+    for split, declaration in source.splits.items():
+        path = root / declaration["file"]
         content = read_matlab(path, "X", "y")
         pixels, digits = content["X"], content["y"].reshape(-1)
         if pixels.ndim != 4 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
