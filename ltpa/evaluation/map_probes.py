@@ -5,7 +5,7 @@ is in float64, where the weights of a softmax do not underflow.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MOVED = 0.05  # largest total variation distance at which the output counts as the same
 STEPS = 150
-_RATE = 0.1  # of Adam
+_RATE, _MOMENTUM, _SQUARES, _TINY = 0.1, 0.9, 0.999, 1e-8  # of Adam, all but the first as its authors have them
 _PENALTY = 20.0  # per unit of distance beyond what is allowed
 _LOWEST = -30.0  # logarithm at which weights start at the least, so that their gradients do not vanish
 
@@ -35,19 +35,26 @@ def averaged_levels(model: "AttentionClassifier") -> list[str]:
 def probe(
     model: "AttentionClassifier", images: np.ndarray, batch_size: int, seed: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """By level (N,) `leave_one_out_tau`, and by scope (N,) `adversarial_divergence`, of images (N, H, W, 3) uint8."""
+    """`leave_one_out_tau` (N,) by level of images (N, H, W, 3) uint8, and `adversarial_divergence` (N,) by level
+    and with `all` levels free.
+    """
     exact = copy.deepcopy(model).double()
     levels = averaged_levels(model)
-    scopes = {ALL: levels, **({level: [level] for level in levels} if len(model.attention_levels) > 1 else {})}
     taus: dict[str, list[np.ndarray]] = {level: [] for level in levels}
-    moved: dict[str, list[np.ndarray]] = {scope: [] for scope in scopes}
-    for number, maps in enumerate(_exact_maps(exact, images, batch_size)):
+    moved: dict[str, list[np.ndarray]] = {level: [] for level in (*levels, *([ALL] if len(levels) > 1 else []))}
+    seen = 0
+    for maps in _exact_maps(exact, images, batch_size):
+        count = len(maps[levels[0]][1])
+        seeds = [derive(seed, "adversarial", row) for row in range(seen, seen + count)]
+        seen += count
         for level in levels:
             taus[level].append(leave_one_out_tau(exact, maps, level).cpu().numpy())
-        for scope, free in scopes.items():
-            found = adversarial_divergence(exact, maps, free, derive(seed, "adversarial", number))
-            moved[scope].append(found.cpu().numpy())
-    return ({key: np.concatenate(each) for key, each in part.items()} for part in (taus, moved))  # type: ignore
+        for scope, parts in moved.items():
+            found = adversarial_divergence(exact, maps, levels if scope == ALL else [scope], seeds)
+            parts.append(found.cpu().numpy())
+    divergences = {scope: np.concatenate(parts) for scope, parts in moved.items()}
+    divergences.setdefault(ALL, divergences[levels[0]])
+    return {level: np.concatenate(parts) for level, parts in taus.items()}, divergences
 
 
 def _exact_maps(exact: "AttentionClassifier", images: np.ndarray, batch_size: int) -> Iterator[Maps]:
@@ -78,14 +85,18 @@ def leave_one_out_tau(exact: "AttentionClassifier", maps: Maps, level: str) -> T
     return torch.cat(taus)
 
 
-def adversarial_divergence(exact: "AttentionClassifier", maps: Maps, free: list[str], seed: int) -> Tensor:
+@torch.enable_grad()
+def adversarial_divergence(
+    exact: "AttentionClassifier", maps: Maps, free: Sequence[str], seeds: Sequence[int]
+) -> Tensor:
     """How different other maps can be that leave the output as it is: Jensen-Shannon divergence (N,) in nats.
 
     After Wiegreffe and Pinter (EMNLP 2019), for each image: `STEPS` steps of Adam on the logarithms of the weights of
     the levels `free` climb the divergence from the own weights, mean over these levels; the largest is taken at which
-    the output has moved by at most `MOVED` in total variation. `exact` is in float64.
+    the output has moved by at most `MOVED` in total variation. The search starts beside the own weights, where the
+    gradient is not zero, at a place drawn from each image's seed. `exact` is in float64.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     order = averaged_levels(exact)
     with torch.no_grad():
         vectors = exact.vectors_under(maps, {})
@@ -93,13 +104,13 @@ def adversarial_divergence(exact: "AttentionClassifier", maps: Maps, free: list[
     local = {level: maps[level][0].flatten(2).transpose(1, 2) for level in free}
     weights = {level: maps[level][1].flatten(1) for level in free}
     scores = {}
-    for level, each in weights.items():
-        logs = (each / each.amax(dim=1, keepdim=True)).log().clamp(min=_LOWEST)
-        noise = torch.randn(logs.shape, generator=generator, dtype=logs.dtype)  # where maps agree the gradient is zero
+    for level, own_weights in weights.items():
+        logs = (own_weights / own_weights.amax(dim=1, keepdim=True)).log().clamp(min=_LOWEST)
+        noise = torch.stack([torch.randn(logs.shape[1], generator=each, dtype=logs.dtype) for each in generators])
         scores[level] = (logs + noise.to(logs.device)).requires_grad_()
-    optimiser = torch.optim.Adam(scores.values(), lr=_RATE)
     best = own.new_zeros(len(own))
-    for _ in range(STEPS):
+    means = {level: (torch.zeros_like(each), torch.zeros_like(each)) for level, each in scores.items()}
+    for step in range(1, STEPS + 1):
         tried = {level: each.softmax(dim=1) for level, each in scores.items()}
         moved = [
             (tried[level][:, None] @ local[level]).squeeze(1) if level in tried else vector
@@ -109,9 +120,16 @@ def adversarial_divergence(exact: "AttentionClassifier", maps: Maps, free: list[
         divergence = torch.stack([jensen_shannon(tried[level], weights[level]) for level in free]).mean(dim=0)
         best = torch.where(distance <= MOVED, torch.maximum(best, divergence.detach()), best)
         loss = (_PENALTY * (distance - MOVED).relu() - divergence).sum()
-        optimiser.zero_grad()
         gradients = torch.autograd.grad(loss, list(scores.values()))
-        for parameter, gradient in zip(scores.values(), gradients, strict=True):
-            parameter.grad = gradient
-        optimiser.step()
+        for level, gradient in zip(scores, gradients, strict=True):
+            _adam(scores[level], gradient, *means[level], step)
     return best
+
+
+@torch.no_grad()
+def _adam(values: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, step: int) -> None:
+    """A step of Adam, in place. `torch.optim` would load for a second what no network here needs."""
+    mean.lerp_(gradient, 1 - _MOMENTUM)
+    square.lerp_(gradient.square(), 1 - _SQUARES)
+    spread = (square / (1 - _SQUARES**step)).sqrt() + _TINY
+    values -= _RATE / (1 - _MOMENTUM**step) * mean / spread

@@ -3,14 +3,12 @@
 import dataclasses
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional
+from scipy.optimize import minimize
 
 from ltpa.core.errors import NotFiniteError
 
 _STEPS = 2000
-_SMALL_ENOUGH = 1e-4  # largest entry of the gradient of the summed loss at which a fit counts as converged
+_SMALL_ENOUGH = 1e-3  # largest entry of the gradient of the summed loss at which a fit counts as converged
 _NOISE = float(np.finfo(np.float32).eps)
 
 
@@ -50,22 +48,21 @@ def fit_readout(vectors: np.ndarray, labels: np.ndarray, classes: int) -> Readou
     points = vectors.astype(np.float64)
     mean, spread = points.mean(axis=0), points.std(axis=0)
     scale = np.where(spread > _NOISE * np.abs(points).max(axis=0), spread, 1)
-    standard = torch.from_numpy((points - mean) / scale)
-    rows = torch.cat([standard, standard.new_ones(len(standard), 1)], dim=1)
-    truth = torch.from_numpy(labels)
-    weights = torch.zeros(rows.shape[1], classes, dtype=torch.float64, requires_grad=True)
-    search = torch.optim.LBFGS(
-        [weights], max_iter=_STEPS, tolerance_grad=_SMALL_ENOUGH, tolerance_change=0, line_search_fn="strong_wolfe"
-    )
+    rows = np.concatenate([(points - mean) / scale, np.ones((len(points), 1))], axis=1)
+    truth = np.zeros((len(points), classes))
+    truth[np.arange(len(points)), labels] = 1
 
-    def loss() -> Tensor:
-        search.zero_grad()
-        found = functional.cross_entropy(rows @ weights, truth, reduction="sum") + weights[:-1].square().sum() / 2
-        found.backward()
-        return found
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        """The loss and its gradient at weights (d + 1, classes)."""
+        weights = flat.reshape(-1, classes)
+        penalised = np.concatenate([weights[:-1], np.zeros((1, classes))])
+        scores = rows @ weights
+        scores -= scores.max(axis=1, keepdims=True)
+        sums = np.exp(scores).sum(axis=1, keepdims=True)
+        value = (np.log(sums[:, 0]) - (scores * truth).sum(axis=1)).sum() + (penalised**2).sum() / 2
+        return float(value), (rows.T @ (np.exp(scores) / sums - truth) + penalised).ravel()
 
-    search.step(loss)
-    loss()
-    assert weights.grad is not None
-    converged = bool(weights.grad.abs().max() <= 10 * _SMALL_ENOUGH)
-    return Readout(mean, scale, weights.detach().numpy(), converged)
+    limits = {"maxiter": _STEPS, "maxfun": 2 * _STEPS, "gtol": _SMALL_ENOUGH, "ftol": 0.0}
+    found = minimize(loss, np.zeros(rows.shape[1] * classes), jac=True, method="L-BFGS-B", options=limits)
+    converged = bool(np.abs(found.jac).max() <= 10 * _SMALL_ENOUGH)
+    return Readout(mean, scale, found.x.reshape(-1, classes), converged)

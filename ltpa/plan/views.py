@@ -308,9 +308,9 @@ def table_files(plan: Plan, table: str) -> list[str]:
 
 
 def figure_runs(plan: Plan) -> list[Run]:
-    """What the figures read besides networks: training on the first source set, attacks."""
-    training = [run for run in source_runs(plan) if run.stage == "train"]
-    return training + [run for run in all_runs(plan) if run.stage == "fgsm"]
+    """What the figures read besides networks: training and maps on the first source set, attacks, replaced maps."""
+    first = [run for run in source_runs(plan) if run.stage in ("train", "segmentation")]
+    return first + [run for run in all_runs(plan) if run.stage in ("fgsm", "causal")]
 
 
 def network_code(plan: Plan, runs: Iterable[Run]) -> list[str]:

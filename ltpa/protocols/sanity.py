@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 
 from ltpa.core.records import Metric
 from ltpa.core.schema import ListOf
+from ltpa.core.seeds import derive
 from ltpa.protocols.base import (
     BatchSize,
     Context,
@@ -42,7 +43,7 @@ class SanitySettings(Settings):
         images: how many test images, spread evenly, maps are compared on.
         statistics_images: how many training images, spread evenly, batch normalisation is estimated anew on.
         draws: how often parameters are drawn.
-        seed: of the draws.
+        seed: of the draws, which are others for each network.
         batch_size: images per pass.
     """
 
@@ -121,7 +122,7 @@ class Sanity(Protocol):
                 others = log_attention_maps(context.companion, images, settings.batch_size)
                 found["other_seed"] = [correlations(maps, others)]
             for draw in range(settings.draws):
-                seed = settings.seed + draw
+                seed = derive(settings.seed, self.name, context.seed, draw)
                 for name, each in of_randomised(model, maps, images, statistics, settings.batch_size, seed):
                     found.setdefault(name, []).append(each)
             metrics += _means(found, dataset.name)
