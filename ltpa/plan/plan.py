@@ -326,14 +326,15 @@ class Plan:
     def companion(self, stage: str, dataset: str, variant: str) -> str | None:
         """The variant whose networks `stage` reads beside those of `variant`; None where it reads no other."""
         protocol = self.protocols.get(stage)
-        if protocol is None or (protocol.other_seed and len(self.config.seeds) < 2):
+        if protocol is None or (protocol.other_seed and not self.companion_seeds(stage)):
             return None
         return protocol.companion(self, dataset, variant)
 
     def companion_seeds(self, stage: str) -> list[int]:
         """Two seeds where `stage` reads networks of another seed (`ltpa.core.specs.companion_seed`); else none."""
         protocol = self.protocols.get(stage)
-        return self.config.seeds[:2] if protocol and protocol.other_seed else []
+        seeds = self.config.seeds[:2]
+        return seeds if protocol and protocol.other_seed and len(seeds) == 2 else []
 
     def targets(self, stage: str, dataset: str, variant: str) -> list[Target]:
         """The datasets a stage evaluates on."""

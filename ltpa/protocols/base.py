@@ -114,7 +114,10 @@ class Context:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What a protocol found for one network: its metrics, and small extra facts for the record."""
+    """What a protocol found for one network: its metrics, and small extra facts for the record.
+
+    Of these `notes`, a list of sentences, are shown to who measures images of their own.
+    """
 
     metrics: list[Metric]
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)

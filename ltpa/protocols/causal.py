@@ -108,9 +108,9 @@ class Causal(Protocol):
         settings: CausalSettings,
         context: Context,
     ) -> Measurement:
-        """A dataset without training images gets no readouts, and its mean map is that of its test images.
+        """Images without a training split, as a user's own, get no readouts, and their own mean map; a note says so.
 
-        The record's facts say how many training images there were, and which readouts did not converge.
+        The record's facts say which readouts did not converge.
         """
         from ltpa.evaluation.causal import replace_maps, training_vectors
         from ltpa.evaluation.inference import spread
@@ -126,11 +126,13 @@ class Causal(Protocol):
                 model, test.images, test.labels, mean_maps, settings.batch_size, settings.draws, settings.seed
             )
             metrics += _of_replacements(found, test.labels, dataset.name)
-            facts[dataset.name] = {"training_images": 0 if train is None else len(rows)}
-            if train is not None:
-                readouts, failed = _of_readouts(vectors, seen.labels[rows], found, test.labels, dataset)
+            if train is None:
+                facts["notes"] = ["no training images: no readouts, and the mean map is that of these images"]
+            else:
+                readouts, facts["unconverged_readouts"] = _of_readouts(
+                    vectors, seen.labels[rows], found, test.labels, dataset
+                )
                 metrics += readouts
-                facts[dataset.name]["unconverged_readouts"] = failed
             probed = test.images[spread(len(test), settings.probed_images)]
             metrics += _of_maps(model, found, probed, settings, dataset.name)
         return Measurement(metrics, facts)

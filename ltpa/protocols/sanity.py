@@ -101,7 +101,7 @@ class Sanity(Protocol):
         settings: SanitySettings,
         context: Context,
     ) -> Measurement:
-        """A dataset without training images gives its test images for batch normalisation; the facts say so.
+        """Images without a training split, as a user's own, serve for batch normalisation themselves; a note says so.
 
         Images whose map is constant are left out of a mean; n says how many remain.
         """
@@ -115,7 +115,8 @@ class Sanity(Protocol):
             images = test.images[spread(len(test), settings.images)]
             seen = test if train is None else train
             statistics = seen.images[spread(len(seen), settings.statistics_images)]
-            facts[dataset.name] = {"statistics_images": 0 if train is None else len(statistics)}
+            if train is None:
+                facts["notes"] = ["no training images: batch normalisation is estimated anew on these images"]
             maps = log_attention_maps(model, images, settings.batch_size)
             found = {"other_image": [of_other_images(maps)]}
             if context.companion is not None:

@@ -66,7 +66,7 @@ def draw_map_use(path: Path, networks: Mapping[str, MapUse], titles: tuple[str, 
         if networks:
             axis.legend(fontsize=6.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=1)
         else:
-            axis.text(50, 0.5, "nothing was measured", ha="center", fontsize=8)
+            axis.text(0.5, 0.5, "nothing was measured", ha="center", fontsize=8, transform=axis.transAxes)
     left.set_xlabel("accuracy (%)", fontsize=8)
     right.set_xlabel("peaks on the object (%)", fontsize=8)
     left.set_yticks(
