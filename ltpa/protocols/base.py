@@ -124,7 +124,8 @@ class Measurement:
     """What a protocol found for one network: its metrics, and small extra facts for the record.
 
     `hits` says which test images are right, (N,) bool by metric name and condition, for tests over images
-    (`ltpa.core.per_image`); of protocols that are `per_image` alone.
+    (`ltpa.core.per_image`); of protocols that are `per_image` alone. `extra["notes"]`, a list of sentences, is shown to
+    who measures images of their own.
     """
 
     metrics: list[Metric]
@@ -189,6 +190,7 @@ class Protocol(abc.ABC):
         on_source: every applicable network of the set of use `source` is measured, also where no table asks for it.
         about_checks: a line for each kind of its checks.
         needs_masks: a folder of images must come with masks.
+        other_seed: the companion is of another seed: the first of the configuration, and for that one the second.
         settings_of: other protocols whose settings decide on its results, too.
     """
 
@@ -203,6 +205,7 @@ class Protocol(abc.ABC):
     on_source: ClassVar[bool] = False
     about_checks: ClassVar[tuple[str, ...]] = ()
     needs_masks: ClassVar[bool] = False
+    other_seed: ClassVar[bool] = False
     settings_of: ClassVar[tuple[str, ...]] = ()
 
     def check_names(self, scene: Scene, settings: Any) -> None:  # noqa: B027 (most protocols name nothing)
@@ -224,8 +227,12 @@ class Protocol(abc.ABC):
         """What else a result depends on: plain data that the plan knows and the job does not."""
         return {}
 
+    def row_groups(self, scene: Scene, variant: str) -> Sequence[str]:
+        """The groups of rows that a variant has in a table without published values (`{group}`, as in the paper's)."""
+        return ("",)
+
     def companion(self, scene: Scene, dataset: str, variant: str) -> str | None:
-        """The variant whose network of the same dataset and seed is read, too; None for none."""
+        """The variant whose network of the same dataset is read, too; None for none."""
         return None
 
     def patches(self, scene: Scene, dataset: str, variant: str) -> str:
@@ -278,6 +285,14 @@ class Protocol(abc.ABC):
             DataError: a dataset lacks what is needed.
             NotFiniteError: the network gives numbers that are not finite; the caller names its file.
         """
+
+
+def without_attention(scene: Scene, protocol: str, variant: str) -> str:
+    """Why a protocol of trained attention with a setting `variants` passes a variant over; empty where it does not."""
+    if not scene.network(variant).map_levels:
+        return "has no trained attention"
+    chosen = scene.settings(protocol).variants
+    return "" if chosen is None or variant in chosen else f"not among protocols.{protocol}.variants"
 
 
 def check_variants(scene: Scene, key: str, names: Iterable[str]) -> None:
