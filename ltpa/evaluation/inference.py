@@ -81,6 +81,21 @@ def predict(model: "AttentionClassifier", images: np.ndarray, batch_size: int) -
     return _collect(model, images, batch_size, lambda inputs: decided(model(inputs)))
 
 
+def logits_of(model: "AttentionClassifier", images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Logits, (N, classes) float32; minus infinity for a class without probability.
+
+    Raises:
+        NotFiniteError: another logit is not finite.
+    """
+
+    def measure(inputs: torch.Tensor) -> torch.Tensor:
+        logits = model(inputs)
+        decided(logits)
+        return logits.float()
+
+    return _collect(model, images, batch_size, measure)
+
+
 def class_probabilities(model: "AttentionClassifier", images: np.ndarray, batch_size: int) -> np.ndarray:
     """Predicted distributions, (N, classes) float32."""
     return _collect(model, images, batch_size, lambda inputs: model(inputs).softmax(dim=1).float())

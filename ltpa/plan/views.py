@@ -299,9 +299,9 @@ def table_files(plan: Plan, table: str) -> list[str]:
 
 
 def figure_runs(plan: Plan) -> list[Run]:
-    """What the figures read besides networks: training on the first source set, attacks."""
+    """What the figures read besides networks: training on the first source set, attacks, calibration."""
     training = [run for run in source_runs(plan) if run.stage == "train"]
-    return training + [run for run in all_runs(plan) if run.stage == "fgsm"]
+    return training + [run for run in all_runs(plan) if run.stage in ("fgsm", "calibration")]
 
 
 def network_code(plan: Plan, runs: Iterable[Run]) -> list[str]:
