@@ -1,7 +1,8 @@
 """All numbers of the faithfulness of a network's maps, image by image."""
 
+import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
 
 
-class Choices(Protocol):
-    """The settings that decide (`ltpa.protocols.faithfulness.FaithfulnessSettings` explains them)."""
+@dataclasses.dataclass(frozen=True)
+class FaithfulnessChoices:
+    """What is measured; `ltpa.protocols.faithfulness.FaithfulnessSettings` explains the values."""
 
     images: int | None
     maps: Sequence[str] | None
@@ -40,7 +42,7 @@ class Choices(Protocol):
 
 
 def score_faithfulness(
-    model: "AttentionClassifier", dataset: PreparedDataset, saliency: Saliency | None, chosen: Choices
+    model: "AttentionClassifier", dataset: PreparedDataset, saliency: Saliency | None, chosen: FaithfulnessChoices
 ) -> tuple[dict[str, dict[str, np.ndarray]], list[str]]:
     """Per-image values (N,) by measure and by map or control, on the test split; and which kinds are the network's own.
 

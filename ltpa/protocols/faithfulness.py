@@ -116,15 +116,16 @@ class Faithfulness(Protocol):
     ) -> Measurement:
         """The record's facts name the maps whose order turns with the baseline."""
         from ltpa.evaluation.faithfulness import beside_controls, same_order
-        from ltpa.evaluation.faithfulness_scores import score_faithfulness
+        from ltpa.evaluation.faithfulness_scores import FaithfulnessChoices, score_faithfulness
         from ltpa.evaluation.saliency import Saliency
 
         declared = context.inputs["saliency"]
         saliency = None if declared is None else Saliency.from_declaration(declared, self.name)
+        choices = FaithfulnessChoices(**settings.model_dump(exclude={"variants"}))
         metrics: list[Metric] = []
         facts: dict[str, Any] = {}
         for dataset in datasets:
-            found, kinds = score_faithfulness(model, dataset, saliency, settings)
+            found, kinds = score_faithfulness(model, dataset, saliency, choices)
             count = len(next(iter(found.values()))["random"])
             for name, values in found.items():
                 for kind, (mean, over, share) in beside_controls(values).items():
