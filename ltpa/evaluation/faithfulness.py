@@ -7,20 +7,18 @@ import numpy as np
 import torch
 from scipy.stats import kendalltau
 
-from ltpa.core.seeds import derive
 from ltpa.data.arrays import Split
-from ltpa.data.masks import OBJECT, squashed
 from ltpa.evaluation.controls import centre_prior
-from ltpa.evaluation.maps import CAM, GRADCAM, network_maps
+from ltpa.evaluation.map_controls import ORACLE, RANDOM, mask_map, own_map_of, random_map, untrained_map
+from ltpa.evaluation.maps import CAM, network_maps
 from ltpa.evaluation.saliency import COMBINED, Saliency, upsample
-from ltpa.evaluation.untrained import untrained_networks
 
 if TYPE_CHECKING:
     from ltpa.evaluation.perturbation import Stimuli
     from ltpa.models.base import AttentionClassifier
 
 GRADIENT = "gradient"
-RANDOM, CENTRE, OTHER, UNTRAINED, ORACLE = "random", "centre", "other", "untrained", "oracle"
+CENTRE, OTHER, UNTRAINED = "centre", "other", "untrained"
 CONTROLS = (RANDOM, CENTRE, OTHER, UNTRAINED, ORACLE)
 
 
@@ -46,11 +44,6 @@ def maps_of(
     return found
 
 
-def own_map(kinds: Mapping[str, np.ndarray]) -> str:
-    """The kind that stands for the network where one map is shown: its attention, its activation map, or Grad-CAM."""
-    return next(kind for kind in (COMBINED, "cam_predicted", GRADCAM) if kind in kinds)
-
-
 def control_maps(
     model: "AttentionClassifier",
     split: Split,
@@ -59,6 +52,7 @@ def control_maps(
     own: Mapping[str, np.ndarray],
     saliency: Saliency | None,
     draws: int,
+    dataset: str,
     batch_size: int,
 ) -> dict[str, list[np.ndarray]]:
     """Maps (N, S, S) that the network's are measured against; of `random` there are `draws`.
@@ -69,19 +63,17 @@ def control_maps(
     * `untrained`: the own map of the network before training.
     * `oracle`: the object's mask, where the split has masks.
     """
+    kind = own_map_of(own, saliency if COMBINED in own else None)
     size = images.shape[1:3]
-    kind = own_map(own)
-    streams = [np.random.default_rng((derive(0, "random map"), int(index))) for index in indices]
     found = {
-        RANDOM: [np.stack([stream.random(size) for stream in streams]) for _ in range(draws)],
+        RANDOM: [random_map(indices, size, dataset, draw) for draw in range(draws)],
         CENTRE: [centre_prior(images)],
         OTHER: [np.roll(own[kind], 1, axis=0)],
+        UNTRAINED: [upsample(untrained_map(model, kind, images, saliency, batch_size), size)],
     }
-    (network,) = untrained_networks(model, draws=1)
-    found[UNTRAINED] = [maps_of(network, images, saliency, len(images))[kind]]
-    if split.masks is not None:
-        masks = squashed([split.masks[index] for index in indices.tolist()], size[0])
-        found[ORACLE] = [(masks == OBJECT).astype(np.float64)]
+    masks = mask_map(split, indices, size[0])
+    if masks is not None:
+        found[ORACLE] = [masks]
     return found
 
 

@@ -62,7 +62,9 @@ def score_faithfulness(
             f"key 'protocols.faithfulness.maps': the network has none of {', '.join(chosen.maps or ())}; name one of "
             f"{', '.join(own)}"
         )
-    controls = control_maps(model, split, images, indices, own, saliency, chosen.random_maps, chosen.batch_size)
+    controls = control_maps(
+        model, split, images, indices, own, saliency, chosen.random_maps, dataset.name, chosen.batch_size
+    )
     draws = [(kind, own[kind]) for kind in kinds] + [(kind, each) for kind, some in controls.items() for each in some]
     orders = [ranks(maps, indices) for _, maps in draws]
     mean = mean_colour(dataset)
