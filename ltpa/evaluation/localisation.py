@@ -106,7 +106,7 @@ def enclosing_boxes(masks: np.ndarray) -> np.ndarray:
     """Boxes (N, 4) int64, x0, y0, x1, y1 with last edges exclusive, around (N, H, W) bool; all zero of an empty one."""
     edges = []
     for axis in (1, 2):  # columns, then rows
-        used: np.ndarray = masks.any(axis=axis)
+        used = np.asarray(masks.any(axis=axis))
         first, last = used.argmax(axis=1), used.shape[1] - used[:, ::-1].argmax(axis=1)
         edges += [first, np.where(used.any(axis=1), last, 0)]
     x0, x1, y0, y1 = edges
