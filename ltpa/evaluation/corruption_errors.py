@@ -7,7 +7,7 @@ import numpy as np
 
 from ltpa.data.arrays import Split
 from ltpa.evaluation.corruptions import KINDS, SEVERITIES, corrupt
-from ltpa.evaluation.inference import network_pixels, predict
+from ltpa.evaluation.inference import network_pixels, predict, true_classes
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
@@ -22,11 +22,15 @@ def corruption_errors(
     """For each network its error on the `chosen` images of `split`, and (kinds, severities) those on corrupted ones.
 
     Errors are shares, 0-1. Images are corrupted once for all networks, at the size of the first's input.
+
+    Raises:
+        DataError: the images are of more classes than the network's.
     """
+    truth = true_classes(models[0], split.labels, dataset)
     wrong = np.zeros((len(models), 1 + len(KINDS) * len(SEVERITIES)))
     for start in range(0, len(chosen), batch_size):
         rows = chosen[start : start + batch_size]
-        labels = np.asarray(split.labels)[rows]
+        labels = truth[rows]
         images = network_pixels(models[0], np.asarray(split.images[rows]), batch_size)
         versions = [images] + [corrupt(images, rows, kind, s, dataset) for kind in KINDS for s in SEVERITIES]
         for number, model in enumerate(models):

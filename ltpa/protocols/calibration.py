@@ -54,7 +54,7 @@ class Calibration(Protocol):
         import numpy as np
 
         from ltpa.evaluation.calibration import BINS, calibration, cross_fitted, log_probabilities
-        from ltpa.evaluation.inference import logits_of
+        from ltpa.evaluation.inference import logits_of, true_classes
 
         metrics: list[Metric] = []
         facts = {}
@@ -65,7 +65,7 @@ class Calibration(Protocol):
                     f"dataset {dataset.name}: {len(test)} images of {model.num_classes} classes; calibration needs "
                     f"{2 * BINS} images and two classes: take a larger set"
                 )
-            labels = np.asarray(test.labels)
+            labels = true_classes(model, test.labels, dataset.name)
             logits = logits_of(model, test.images, settings.batch_size)
             own = calibration(log_probabilities(logits), labels, settings.seed)
             logs, temperatures = cross_fitted(logits, labels, settings.seed)

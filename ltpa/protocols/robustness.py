@@ -52,9 +52,6 @@ class RobustnessSettings(ChosenVariants):
     large_epsilon: Annotated[float, Field(gt=0, le=255)] | None = 64.0
 
 
-_BY_NORM = ("%", "higher", "eps=<norm>", True)
-
-
 class Robustness(Protocol):
     """Clean accuracy, accuracy under each attack, the worst case, and checks for gradients that hide."""
 
@@ -65,7 +62,11 @@ class Robustness(Protocol):
     metrics = (
         MetricKind("clean_accuracy_pct", "accuracy without attack", "%", "higher", of_labels=True),
         MetricKind("robust_accuracy_pct", "worst case over the attacks run", "%", "higher", "eps=<norm>", True),
-        MetricKind("*_accuracy_pct", "accuracy under one attack", "%", "higher", "eps=<norm>", True),
+        MetricKind("fgsm_accuracy_pct", "accuracy under the fast gradient sign", "%", "higher", "eps=<norm>", True),
+        MetricKind("pgd_accuracy_pct", "accuracy under projected gradient descent", "%", "higher", "eps=<norm>", True),
+        MetricKind("apgd_ce_accuracy_pct", "accuracy under APGD", "%", "higher", "eps=<norm>", True),
+        MetricKind("apgd_t_accuracy_pct", "accuracy under all and targeted APGD", "%", "higher", "eps=<norm>", True),
+        MetricKind("square_accuracy_pct", "accuracy under Square, first images", "%", "higher", "eps=<norm>", True),
         MetricKind("failed_checks", "signs that attacks were fooled", "", "lower", of_labels=True),
     )
 
@@ -80,6 +81,7 @@ class Robustness(Protocol):
         import numpy as np
 
         from ltpa.evaluation.fgsm import percent
+        from ltpa.evaluation.inference import true_classes
         from ltpa.evaluation.robustness import nested, victims
         from ltpa.evaluation.subsets import fixed_subset
 
@@ -89,7 +91,11 @@ class Robustness(Protocol):
             test = dataset.split("test")
             indices = fixed_subset(len(test), settings.images, dataset.name)
             attacked = victims(
-                model, np.asarray(test.images[indices]), np.asarray(test.labels)[indices], indices, settings.batch_size
+                model,
+                np.asarray(test.images[indices]),
+                true_classes(model, test.labels, dataset.name)[indices],
+                indices,
+                settings.batch_size,
             )
             metrics.append(Metric("clean_accuracy_pct", percent(attacked.right), len(indices), dataset.name))
             stands, skipped = _run(model, attacked, settings)

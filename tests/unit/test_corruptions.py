@@ -7,6 +7,7 @@ from scipy import ndimage
 from skimage.color import hsv2rgb, rgb2hsv
 from tiny_networks import linear_network, random_images
 
+from ltpa.core.errors import DataError
 from ltpa.data.arrays import PreparedDataset, Split
 from ltpa.evaluation.corruption_errors import corruption_errors, relative_to
 from ltpa.evaluation.corruptions import (
@@ -160,6 +161,20 @@ def test_the_protocol_counts_what_the_network_gets_wrong(tmp_path):
     alone = protocol.measure(network, [data], settings, Context([Target("set")], inputs, 0, tmp_path))
     assert "mce_pct" not in {metric.name for metric in alone.metrics}
     assert "not asked for" in alone.extra["no_mce"]
+
+
+def test_images_of_other_classes_are_refused(tmp_path):
+    data, network = dataset(13, 8), linear_network(8, classes=3)
+    context = Context([Target("set")], {"reference": "vgg", "is_reference": True}, 0, tmp_path)
+    for name in ("corruptions", "calibration", "robustness"):
+        protocol = find(name)
+        images = PreparedDataset("set", list("abcd"), {"test": repeated(data.split("test"), 3)}, "", {})
+        with pytest.raises(DataError, match="dataset set has class 3, and the network classes 0 to 2"):
+            protocol.measure(network, [images], protocol.Settings(), context)
+
+
+def repeated(split: Split, times: int) -> Split:
+    return Split(*(np.concatenate([each] * times) for each in (split.images, split.labels, split.ids)))
 
 
 @pytest.mark.libraries
