@@ -5,6 +5,7 @@ that JSON is the record's `config_hash`.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -113,6 +114,7 @@ class ProtocolSpec(Spec):
     `file` is empty for the protocols of this package. `training` is the hash of the `TrainSpec` the networks come from.
     `targets` are the datasets evaluated on (`ltpa.protocols.base.Target`), `settings` those of the protocol, `inputs`
     what else its result depends on, `companion` the `variant` and the `training` of the network that it reads besides.
+    That is of the same seed, or with two `companion_seeds` of the first of these, and for the first of the second.
     """
 
     variant: str
@@ -122,8 +124,16 @@ class ProtocolSpec(Spec):
     settings: dict[str, Any]
     inputs: dict[str, Any]
     companion: dict[str, str] | None = None
+    companion_seeds: list[int] = dataclasses.field(default_factory=list)
     file: str = ""
     device: str = "cpu"
+
+
+def companion_seed(pair: Sequence[int], seed: int) -> int:
+    """The seed of the network that is read beside one of `seed`; `pair` as in `ProtocolSpec.companion_seeds`."""
+    if not pair:
+        return seed
+    return pair[1] if seed == pair[0] else pair[0]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,6 +42,12 @@ def pixel_batches(model: "AttentionClassifier", images: np.ndarray, batch_size: 
         yield pixels.contiguous(memory_format=torch.channels_last)
 
 
+def spread(total: int, count: int) -> np.ndarray:
+    """Rows of at most `count` of `total` images, spread evenly over them."""
+    chosen = min(count, total)
+    return np.arange(chosen) * total // chosen
+
+
 def network_pixels(model: "AttentionClassifier", images: np.ndarray, batch_size: int) -> np.ndarray:
     """The images at the network's input size, (N, S, S, 3) uint8; resized ones are rounded."""
     if images.shape[1:3] == (model.image_size, model.image_size):

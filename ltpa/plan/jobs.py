@@ -7,7 +7,7 @@ import dataclasses
 
 from ltpa.core import layout
 from ltpa.core.patches import RELEASED
-from ltpa.core.specs import Spec
+from ltpa.core.specs import Spec, companion_seed
 from ltpa.plan.plan import Plan
 from ltpa.plan.twostream import EVALUATION, TRAINING, WEIGHTS_BY_NAME
 from ltpa.protocols.registry import built_in
@@ -106,9 +106,10 @@ def inputs(plan: Plan, stage: str, dataset: str, variant: str, seed: int | str) 
         trained = _network(plan, TRAINING, dataset, variant, seed) if stage == EVALUATION else []
         return [plan.manifest(dataset), *trained, *_behind_two_streams(plan, dataset, variant, seed)]
     companion = plan.companion(stage, dataset, variant)
+    beside = companion_seed(plan.companion_seeds(stage), int(seed))
     return [
         *_network(plan, "train", dataset, variant, seed),
-        *(_network(plan, "train", dataset, companion, seed) if companion else []),
+        *(_network(plan, "train", dataset, companion, beside) if companion else []),
         *(plan.manifest(target.name) for target in plan.targets(stage, dataset, variant)),
     ]
 

@@ -193,6 +193,7 @@ class Plan:
             settings=self.settings(name).of_job(),
             inputs=protocol.inputs(self, dataset, variant),
             companion={"variant": other, "training": beside.hash()} if other and beside else None,
+            companion_seeds=self.companion_seeds(name),
             file=file,
             device=self.device,
             code=sorted(code),
@@ -234,6 +235,10 @@ class Plan:
         """Whether a mask or box says where the object is: not where every image is cut to its box."""
         source = self.prepare_spec(dataset).source
         return source["reader"] in LOCATING_READERS and source.get("options", {}).get("crop") != "box"
+
+    def levels(self, variant: str) -> tuple[str, ...]:
+        """The levels of a variant's trained attention; none where it has no attention."""
+        return tuple(parse_options(self.variants[variant].architecture).map_levels)
 
     def is_queried(self, variant: str) -> bool:
         """Whether a global vector decides on the variant's attention, which another image could give."""
@@ -320,7 +325,16 @@ class Plan:
 
     def companion(self, stage: str, dataset: str, variant: str) -> str | None:
         """The variant whose networks `stage` reads beside those of `variant`; None where it reads no other."""
-        return self.protocols[stage].companion(self, dataset, variant) if stage in self.protocols else None
+        protocol = self.protocols.get(stage)
+        if protocol is None or (protocol.other_seed and not self.companion_seeds(stage)):
+            return None
+        return protocol.companion(self, dataset, variant)
+
+    def companion_seeds(self, stage: str) -> list[int]:
+        """Two seeds where `stage` reads networks of another seed (`ltpa.core.specs.companion_seed`); else none."""
+        protocol = self.protocols.get(stage)
+        seeds = self.config.seeds[:2]
+        return seeds if protocol and protocol.other_seed and len(seeds) == 2 else []
 
     def targets(self, stage: str, dataset: str, variant: str) -> list[Target]:
         """The datasets a stage evaluates on."""

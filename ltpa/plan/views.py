@@ -39,9 +39,10 @@ def _table(plan: Plan, table: str) -> tuple[Declaration, list[Published]]:
     if changed := _other_readings(plan, declaration.stage):
         note = f"Protocol settings that are not the default: {', '.join(changed)}."
         declaration = declaration.model_copy(update={"notes": [*declaration.notes, note]})
-    if own:
-        return declaration, _unpublished(plan, table, declaration)
-    return declaration, load_published(config_dir() / "published" / f"{table}.csv")
+    published = config_dir() / "published" / f"{table}.csv"
+    if own or (declaration.beyond_paper and not published.exists()):
+        return declaration, _unpublished(plan, table, declaration, where)
+    return declaration, load_published(published)
 
 
 def _of_metric(plan: Plan, declared: dict[str, Any]) -> dict[str, Any]:
@@ -54,37 +55,45 @@ def _of_metric(plan: Plan, declared: dict[str, Any]) -> dict[str, Any]:
     return {**fixed, **{key: value for key, value in found.items() if value}}
 
 
-def _unpublished(plan: Plan, table: str, declaration: Declaration) -> list[Published]:
-    """A row for each variant of the configuration that the table's protocol applies to, without published values."""
-    columns = [column for column in declaration.columns if column.source in plan.roles]
-    if not columns:
+def _unpublished(plan: Plan, table: str, declaration: Declaration, where: str) -> list[Published]:
+    """A row for each variant of the configuration that the table's protocol applies to, without published values.
+
+    Where the protocol divides them (`Protocol.row_groups`) a variant has a row in each of its groups.
+    """
+    sources = {str(column.source or block.source) for block in declaration.blocks() for column in declaration.columns}
+    if not sources & plan.roles.keys():
         raise ConfigError(
-            f"{plan.source}: key 'own_tables.{table}.columns': no column has a source that a dataset "
-            f"of the configuration stands for; name one of {', '.join(plan.roles)}"
+            f"{where}: {table}.columns: no column has a source that a dataset of the configuration stands for; "
+            f"name one of {', '.join(plan.roles)}"
         )
     protocol = plan.protocols.get(declaration.stage)
-    rows = [
-        (variant, column)
-        for variant in plan.config.variants
-        for column in columns
-        if not (protocol and protocol.inapplicable(plan, plan.roles[str(column.source)], variant))
-    ]
-    return [
+    entries = [
         Published(
             table=table,
-            group="",
+            group=group,
             variant=variant,
             label=plan.variants[variant].label,
-            source=str(column.source),
-            target=column.target or "",
-            condition=column.condition or "",
+            source=str(column.source or block.source),
+            target=column.target or block.target or "",
+            condition=column.condition or block.condition or "",
             value=None,
             sd=None,
             quoted=False,
             where="measured here alone",
         )
-        for variant, column in rows
+        for block in declaration.blocks()
+        for column in declaration.columns
+        for variant in plan.config.variants
+        for group in (protocol.row_groups(plan, variant) if protocol else ("",))
     ]
+    order = [*declaration.groups, ""]
+    used = [
+        entry
+        for entry in dict.fromkeys(entries)
+        if entry.source in plan.roles
+        and not (protocol and protocol.inapplicable(plan, plan.roles[entry.source], entry.variant))
+    ]
+    return sorted(used, key=lambda entry: order.index(entry.group) if entry.group in order else len(order))
 
 
 def _other_readings(plan: Plan, stage: str) -> list[str]:
@@ -299,9 +308,9 @@ def table_files(plan: Plan, table: str) -> list[str]:
 
 
 def figure_runs(plan: Plan) -> list[Run]:
-    """What the figures read besides networks: training on the first source set, attacks, calibration."""
-    training = [run for run in source_runs(plan) if run.stage == "train"]
-    return training + [run for run in all_runs(plan) if run.stage in ("fgsm", "calibration")]
+    """What the figures read besides networks: training and maps on the first source set, and what shows networks."""
+    first = [run for run in source_runs(plan) if run.stage in ("train", "segmentation")]
+    return first + [run for run in all_runs(plan) if run.stage in ("fgsm", "causal", "calibration")]
 
 
 def network_code(plan: Plan, runs: Iterable[Run]) -> list[str]:

@@ -124,7 +124,10 @@ class Context:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What a protocol found for one network: its metrics, and small extra facts for the record."""
+    """What a protocol found for one network: its metrics, and small extra facts for the record.
+
+    Of these `notes`, a list of sentences, are shown to who measures images of their own.
+    """
 
     metrics: list[Metric]
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -156,6 +159,9 @@ class Scene(typing.Protocol):
     def saliency(self, variant: str) -> dict[str, Any] | None:
         """How the class-agnostic map of a variant is made; None where it has none."""
 
+    def levels(self, variant: str) -> Sequence[str]:
+        """The levels of a variant's trained attention; none where it has no attention."""
+
     def is_queried(self, variant: str) -> bool:
         """Whether a global vector decides on the variant's attention, which another image could give."""
 
@@ -175,6 +181,7 @@ class Protocol(abc.ABC):
         metrics: what it measures.
         on_source: every applicable network of the set of use `source` is measured, also where no table asks for it.
         needs_masks: a folder of images must come with masks.
+        other_seed: the companion is of another seed: the first of the configuration, and for that one the second.
         settings_of: other protocols whose settings decide on its results, too.
     """
 
@@ -186,6 +193,7 @@ class Protocol(abc.ABC):
     metrics: ClassVar[tuple[MetricKind, ...]]
     on_source: ClassVar[bool] = False
     needs_masks: ClassVar[bool] = False
+    other_seed: ClassVar[bool] = False
     settings_of: ClassVar[tuple[str, ...]] = ()
 
     def check_names(self, scene: Scene, settings: Any) -> None:
@@ -211,8 +219,12 @@ class Protocol(abc.ABC):
         """What else a result depends on: plain data that the plan knows and the job does not."""
         return {}
 
+    def row_groups(self, scene: Scene, variant: str) -> Sequence[str]:
+        """The groups of rows that a variant has in a table without published values (`{group}`, as in the paper's)."""
+        return ("",)
+
     def companion(self, scene: Scene, dataset: str, variant: str) -> str | None:
-        """The variant whose network of the same dataset and seed is read, too; None for none."""
+        """The variant whose network of the same dataset is read, too; None for none."""
         return None
 
     def folder_target(self, name: str, class_ids: list[int] | None) -> Target:
@@ -241,6 +253,14 @@ class Protocol(abc.ABC):
             DataError: a dataset lacks what is needed.
             NotFiniteError: the network gives numbers that are not finite; the caller names its file.
         """
+
+
+def without_attention(scene: Scene, protocol: str, variant: str) -> str:
+    """Why a protocol of trained attention with a setting `variants` passes a variant over; empty where it does not."""
+    if not scene.levels(variant):
+        return "has no trained attention"
+    chosen = scene.settings(protocol).variants
+    return "" if chosen is None or variant in chosen else f"not among protocols.{protocol}.variants"
 
 
 def check_variants(scene: Scene, key: str, names: Iterable[str]) -> None:

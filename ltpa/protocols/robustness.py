@@ -90,13 +90,8 @@ class Robustness(Protocol):
         for dataset in datasets:
             test = dataset.split("test")
             indices = fixed_subset(len(test), settings.images, dataset.name)
-            attacked = victims(
-                model,
-                np.asarray(test.images[indices]),
-                true_classes(model, test.labels, dataset.name)[indices],
-                indices,
-                settings.batch_size,
-            )
+            labels = true_classes(model, test.labels, dataset.name)[indices]
+            attacked = victims(model, np.asarray(test.images[indices]), labels, indices, settings.batch_size)
             metrics.append(Metric("clean_accuracy_pct", percent(attacked.right), len(indices), dataset.name))
             stands, skipped = _run(model, attacked, settings)
             for attack, by_norm in stands.items():

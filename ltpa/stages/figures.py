@@ -1,4 +1,4 @@
-"""Draw what people look at first: attention overlays, learning curves, attack curves."""
+"""Draw what people look at first: attention overlays, learning curves, attack curves, what the maps are for."""
 
 import csv
 import functools
@@ -13,11 +13,13 @@ from ltpa.core import layout
 from ltpa.core.files import write_text
 from ltpa.core.hashing import sha256_file
 from ltpa.core.learned import failures
-from ltpa.core.records import Record, epsilon_of, metric_value, read_record
+from ltpa.core.records import Metric, Record, epsilon_of, metric_value, read_record
 from ltpa.data.arrays import PreparedDataset, Split
 from ltpa.data.masks import squashed
+from ltpa.evaluation.mask_metrics import CENTRE, UNTRAINED
 from ltpa.evaluation.saliency import COMBINED, Saliency
 from ltpa.report.curves import draw_attack_curves, draw_learning_curves
+from ltpa.report.map_use import MapUse, draw_map_use
 from ltpa.report.overlays import draw_overlays, every_format
 from ltpa.report.reliability import draw_reliability
 from ltpa.report.spec import FiguresSpec, GallerySpec
@@ -32,11 +34,15 @@ def run(spec: FiguresSpec, results: Path, records: Sequence[Path]) -> None:
     found = [record for record in map(read_record, records) if record.status == "ok"]
     training = [record for record in found if record.stage == "train" and record.dataset == spec.dataset]
     attacks = [record for record in found if record.stage == "fgsm"]
+    replaced = [record for record in found if record.stage == "causal" and record.dataset == spec.dataset]
+    looking = {record.variant for record in replaced}
+    maps = [record for record in found if record.stage == "segmentation" and record.variant in looking]
     captions: dict[str, str] = {}
     written = _overlays(spec, results, folder / "attention.png", captions)
     for name, draw, shown in (
         ("learning-curves", functools.partial(_learning_curves, spec, results), training),
         ("fooling-rate", functools.partial(_attack_curves, spec), attacks),
+        ("map-use", functools.partial(_map_use, spec), replaced + maps),
     ):
         path = folder / f"{name}.png"
         captions[path.name] = unlearned(shown, spec)
@@ -149,3 +155,47 @@ def _attack_curves(spec: FiguresSpec, records: list[Record], path: Path, caption
     if not spec.comparable:
         title += "; the paper's curves are of other images and networks"
     draw_attack_curves(path, curves, published, title, caption)
+
+
+def _map_use(spec: FiguresSpec, records: list[Record], path: Path, caption: str) -> None:
+    """The networks of which maps were replaced; of the object's place the first dataset counts that says it."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        if record.stage == "causal":
+            for metric in record.metrics:
+                if key := _ACCURACIES.get((metric.name, metric.condition)):
+                    found[spec.labels[record.variant]][key].append(metric.value)
+    places: dict[str, None] = {}
+    for record in records:
+        if record.stage == "segmentation":
+            for key, metric in _pointing(record).items():
+                found[spec.labels[record.variant]][key].append(metric.value)
+                places[metric.target] = None
+    networks = {label: MapUse(**values) for label, values in found.items()}
+    known = ", ".join(places) or "no dataset says where the object is"
+    titles = f"With and without the map: {spec.dataset}, scale {spec.scale}", f"Where the map looks: {known}"
+    draw_map_use(path, networks, titles, caption)
+
+
+_ACCURACIES = {
+    ("own_accuracy_pct", ""): "own",
+    ("accuracy_pct", "uniform all"): "uniform",
+    ("refit_accuracy_pct", "uniform all"): "refitted",
+}
+
+
+def _pointing(record: Record) -> dict[str, Metric]:
+    """Peaks of the combined map, the centre prior, and chance, on the first dataset that has the centre prior."""
+    hits = [metric for metric in record.metrics if metric.name == "pointing_pct"]
+    centre = next((metric for metric in hits if metric.condition == CENTRE), None)
+    if centre is None:
+        return {}
+    here = [metric for metric in hits if metric.target == centre.target and metric.condition != CENTRE]
+    maps = [metric for metric in here if not metric.condition.startswith(UNTRAINED)]
+    own = next((metric for metric in maps if metric.condition == COMBINED), maps[-1])
+    chance = next(
+        metric
+        for metric in record.metrics
+        if metric.name == "pointing_chance_pct" and metric.target == centre.target and metric.condition == own.condition
+    )
+    return {"pointing": own, "centre": centre, "chance": chance}

@@ -75,7 +75,11 @@ def to_markdown(table: Table) -> str:
     for panel in table.panels:
         if panel.title:
             blocks.append(f"## {_md(panel.title)}")
-        spanned = [f"{column}: {field}" for column in panel.columns for field in table.fields]
+        spanned = [
+            f"{column}: {field}" if len(table.fields) > 1 else column
+            for column in panel.columns
+            for field in table.fields
+        ]
         titles = ["", *table.lead, *spanned]
         body: list[list[str]] = []
         for group, texts in _lines(table, panel):

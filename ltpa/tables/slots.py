@@ -63,6 +63,8 @@ def place(declaration: Declaration, published: Sequence[Published]) -> list[Slot
             if len(fits) != 1:
                 raise ConfigError(f"{_describe(entry)} fits {len(fits)} columns; correct the columns in tables.yaml")
             column = declaration.columns[fits[0]]
+            if panel.metric and column.metric:
+                continue  # a column of its own kind, shown in the panels of the table's metric
             slot = Slot(
                 panel=number,
                 column=fits[0],

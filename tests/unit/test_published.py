@@ -101,8 +101,9 @@ def test_segmentation_margins_stated_in_the_text_follow_from_figure_9():
 
 def test_every_declared_table_places_every_published_value():
     declarations = load_declarations(DECLARATIONS)
-    assert sorted(declarations) == sorted(path.stem for path in PUBLISHED_DIR.glob("*.csv"))
-    for name, declaration in declarations.items():
+    files = {path.stem for path in PUBLISHED_DIR.glob("*.csv")}
+    assert files < declarations.keys() and all(declarations[name].beyond_paper for name in declarations.keys() - files)
+    for name, declaration in ((name, declarations[name]) for name in files):
         published = load_published(PUBLISHED_DIR / f"{name}.csv")
         slots = [slot for slot in place(declaration, published) if not slot.secondary]
         assert [slot.entry for slot in slots if slot.panel == 0]
