@@ -87,6 +87,36 @@ def predict(model: "AttentionClassifier", images: np.ndarray, batch_size: int) -
     return _collect(model, images, batch_size, lambda inputs: decided(model(inputs)))
 
 
+def true_classes(model: "AttentionClassifier", labels: np.ndarray, dataset: str) -> np.ndarray:
+    """The labels (N,) int64 of images of a dataset, which are classes of the network.
+
+    Raises:
+        DataError: the dataset has more classes than the network.
+    """
+    found = np.asarray(labels)
+    if int(found.max()) >= model.num_classes:
+        raise DataError(
+            f"dataset {dataset} has class {int(found.max())}, and the network classes 0 to {model.num_classes - 1}; "
+            "take images of the network's own classes"
+        )
+    return found
+
+
+def logits_of(model: "AttentionClassifier", images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Logits, (N, classes) float32; minus infinity for a class without probability.
+
+    Raises:
+        NotFiniteError: another logit is not finite.
+    """
+
+    def measure(inputs: torch.Tensor) -> torch.Tensor:
+        logits = model(inputs)
+        decided(logits)
+        return logits.float()
+
+    return _collect(model, images, batch_size, measure)
+
+
 def class_probabilities(model: "AttentionClassifier", images: np.ndarray, batch_size: int) -> np.ndarray:
     """Predicted distributions, (N, classes) float32."""
     return _collect(model, images, batch_size, lambda inputs: model(inputs).softmax(dim=1).float())

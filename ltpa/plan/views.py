@@ -320,9 +320,9 @@ def table_files(plan: Plan, table: str) -> list[str]:
 
 
 def figure_runs(plan: Plan) -> list[Run]:
-    """What the figures read besides networks: training and maps on the first source set, attacks, replaced maps."""
+    """What the figures read besides networks: training and maps on the first source set, and what shows networks."""
     first = [run for run in source_runs(plan) if run.stage in ("train", "segmentation")]
-    return first + [run for run in all_runs(plan) if run.stage in ("fgsm", "causal")]
+    return first + [run for run in all_runs(plan) if run.stage in ("fgsm", "causal", "calibration")]
 
 
 def network_code(plan: Plan, runs: Iterable[Run]) -> list[str]:

@@ -64,6 +64,16 @@ class Settings(PlainData):
         return self.model_dump(mode="json", exclude_defaults=True, exclude={*self.no_reading, "module"})
 
 
+class ChosenVariants(Settings):
+    """Settings of a protocol that measures all variants it can, or those that `variants` names."""
+
+    not_of_job = frozenset({"variants"})
+    no_reading = frozenset({"variants", "batch_size"})
+
+    variants: Annotated[ListOf[str], AfterValidator(once_each)] | None = None
+    batch_size: BatchSize = 250  # images per pass
+
+
 @dataclasses.dataclass(frozen=True)
 class MetricKind:
     """A number that a protocol measures.
@@ -208,16 +218,20 @@ class Protocol(abc.ABC):
     other_seed: ClassVar[bool] = False
     settings_of: ClassVar[tuple[str, ...]] = ()
 
-    def check_names(self, scene: Scene, settings: Any) -> None:  # noqa: B027 (most protocols name nothing)
-        """Refuse settings that name what is not declared.
+    def check_names(self, scene: Scene, settings: Any) -> None:
+        """Refuse settings that name what is not declared; here the variants of `ChosenVariants`.
 
         Raises:
             ConfigError: naming the key, the value and near matches.
         """
+        if isinstance(settings, ChosenVariants):
+            check_variants(scene, f"protocols.{self.name}.variants", settings.variants or ())
 
     def inapplicable(self, scene: Scene, dataset: str, variant: str) -> str:
         """Why the networks of `variant` trained on `dataset` are not measured; empty where they are."""
-        return ""
+        settings = scene.settings(self.name)
+        chosen = settings.variants if isinstance(settings, ChosenVariants) else None
+        return "" if chosen is None or variant in chosen else f"not among protocols.{self.name}.variants"
 
     def targets(self, scene: Scene, dataset: str, variant: str) -> list[Target]:
         """The datasets that networks trained on `dataset` are evaluated on: its own, unless a protocol says more."""

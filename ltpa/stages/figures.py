@@ -3,14 +3,14 @@
 import csv
 import functools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ltpa.core import layout
 from ltpa.core.learned import failures
-from ltpa.core.records import Metric, Record, epsilon_of, read_record
+from ltpa.core.records import Metric, Record, epsilon_of, metric_value, read_record
 from ltpa.data.arrays import PreparedDataset, Split
 from ltpa.data.masks import squashed
 from ltpa.evaluation.mask_metrics import CENTRE, UNTRAINED
@@ -19,9 +19,11 @@ from ltpa.report.curves import draw_attack_curves, draw_learning_curves
 from ltpa.report.index import write_index
 from ltpa.report.map_use import MapUse, draw_map_use
 from ltpa.report.overlays import draw_overlays, every_format
+from ltpa.report.reliability import draw_reliability
 from ltpa.report.spec import FiguresSpec, GallerySpec
 
 SPEC = FiguresSpec
+CALIBRATION = "calibration"
 
 
 def run(spec: FiguresSpec, results: Path, records: Sequence[Path]) -> None:
@@ -46,6 +48,13 @@ def run(spec: FiguresSpec, results: Path, records: Sequence[Path]) -> None:
         captions[path.name] = unlearned(shown, spec)
         draw(shown, path, captions[path.name])
         written += every_format(path)
+    calibrated = [record for record in found if record.stage == CALIBRATION]
+    for dataset in dict.fromkeys(record.dataset for record in calibrated):
+        path = folder / f"reliability-{dataset}.png"
+        shown = [record for record in calibrated if record.dataset == dataset]
+        captions[path.name] = unlearned(shown, spec)
+        draw_reliability(path, reliability(shown, spec.labels), captions[path.name])
+        written += every_format(path)
     write_index(folder, written, captions, results, sources)
 
 
@@ -53,6 +62,18 @@ def unlearned(records: Sequence[Record], spec: FiguresSpec | GallerySpec) -> str
     """A sentence that names the networks behind `records` that did not learn; empty where all did."""
     names = dict.fromkeys(text for record in records for text in failures(record, spec.max_error_of_chance))
     return f"Did not learn: {'; '.join(names)}." if names else ""
+
+
+def reliability(
+    records: Sequence[Record], labels: Mapping[str, str]
+) -> dict[str, tuple[list[tuple[int, float, float]], float]]:
+    """Title to bins and calibration error (%) of each network of one dataset, for `draw_reliability`."""
+    found = {}
+    for record in records:
+        title = f"{labels[record.variant]}, seed {record.seed}"
+        error = metric_value(record, "ece_pct", record.dataset, "")
+        found[title] = ([tuple(each) for each in record.extra[record.dataset]["bins"]], error)
+    return found
 
 
 def choose_images(split: Split, count: int) -> np.ndarray:

@@ -33,7 +33,6 @@ def cells(table: str) -> dict[tuple[str, str, str, str], float | None]:
         ("figure6", 5 * 2, 0, 0),
         ("figure9", 7 * 3 + 9 * 3, 21, 3),
         ("extensions", 2 * 2, 0, 10 * 2),
-        ("maps", 0, 0, (3 * 4 + 3 * 7 + 1 + 3) * 2 * (6 + 3)),
         ("query", 0, 0, 4 * 5),
     ],
 )
