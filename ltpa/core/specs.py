@@ -13,6 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ltpa.core.errors import ConfigError
 from ltpa.core.hashing import canonical_json, digest
+from ltpa.core.registry import trust
 from ltpa.core.schema import requirement
 
 _REMEDY = "take one of results/<scale>/specs, or name what to run"
@@ -53,6 +54,7 @@ class Spec:
             raise ConfigError(f"not a {cls.__name__}: {problems}; {_REMEDY}") from error
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"not a {cls.__name__}: {error}; {_REMEDY}") from error
+        trust(spec.code)
         return spec
 
     def hash(self) -> str:

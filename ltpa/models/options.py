@@ -23,7 +23,7 @@ class NetworkOptions(PlainData):
 
     Attributes:
         builder: module and name of the function that builds a network of these options, given the number of classes and
-            the image size.
+            the image size; in a user's own file the name alone.
         recipes: the group of training recipes that a configuration gives it (`recipes: {GROUP: ...}`).
         learning: the kind of training step (`ltpa.training.recipe.KINDS`).
         trained_on: the use (`config/datasets`) of the datasets that it is meant for; empty for any.

@@ -8,6 +8,7 @@ from ltpa.core import layout
 from ltpa.core.declared import load_declaration, unknown_name
 from ltpa.core.errors import ConfigError, ModelError
 from ltpa.core.patches import PatchSource
+from ltpa.core.registry import trust
 from ltpa.core.specs import PatchSpec, PrepareSpec, ProtocolSpec, TrainSpec
 from ltpa.data.registry import EMBEDDED
 from ltpa.data.registry import code_of as reader_code
@@ -15,10 +16,12 @@ from ltpa.models.code import code_of as network_code
 from ltpa.models.options import NetworkOptions
 from ltpa.models.registry import family, parse_options
 from ltpa.models.variants import (
+    SOURCE,
     check_architectures,
     check_named,
     chosen_saliency,
     declared_variants,
+    read_variants,
     resolve_architecture,
 )
 from ltpa.plan.config import Config
@@ -59,18 +62,17 @@ class Plan:
         self.config = config
         self.source = source
         self.results = Path(root) / "results" / config.scale.name
-        self.variants = declared_variants()
-        self.datasets = load_declaration("datasets")
-        self.recipes = load_declaration("recipes")
+        own = self._own_declarations()
+        self.variants = {**declared_variants(), **own["variants"]}
+        self.datasets = {**load_declaration("datasets"), **own["datasets"]}
+        self.recipes = {**load_declaration("recipes"), **own["recipes"]}
         self.profiles = load_declaration("profiles")
         self.patch_sources = load_declaration("patches")
-        self.tables = {**load_declaration("tables"), **config.own_tables}
-        for name in config.own_tables.keys() & load_declaration("tables").keys():
-            raise ConfigError(
-                f"{source}: key 'own_tables.{name}': config/tables.yaml has such a table; rename this one"
-            )
-        check_architectures()
-        check_entries(self.datasets, DatasetEntry, "config/datasets")
+        self.tables = {**load_declaration("tables"), **own["tables"]}
+        check_architectures(declared_variants(), SOURCE)
+        check_architectures(own["variants"], f"{source}: key 'own.variants'")
+        check_entries(load_declaration("datasets"), DatasetEntry, "config/datasets")
+        check_entries(own["datasets"], DatasetEntry, f"{source}: key 'own.datasets'")
         declared = Declared(self.variants, self.datasets, self.recipes, self.patch_sources, self.tables)
         check_names(config, declared, source)
         for dataset in config.data:
@@ -91,6 +93,22 @@ class Plan:
                 protocol.check_names(self, self.settings(name))
             except ConfigError as error:
                 raise ConfigError(f"{source}: {error}") from error
+
+    def _own_declarations(self) -> dict[str, dict[str, Any]]:
+        """What the configuration declares of its own, by kind; its files are trusted from here on."""
+        kinds: dict[str, dict[str, Any]] = {
+            kind: getattr(self.config.own, kind) for kind in type(self.config.own).model_fields
+        }
+        for kind, entries in kinds.items():
+            for name in entries.keys() & load_declaration(kind).keys():
+                raise ConfigError(
+                    f"{self.source}: key 'own.{kind}.{name}': config/{kind}.yaml has one; rename this one"
+                )
+        where = f"{self.source}: key 'own.variants'"
+        kinds["variants"] = read_variants(kinds["variants"], where, declared_variants())
+        trust(variant.family for variant in kinds["variants"].values())
+        trust(str(entry.get("reader")) for entry in kinds["datasets"].values())
+        return kinds
 
     def _roles(self) -> dict[str, str]:
         roles: dict[str, str] = {}
@@ -166,7 +184,7 @@ class Plan:
         declared = self.variants[variant].architecture
         base = {key: value for key, value in profile.items() if key not in declared}
         try:
-            architecture = resolve_architecture(variant, **{"width": 1.0, **base, **laid})
+            architecture = resolve_architecture(self.variants[variant], **{"width": 1.0, **base, **laid})
             check_named(variant, parse_options(architecture))
             return architecture
         except ModelError as error:
@@ -313,7 +331,7 @@ class Plan:
     def saliency(self, variant: str) -> dict[str, Any] | None:
         """How the map of figure 9 is made of a variant, under the choices of `protocols.segmentation`."""
         chosen = self.settings("segmentation")
-        return chosen_saliency(variant, chosen.levels, chosen.root)
+        return chosen_saliency(self.variants[variant], chosen.levels, chosen.root)
 
     def masking(self) -> dict[str, Any]:
         """How every map becomes binary (`ltpa.evaluation.saliency.Masking`)."""

@@ -21,11 +21,13 @@ from ltpa.tables.needs import needed
 from ltpa.tables.published import Published, load_published, to_dicts
 from ltpa.tables.spec import CheckSpec, TableSpec, TrackSpec
 
+_YOURS = "yours"  # the group of the rows of a user's own variants
+
 
 def _table(plan: Plan, table: str) -> tuple[Declaration, list[Published]]:
     """Declaration, without panels whose protocol setting this scale leaves empty, and published values of a table."""
-    own = table in plan.config.own_tables
-    where = f"{plan.source}: key 'own_tables'" if own else "config/tables.yaml"
+    own = table in plan.config.own.tables
+    where = f"{plan.source}: key 'own.tables'" if own else "config/tables.yaml"
     values = {**_of_metric(plan, plan.tables[table]), **plan.tables[table]} if own else plan.tables[table]
     declaration = parse_declaration(values, table, where)
     known = [*jobs.stages(plan), "prepare"]
@@ -43,7 +45,46 @@ def _table(plan: Plan, table: str) -> tuple[Declaration, list[Published]]:
     published = config_dir() / "published" / f"{table}.csv"
     if own or (declaration.beyond_paper and not published.exists()):
         return declaration, _unpublished(plan, table, declaration, where)
-    return declaration, load_published(published)
+    entries = load_published(published)
+    if declaration.kind == "metrics" and (mine := _own_rows(plan, declaration, entries)):
+        declaration = declaration.model_copy(update={"groups": {**declaration.groups, _YOURS: "Yours"}})
+        entries = [*entries, *mine]
+    return declaration, entries
+
+
+def _own_rows(plan: Plan, declaration: Declaration, published: list[Published]) -> list[Published]:
+    """For each variant of the user's own the cells that the paper's rows have, where it is measured there."""
+    cells = dict.fromkeys((entry.source, entry.target, entry.condition) for entry in published)
+    found = []
+    for variant in plan.config.variants:
+        if variant not in plan.config.own.variants:
+            continue
+        for source, target, condition in cells:
+            if source not in plan.roles or not _is_measured(plan, declaration.stage, plan.roles[source], variant):
+                continue
+            found.append(
+                Published(
+                    table=published[0].table,
+                    group=_YOURS,
+                    variant=variant,
+                    label=plan.variants[variant].label,
+                    source=source,
+                    target=target,
+                    condition=condition,
+                    value=None,
+                    sd=None,
+                    quoted=False,
+                    where="yours",
+                )
+            )
+    return found
+
+
+def _is_measured(plan: Plan, stage: str, dataset: str, variant: str) -> bool:
+    """Whether a stage says something of the networks of a variant trained on a dataset."""
+    if stage in plan.protocols:
+        return not plan.inapplicable(stage, dataset, variant)
+    return stage == "train" and plan.trains(dataset, variant)
 
 
 def _of_metric(plan: Plan, declared: dict[str, Any]) -> dict[str, Any]:
@@ -53,6 +94,7 @@ def _of_metric(plan: Plan, declared: dict[str, Any]) -> dict[str, Any]:
     kind = kinds.get(str(declared.get("metric")))
     found = {"unit": kind.unit, "direction": kind.better, "caption": kind.title} if kind else {}
     fixed = {"paper": "", "layout": "wide", "decimals": 2, "tolerance": 0.0, "beyond_paper": True}
+    fixed["direction"] = "higher"  # where neither is better: with nothing published it decides nothing
     return {**fixed, **{key: value for key, value in found.items() if value}}
 
 
