@@ -114,6 +114,21 @@ def test_what_jobs_cost_may_be_deleted(spoiled: Checkout):
     assert spoiled.planned("all_tables") == {}
 
 
+def test_deleted_outputs_of_every_kind_are_made_anew(spoiled: Checkout):
+    """Whether or not something that is there was made from them."""
+    results, seed = spoiled.results, "digits10/vgg-att2-concat-dp/seed-1"
+    (record,) = results.glob(f"query/{seed}/result.json")
+    gone = [record, results / "checks.json", results / "tables/table4.tidy.csv", results / "figures/fooling-rate.png"]
+    gone += [next(results.glob("patches/*/center/seed-0/boxes.json")), next(results.glob("figures/paper/*.svg"))]
+    for path in gone:
+        path.unlink()
+    planned = spoiled.planned("all_tables")
+    assert {"query": 1, "patches": 1, "table": planned["table"]}.items() <= planned.items()
+    assert {"check", "figures", "gallery"} <= planned.keys() and "train" not in planned
+    (results / "train" / seed / "history.csv").unlink()
+    assert spoiled.planned("all_tables")["train"] == 1
+
+
 def test_touched_sources_rerun_nothing(finished: Checkout):
     for path in (finished.root / "ltpa").rglob("*.py"):
         path.touch()
