@@ -12,7 +12,6 @@ from pydantic import AfterValidator
 from ltpa.core.errors import DataError
 from ltpa.core.records import Metric
 from ltpa.core.schema import ListOf
-from ltpa.data.masks import OBJECT
 from ltpa.protocols.base import (
     ChosenVariants,
     Context,
@@ -156,6 +155,7 @@ class Maps(Protocol):
         """Facts of the record say how many maps of each kind are without contrast."""
         import numpy as np
 
+        from ltpa.data.masks import OBJECT
         from ltpa.evaluation.inference import network_pixels
         from ltpa.evaluation.localisation import find_objects, localisation_metrics
         from ltpa.evaluation.map_controls import control_maps, own_map_of, untrained_map

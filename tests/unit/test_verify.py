@@ -15,7 +15,7 @@ from ltpa.core.errors import RecordError
 from ltpa.core.hashing import digest, sha256_file
 from ltpa.core.per_image import save_hits
 from ltpa.core.records import Metric, read_record, write_record
-from ltpa.core.specs import EvaluationSpec, TrainSpec
+from ltpa.core.specs import ProtocolSpec, TrainSpec
 from ltpa.data.arrays import Split, write_prepared
 from ltpa.report.index import write_index
 from ltpa.stages import check, table, verify, verify_views
@@ -33,7 +33,9 @@ def train_spec(variant):
 
 
 def attack_spec(variant):
-    return EvaluationSpec("demo", "digits10", 1, variant, train_spec(variant).hash(), [{"name": "digits10"}], {})
+    return ProtocolSpec(
+        "demo", "digits10", 1, variant, "fgsm", train_spec(variant).hash(), [{"name": "digits10"}], {}, {}
+    )
 
 
 def data_hash(results):
