@@ -42,7 +42,7 @@ def _table(plan: Plan, table: str) -> tuple[Declaration, list[Published]]:
         declaration = declaration.model_copy(update={"notes": [*declaration.notes, note]})
     published = config_dir() / "published" / f"{table}.csv"
     if own or (declaration.beyond_paper and not published.exists()):
-        return declaration, _unpublished(plan, table, declaration, where)
+        return declaration, _unpublished(plan, table, declaration)
     return declaration, load_published(published)
 
 
@@ -56,16 +56,17 @@ def _of_metric(plan: Plan, declared: dict[str, Any]) -> dict[str, Any]:
     return {**fixed, **{key: value for key, value in found.items() if value}}
 
 
-def _unpublished(plan: Plan, table: str, declaration: Declaration, where: str) -> list[Published]:
+def _unpublished(plan: Plan, table: str, declaration: Declaration) -> list[Published]:
     """A row for each variant of the configuration that the table's protocol applies to, without published values.
 
     Where the protocol divides them (`Protocol.row_groups`) a variant has a row in each of its groups.
     """
     sources = {str(column.source or block.source) for block in declaration.blocks() for column in declaration.columns}
     if not sources & plan.roles.keys():
+        key = f"{plan.source}: key 'tables': {table}"
         raise ConfigError(
-            f"{where}: {table}.columns: no column has a source that a dataset of the configuration stands for; "
-            f"name one of {', '.join(plan.roles)}"
+            f"{key}: no column has a source that a dataset of the configuration stands for; there are "
+            f"{', '.join(plan.roles)}"
         )
     protocol = plan.protocols.get(declaration.stage)
     entries = [

@@ -136,7 +136,10 @@ def test_a_loss_that_the_solver_does_not_know_is_refused_before_anything_runs():
 
 
 def test_maps_are_held_against_every_set_that_says_where_its_objects_are():
-    targets = {target.name: target for target in plan().targets("maps", "digits10", "vgg")}
+    chosen = plan(protocols={"maps": {"datasets": ["action40"]}}).targets("maps", "digits10", "vgg")
+    assert [target.name for target in chosen] == ["digits-noisy"]
+    every = plan(protocols={"maps": {}}).targets("maps", "digits10", "vgg")
+    targets = {target.name: target for target in every}
     assert targets.pop("digits-masked") == Target("digits-masked", "masks")
     whole = {"digits-inverted", "digits-cluttered", "digits-pale", "digits-noisy", "digits-scenes"}
     own = {"digits10", "digits-marks", "digits-parts"}
