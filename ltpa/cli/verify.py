@@ -42,7 +42,7 @@ def _expected(plan: "Plan", where: str) -> "Expected":
                 spec=jobs.spec(plan, *run),
                 seeds=plan.config.seeds,
                 outputs=jobs.outputs(plan, run.stage),
-                module=f"ltpa.stages.{run.stage}",
+                module=jobs.stage_module(plan, run.stage),
             )
             for run in views.all_runs(plan)
         ],

@@ -306,6 +306,11 @@ class Plan:
         """The dataset that this one stands for; its own name where it is no stand-in."""
         return str(self.datasets[dataset].get("plays", dataset))
 
+    @property
+    def known_roles(self) -> list[str]:
+        """The roles that declared datasets can fill."""
+        return list(dict.fromkeys(entry.get("plays", name) for name, entry in self.datasets.items()))
+
     def using(self, use: str) -> list[str]:
         """The configuration's datasets of one `use`: their own, or that of the dataset they stand for."""
         return [name for name in self.config.datasets if self.declared_of_role(name, "use") == use]

@@ -7,7 +7,7 @@ from ltpa.plan import gallery, jobs
 from ltpa.plan.plan import Plan, Run
 from ltpa.plan.views import all_runs, figure_files, table_files, table_manifests, table_runs, with_ancestors
 
-PICTURES = ("attention.png", "learning-curves.png", "fooling-rate.png")
+PICTURES = ("attention.png", "learning-curves.png", "fooling-rate.png", "map-use.png")
 
 
 def products(plan: Plan) -> list[str]:

@@ -18,10 +18,8 @@ from ltpa.protocols.registry import has_checks, module_name
 from ltpa.report.spec import FiguresSpec
 from ltpa.tables.declaration import Declaration, Description, Panel, parse_declaration
 from ltpa.tables.needs import needed
-from ltpa.tables.published import Published, load_published, to_dicts
+from ltpa.tables.published import YOURS, Published, load_published, to_dicts
 from ltpa.tables.spec import CheckSpec, TableSpec, TrackSpec
-
-_YOURS = "yours"  # the group of the rows of a user's own variants
 
 
 def _table(plan: Plan, table: str) -> tuple[Declaration, list[Published]]:
@@ -44,10 +42,10 @@ def _table(plan: Plan, table: str) -> tuple[Declaration, list[Published]]:
         declaration = declaration.model_copy(update={"notes": [*declaration.notes, note]})
     published = config_dir() / "published" / f"{table}.csv"
     if own or (declaration.beyond_paper and not published.exists()):
-        return declaration, _unpublished(plan, table, declaration, where)
+        return declaration, _unpublished(plan, table, declaration)
     entries = load_published(published)
     if declaration.kind == "metrics" and (mine := _own_rows(plan, declaration, entries)):
-        declaration = declaration.model_copy(update={"groups": {**declaration.groups, _YOURS: "Yours"}})
+        declaration = declaration.model_copy(update={"groups": {**declaration.groups, YOURS: "Yours"}})
         entries = [*entries, *mine]
     return declaration, entries
 
@@ -65,7 +63,7 @@ def _own_rows(plan: Plan, declaration: Declaration, published: list[Published]) 
             found.append(
                 Published(
                     table=published[0].table,
-                    group=_YOURS,
+                    group=YOURS,
                     variant=variant,
                     label=plan.variants[variant].label,
                     source=source,
@@ -98,16 +96,17 @@ def _of_metric(plan: Plan, declared: dict[str, Any]) -> dict[str, Any]:
     return {**fixed, **{key: value for key, value in found.items() if value}}
 
 
-def _unpublished(plan: Plan, table: str, declaration: Declaration, where: str) -> list[Published]:
+def _unpublished(plan: Plan, table: str, declaration: Declaration) -> list[Published]:
     """A row for each variant of the configuration that the table's protocol applies to, without published values.
 
     Where the protocol divides them (`Protocol.row_groups`) a variant has a row in each of its groups.
     """
     sources = {str(column.source or block.source) for block in declaration.blocks() for column in declaration.columns}
     if not sources & plan.roles.keys():
+        key = f"{plan.source}: key 'tables': {table}"
         raise ConfigError(
-            f"{where}: {table}.columns: no column has a source that a dataset of the configuration stands for; "
-            f"name one of {', '.join(plan.roles)}"
+            f"{key}: no column has a source that a dataset of the configuration stands for; there are "
+            f"{', '.join(plan.roles)}"
         )
     protocol = plan.protocols.get(declaration.stage)
     entries = [

@@ -154,6 +154,10 @@ class Scene(typing.Protocol):
     def known_variants(self) -> Sequence[str]:
         """All variants that are declared."""
 
+    @property
+    def known_roles(self) -> Sequence[str]:
+        """The roles that declared datasets can fill."""
+
     def using(self, use: str) -> list[str]:
         """The configuration's datasets of one `use` (`config/datasets`), in its order."""
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
-from ltpa.core.errors import DataError
+from ltpa.core.declared import unknown_name
+from ltpa.core.errors import ConfigError, DataError
 from ltpa.core.records import Metric
 from ltpa.core.schema import ListOf
-from ltpa.data.masks import OBJECT
 from ltpa.protocols.base import (
     ChosenVariants,
     Context,
@@ -91,9 +91,14 @@ class Maps(Protocol):
     settings_of = ("segmentation",)
 
     def check_names(self, scene: Scene, settings: MapsSettings) -> None:
-        """Refuse variants that are not declared."""
+        """Refuse variants and roles that are not declared."""
         super().check_names(scene, settings)
         check_variants(scene, "protocols.maps.controls_with", [settings.controls_with])
+        for name in settings.datasets or ():
+            if name not in scene.known_roles:
+                raise ConfigError(
+                    f"key 'protocols.maps.datasets': {unknown_name('role', name, list(scene.known_roles))}"
+                )
 
     def targets(self, scene: Scene, dataset: str, variant: str) -> list[Target]:
         """The sets with masks, and every other set, own test images first, where something tells the object's place."""
@@ -156,6 +161,7 @@ class Maps(Protocol):
         """Facts of the record say how many maps of each kind are without contrast."""
         import numpy as np
 
+        from ltpa.data.masks import OBJECT
         from ltpa.evaluation.inference import network_pixels
         from ltpa.evaluation.localisation import find_objects, localisation_metrics
         from ltpa.evaluation.map_controls import control_maps, own_map_of, untrained_map

@@ -1,6 +1,7 @@
 """Attention overlays: one row per image, one column per network, one colour scale."""
 
 import textwrap
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,9 +98,10 @@ def save_figure(figure: "Figure", *paths: Path) -> None:
     import matplotlib
 
     undated = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once, and not anew for every format
-    with matplotlib.rc_context({"svg.hashsalt": "ltpa"}):
+    with warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": "ltpa"}):
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # it is drawn as a box, which is plain to see
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, and not anew for every format
         for path in paths:
             with atomic_path(path) as temporary:
                 figure.savefig(temporary, dpi=_DPI, metadata=undated[path.suffix[1:]])

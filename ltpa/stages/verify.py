@@ -86,7 +86,7 @@ def _datasets(expected: Expected, findings: Findings, deep: bool) -> dict[str, P
             if dataset.name != name:
                 raise DataError(f"{folder}: holds dataset {dataset.name}")
         except DataError as error:
-            findings.blame(folder / layout.MANIFEST, str(error))
+            findings.blame_for(folder / layout.MANIFEST, error)
             continue
         found[name] = dataset
     return found

@@ -4,6 +4,8 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+from ltpa.core.errors import LtpaError
+
 
 class Findings:
     """Collects differences and says each once.
@@ -35,6 +37,11 @@ class Findings:
         self.count += 1
         where = "" if what.startswith(f"{self.results}/") else f"{path}: "
         self._say("; ".join(filter(None, (f"{where}{what}", self.anew(path) if remedy is None else remedy))))
+
+    def blame_for(self, path: Path, error: LtpaError) -> None:
+        """What reading a file said; the remedy that it names gives way to the command."""
+        text, _, _ = str(error).rpartition("; ")
+        self.blame(path, text or str(error))
 
     def tell(self, line: str) -> None:
         """Something is wrong that no single file is to blame for."""

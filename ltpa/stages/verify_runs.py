@@ -99,7 +99,7 @@ class Runs:
         try:
             record = read_record(path)
         except RecordError as error:
-            self.findings.blame(path, str(error).rpartition("; ")[0])
+            self.findings.blame_for(path, error)
             self.findings.blamed.update(path.with_name(name) for name in run.outputs)  # nobody vouches for them
             return
         before = self.findings.count
@@ -137,7 +137,7 @@ class Runs:
         try:
             facts = read_sidecar(boxes)
         except LtpaError as error:
-            self.findings.blame(sidecar, str(error).rpartition("; ")[0])
+            self.findings.blame_for(sidecar, error)
             return
         if facts["sha256"].get(layout.BOXES) != record.extra.get("sha256") or facts["dataset"] != record.dataset:
             self.findings.blame(sidecar, "not of the boxes beside it")
@@ -157,7 +157,7 @@ class Runs:
                 for split in read_sidecar(file)["images"]:
                     read_boxes(file, self.datasets[record.dataset], split)
         except LtpaError as error:
-            self.findings.blame(file, str(error).rpartition("; ")[0])
+            self.findings.blame_for(file, error)
 
     def _numbers(self, path: Path, record: Record) -> None:
         """The shares of images that the hits beside a record give."""

@@ -63,7 +63,7 @@ class Views:
         try:
             content = read_index(folder)
         except LtpaError as error:
-            self.findings.blame(index, str(error).rpartition("; ")[0])
+            self.findings.blame_for(index, error)
             return
         for name, expected in content.files.items():
             if not (folder / name).is_file():

@@ -86,12 +86,12 @@ def existing_store(results: Path) -> "MlflowClient":
         LtpaError: as `open_store`; there is none.
     """
     client_type = _import_client()
-    database = Path(results).resolve() / DATABASE
+    database = Path(results) / DATABASE
     if not is_there(database):
         raise LtpaError(f"{database}: no such MLflow store; {REBUILD}")
     check_database(database)
     with mlflow_errors(database):
-        client = client_type(tracking_uri=f"sqlite:///{database}")
+        client = client_type(tracking_uri=f"sqlite:///{database.resolve()}")
         client.search_experiments(max_results=1)
     return client
 

@@ -12,6 +12,7 @@ from ltpa.core.errors import ConfigError
 from ltpa.models.variants import declared_variants
 from ltpa.plan import Plan, jobs, summary, views
 from ltpa.plan.config import load_config, parse_config
+from ltpa.plan.products import products
 from ltpa.protocols.base import Target
 from ltpa.tables.declaration import parse_declaration
 from ltpa.tables.published import from_dicts
@@ -135,7 +136,10 @@ def test_a_loss_that_the_solver_does_not_know_is_refused_before_anything_runs():
 
 
 def test_maps_are_held_against_every_set_that_says_where_its_objects_are():
-    targets = {target.name: target for target in plan().targets("maps", "digits10", "vgg")}
+    chosen = plan(protocols={"maps": {"datasets": ["action40"]}}).targets("maps", "digits10", "vgg")
+    assert [target.name for target in chosen] == ["digits-noisy"]
+    every = plan(protocols={"maps": {}}).targets("maps", "digits10", "vgg")
+    targets = {target.name: target for target in every}
     assert targets.pop("digits-masked") == Target("digits-masked", "masks")
     whole = {"digits-inverted", "digits-cluttered", "digits-pale", "digits-noisy", "digits-scenes"}
     own = {"digits10", "digits-marks", "digits-parts"}
@@ -389,3 +393,27 @@ def test_a_network_is_trained_for_its_perturbations_alone():
     assert {path.split("/")[4] for path in files if "/train/" in path} == {"vgg", "vgg-pan"}
     assert views.Run("train", "digits-marks", "vgg-pan") in views.all_runs(chosen)
     assert plan(variants=["vgg"]).companion("fgsm", "digits-marks", "vgg") is None
+
+
+@pytest.mark.parametrize("name", ["config", "paper", "reduced", "extensions", "finegrained", "trial"])
+def test_shipped_scales_ask_for_strict_checks(name):
+    loaded = load_config(ROOT / "config" / f"{name}.yaml")
+    assert loaded.protocols.checks.strict
+
+
+def test_a_configuration_of_ones_own_is_warned():
+    own = {key: value for key, value in DEMO.items() if key != "protocols"}
+    assert not parse_config(own, "own").protocols.checks.strict
+
+
+def test_all_tables_asks_for_every_output_of_every_job():
+    made = plan()
+    asked = set(products(made))
+    assert set(views.records(made, views.all_runs(made))) <= asked
+    for name in ("model.safetensors", "history.csv", "logits.npy", "hits.npy", "boxes.parquet", "boxes.json"):
+        assert any(path.endswith(f"/seed-1/{name}") for path in asked), name
+    tables = {f"results/demo/tables/table1.{suffix}" for suffix in ("csv", "tidy.csv", "md", "tex", "html")}
+    views_of_all = {f"results/demo/{name}" for name in ("checks.md", "checks.json", "tracking.json")}
+    pictures = {"results/demo/figures/index.json", "results/demo/figures/fooling-rate.png"}
+    assert tables | views_of_all | pictures <= asked
+    assert {"results/demo/data/digits10/manifest.json", "results/demo/figures/paper/index.json"} <= asked

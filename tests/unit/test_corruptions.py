@@ -145,7 +145,7 @@ def test_the_protocol_counts_what_the_network_gets_wrong(tmp_path):
     protocol = find("corruptions")
     inputs = {"reference": "vgg", "is_reference": False}
     settings = protocol.Settings(images=9, batch_size=4)
-    context = Context([Target("set")], inputs, 0, tmp_path, reference, "")
+    context = Context([Target("set")], inputs, 0, tmp_path, companion=reference, no_companion="")
     found = protocol.measure(network, [data], settings, context)
     values = {(metric.name, metric.condition): metric.value for metric in found.metrics}
     chosen = fixed_subset(13, 9, "set")

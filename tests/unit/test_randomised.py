@@ -118,7 +118,7 @@ def measured(companion=None, splits=("test", "train"), seed=0):
     labels = np.zeros(6, dtype=np.int64)
     parts = {name: Split(IMAGES, labels, labels.astype(str)) for name in splits}
     dataset = PreparedDataset("toy", ["a"], parts, "0" * 64, {})
-    context = Context([Target("toy")], {}, seed, None, companion)
+    context = Context([Target("toy")], {}, seed, None, companion=companion)
     found = Sanity().measure(network("vgg-att-pc"), [dataset], SanitySettings(draws=2, images=4), context)
     return {metric.name: metric for metric in found.metrics}, found.extra
 

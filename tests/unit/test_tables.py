@@ -260,7 +260,6 @@ def test_bad_declarations_are_one_line(change, message):
         ("figure6", 2, ("fgsm", "cub200", "vgg")),
         ("figure9", 5 + 4, ("segmentation", "cifar10", "vgg-gap")),
         ("extensions", 12 * 2, ("train", "cifar10", "vgg-att2-concat-pctanh")),
-        ("maps", 7 * 2, ("maps", "cifar10", "vgg-pan")),
         ("query", 4, ("query", "cifar10", "vgg-att2-concat-dp")),
     ],
 )

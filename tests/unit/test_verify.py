@@ -15,7 +15,7 @@ from ltpa.core.errors import RecordError
 from ltpa.core.hashing import digest, sha256_file
 from ltpa.core.per_image import save_hits
 from ltpa.core.records import Metric, read_record, write_record
-from ltpa.core.specs import EvaluationSpec, TrainSpec
+from ltpa.core.specs import ProtocolSpec, TrainSpec
 from ltpa.data.arrays import Split, write_prepared
 from ltpa.report.index import write_index
 from ltpa.stages import check, table, verify, verify_views
@@ -33,7 +33,9 @@ def train_spec(variant):
 
 
 def attack_spec(variant):
-    return EvaluationSpec("demo", "digits10", 1, variant, train_spec(variant).hash(), [{"name": "digits10"}], {})
+    return ProtocolSpec(
+        "demo", "digits10", 1, variant, "fgsm", train_spec(variant).hash(), [{"name": "digits10"}], {}, {}
+    )
 
 
 def data_hash(results):
@@ -67,7 +69,7 @@ def train(results, variant, seed):
 
 def attack(results, variant, seed):
     model = layout.run_dir(results, "train", "digits10", variant, seed) / layout.MODEL
-    network = {"stage": "train", "dataset": "digits10", "variant": variant, "seed": seed, "error_pct": 10.0}
+    network = {"learning": "cross-entropy", "dataset": "digits10", "variant": variant, "seed": seed, "error_pct": 10.0}
     extra = {"networks": [{**network, "chance_pct": 90.0, "model_sha256": sha256_file(model)}]}
     made = {"config_hash": attack_spec(variant).hash(), "data_hash": digest([data_hash(results)]), "extra": extra}
     metrics = [Metric("fooling_rate_pct", 30.0, 10, "digits10", "eps=1")]
@@ -94,7 +96,7 @@ def expected(**changes):
             for each in VARIANTS
         ]
 
-    limits = {"max_error_of_chance": {"train": 0.5}, "attention_beats": [], "must_attend": None, "query_pc_max": 0.0}
+    limits = {"max_error_of_chance": {"cross-entropy": 0.5}}
     values = {
         "prepared": ["digits10"],
         "runs": [
@@ -102,7 +104,7 @@ def expected(**changes):
             *runs("fgsm", attack_spec, [layout.RECORD]),
         ],
         "tables": [support.spec(records=names("train")), fooling()],
-        "check": CheckSpec(scale="demo", compatibility={}, strict=True, records=names("train"), **limits),
+        "check": CheckSpec(scale="demo", strict=True, records=names("train"), **limits),
         "figures": False,
         "track": None,
         "remake": "snakemake all_tables",
