@@ -217,7 +217,7 @@ def test_the_fine_grained_scale_trains_its_own_networks_only(fresh: Checkout):
     """No dataset of it plays the first source set, so there are no networks to draw figures of."""
     planned = fresh.planned("all_tables", config=Path(__file__).parents[2] / "config" / "finegrained.yaml")
     assert planned["table"] == 5 and planned["check"] == planned["track"] == planned["gallery"] == 1
-    assert "figures" not in planned and planned["train"] == 3 * (10 + 4), "of birds, and four networks of dogs"
+    assert "figures" not in planned and planned["train"] == 39, "thirteen networks of birds and dogs, three seeds"
 
 
 def test_one_core_and_two_cores_give_the_same_bytes(finished: Checkout, fresh: Checkout):
