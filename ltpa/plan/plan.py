@@ -211,7 +211,7 @@ class Plan:
         declared = self.variants[variant]
         laid = self.config.scale.training.get(declared.recipe, {})
         found = {**self.recipes[self._recipe_name(dataset, variant)], **laid, **declared.training}
-        if "patches" in found and not self.network(variant).sees_patches:
+        if isinstance(found.get("patches"), str) and not self.network(variant).sees_patches:
             found["patches"] = ""
         return found
 

@@ -1,18 +1,23 @@
-"""What the plan accepts, the jobs accept: patch settings, prototypes and sources at and beyond their limits."""
+"""What the plan accepts, the jobs accept: settings at and beyond their limits."""
 
 import copy
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
+from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError
+from ltpa.core.hashing import canonical_json
 from ltpa.core.patches import PatchSettings, PatchSource, PrototypeTraining
 from ltpa.core.schema import read_plain
 from ltpa.models import create_model
 from ltpa.plan import Plan
 from ltpa.plan.config import load_config, parse_config
+from ltpa.protocols.registry import built_in, find
+from ltpa.training.recipe import read_recipe
 
 DEMO = yaml.safe_load((Path(__file__).parents[2] / "config" / "config.yaml").read_text())
 BOUNDARY = (
@@ -75,6 +80,52 @@ def test_plan_and_job_agree_on_settings_of_prototypes(spec, key):
         assert planned_too == is_accepted(read_job, job), value
         outcomes.add(planned_too)
     assert outcomes == {True, False}
+
+
+SETTINGS = [(name, key) for name in built_in() for key in find(name).Settings.model_fields]
+
+
+@pytest.mark.parametrize(("name", "key"), SETTINGS)
+def test_plan_and_job_agree_on_settings_of_protocols(name, key):
+    kind = find(name).Settings
+    for value in (*BOUNDARY, "true", "predicted", [1, 1], ["vgg", "vgg"]):
+        job = {**kind().of_job(), key: value}
+        try:
+            config = parse_config({**DEMO, "protocols": {name: {key: value}}}, "test.yaml")
+        except ConfigError:
+            assert key not in kind().of_job() or not is_accepted(read_plain, kind, job, name), value
+            continue
+        given = json.loads(canonical_json(getattr(config.protocols, name).of_job()))
+        assert is_accepted(read_plain, kind, given, name), value
+        assert key not in given or is_accepted(read_plain, kind, job, name), value
+
+
+ROUTINES = [
+    (recipe, key)
+    for recipe in ("vgg-cifar", "resnet-cifar", "two-stream-paper")
+    for key in read_recipe(load_declaration("recipes")[recipe], recipe).plain()
+]
+
+
+@pytest.mark.parametrize(("recipe", "key"), ROUTINES)
+def test_plan_and_job_agree_on_settings_of_recipes(recipe, key):
+    group = "two-stream" if recipe.startswith("two-stream") else recipe.partition("-")[0]
+    declared = load_declaration("recipes")[recipe]
+    changed = copy.deepcopy(DEMO)
+    changed["variants"] = {"vgg": ["vgg"], "resnet": ["rn164"], "two-stream": ["vgg19"]}[group]
+    changed["datasets"] = ["digits-marks", "digits20"]
+    changed["tables"] = ["thesis_table5_1" if group == "two-stream" else "table2"]
+    changed["recipes"] = {group: {"default": recipe}}
+    changed["protocols"] = {"query": {"variants": []}}
+    alone = {} if group == "two-stream" else {"initialise": ""}
+    for value in (-1, 10**30, float("nan"), "Clean"):
+        changed["scale"]["training"] = {group: {**alone, key: value}}
+        planned_too = is_accepted(lambda: Plan(parse_config(changed, "test.yaml"), "test.yaml"))
+        job = {**declared, **changed["scale"]["training"][group]}
+        if planned_too:
+            assert is_accepted(read_recipe, job, recipe), value
+        elif key not in ("initialise", "learning", "weights", "patches", "boxes"):  # which name what must be there
+            assert not is_accepted(read_recipe, job, recipe), value
 
 
 def test_the_plan_gives_jobs_what_they_read(spec):

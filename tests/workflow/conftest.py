@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
 MINI = Path(__file__).with_name("mini.yaml")
@@ -76,11 +77,17 @@ def copy_checkout(target: Path) -> Checkout:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A checkout in which `all_tables` has run on the mini configuration."""
-    checkout = copy_checkout(tmp_path_factory.mktemp("finished") / "a clone, façade")
-    done = checkout.snakemake("all_tables")
-    assert done.returncode == 0, done.stdout
-    return checkout
+    """A checkout in which `all_tables` has run on the mini configuration: once for all workers, a copy for each."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    made, mark = shared / "made once" / "a clone, façade", shared / "made once" / "done"
+    with FileLock(shared / "made once.lock"):
+        if not mark.exists():
+            shutil.rmtree(made, ignore_errors=True)
+            done = copy_checkout(made).snakemake("all_tables")
+            assert done.returncode == 0, done.stdout
+            mark.touch()
+    return Checkout(shutil.copytree(made, tmp_path_factory.mktemp("finished") / "a clone, façade"))
 
 
 @pytest.fixture
