@@ -242,7 +242,7 @@ def test_statistics_stand_beside_those_of_the_released_boxes(results, tmp_path):
     header = next(line for line in text.splitlines() if line.startswith("| statistic"))
     names = [cell.strip() for cell in header.strip("|").split("|")]
     assert {"full", "random", "released test", "center142 test"} <= set(names)
-    line = next(line for line in text.split("## test")[1].splitlines() if line.startswith("| inside_object"))
+    line = next(line for line in text.split("## test")[1].splitlines() if line.startswith(r"| inside\_object"))
     cells = dict(zip(names, (cell.strip() for cell in line.strip("|").split("|")), strict=True))
     assert cells["full"] == "0.062" and cells["released test"] == "0.734"  # a quarter of each side
     with pytest.raises(DataError, match="no patch boxes; run"):
