@@ -21,7 +21,7 @@ if "scale" not in config:
 
 
 from ltpa.core import layout
-from ltpa.core.config import parse_config, read_config_file
+from ltpa.plan.config import parse_config, read_config_file
 from ltpa.core.errors import LtpaError
 from ltpa.plan import Plan, gallery, jobs, views
 from ltpa.plan.rules import Rules, literal

@@ -17,9 +17,9 @@ import torch
 from torch.nn import functional as F
 
 from ltpa.evaluation.controls import CONTROLS
-from ltpa.evaluation.fgsm import FgsmSettings, attack
+from ltpa.evaluation.fgsm import Attack, attack
 from ltpa.evaluation.maps import network_maps
-from ltpa.evaluation.pgd import PgdSettings, attack_iterated
+from ltpa.evaluation.pgd import IteratedAttack, attack_iterated
 from ltpa.evaluation.saliency import Saliency
 from ltpa.evaluation.segmentation import score_maps
 from ltpa.models import create_model
@@ -57,7 +57,7 @@ def network(variant, options, size=32):
 
 def time_attack(options, count=100, batch=50):
     images, labels = pictures(count, 32), np.arange(count) % 10
-    settings = FgsmSettings(EPSILONS, batch_size=batch)
+    settings = Attack(EPSILONS, "predicted", clip=True, round=False, batch_size=batch)
     for variant in options.variants or ATTACKED:
         model = network(variant, options)
         pixels = torch.from_numpy(images.transpose(0, 3, 1, 2)).float().split(batch)
@@ -76,7 +76,13 @@ def time_attack(options, count=100, batch=50):
             attack(model, images, labels, settings)
 
         def iterated(model=model):
-            attack_iterated(model, images, labels, settings, PgdSettings([8]))
+            attack_iterated(
+                model,
+                images,
+                labels,
+                settings,
+                IteratedAttack([8], steps=10, step_size=0.25, random_start=True, seed=0),
+            )
 
         steps = {"passes": passes, "sweep": sweep}
         steps |= {} if options.no_pgd else {"pgd, one epsilon, 10 steps": iterated}

@@ -16,9 +16,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import ltpa.stages
-from ltpa.core.config import load_config
 from ltpa.core.declared import config_dir
 from ltpa.plan import Plan
+from ltpa.plan.config import load_config
 
 LAZY = {
     "figures": "matplotlib.figure",

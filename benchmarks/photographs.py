@@ -9,7 +9,6 @@ images. docs/measurements.md has figures, with hardware and time.
 """
 
 import argparse
-import dataclasses
 import tempfile
 import time
 from pathlib import Path
@@ -17,15 +16,15 @@ from typing import Any
 
 from ltpa.core import layout
 from ltpa.core.declared import load_declaration
-from ltpa.core.patches import NETWORK_MODES
+from ltpa.core.patches import NETWORK_MODES, PatchSettings
 from ltpa.core.records import read_record
-from ltpa.core.specs import EvaluationSpec, PrepareSpec, TrainSpec, TwoStreamSpec
+from ltpa.core.specs import PatchSpec, PrepareSpec, ProtocolSpec, TrainSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.registry import dataset_declaration
 from ltpa.models import get_variant
 from ltpa.models.registry import parse_options
 from ltpa.models.variants import resolve_architecture
-from ltpa.stages import finegrained, patches, prepare, train, twostream
+from ltpa.stages import measure, patches, prepare, train
 
 SCALE, NETWORK = "photographs", "vgg"
 SHOWN = (
@@ -99,25 +98,24 @@ def protopnet(epochs: int) -> dict[str, int]:
     }  # fmt: skip
 
 
-def patch_spec(dataset: PreparedDataset, source: str, training: str, epochs: int) -> EvaluationSpec:
+def patch_spec(dataset: PreparedDataset, source: str, training: str, epochs: int) -> PatchSpec:
     declared = load_declaration("patches")[source]
     seeing = declared["mode"] in NETWORK_MODES
-    protocol = {
-        "source": declared, "network": NETWORK if seeing else None, "level": "conv10",
+    origin = {
+        **declared, "network": NETWORK if seeing else "",
         "protopnet": protopnet(epochs) if declared["mode"] == "protopnet" else None,
     }  # fmt: skip
-    targets = [{"name": dataset.name}]
-    return EvaluationSpec(SCALE, dataset.name, 1, source, training if seeing else "", targets, protocol)
+    settings = PatchSettings(level="conv10").model_dump(mode="json")
+    return PatchSpec(SCALE, dataset.name, 1, source, training if seeing else "", origin, settings)
 
 
-def row_spec(dataset: PreparedDataset, row: str, source: str, recipe: dict[str, Any]) -> TwoStreamSpec:
-    declared = load_declaration("twostream")
-    options = {**declared["profiles"]["trial"], **get_variant(row).architecture}
-    local = options.get("local") != "none"
-    return TwoStreamSpec(
-        SCALE, dataset.name, 1, row, parse_options(options).plain(), len(dataset.classes),
-        {**declared["recipes"]["trial"], **recipe}, "scratch", source if local else "", 10,
-    )  # fmt: skip
+def two_stream_spec(dataset: PreparedDataset, variant: str, source: str, recipe: dict[str, Any]) -> TrainSpec:
+    options = parse_options(
+        {**load_declaration("profiles")["two-stream"]["trial"], **get_variant(variant).architecture}
+    )
+    seen = {"weights": "scratch", "patches": source if options.sees_patches else "", "boxes": 10}
+    recipe = {**load_declaration("recipes")["two-stream-trial"], **seen, **recipe}
+    return TrainSpec(SCALE, dataset.name, 1, variant, options.plain(), len(dataset.classes), options.image_size, recipe)
 
 
 def timed(what: str, record: Path, spec, run) -> None:
@@ -165,11 +163,14 @@ def main() -> None:
         values = {metric.condition: metric.value for metric in found if metric.target == f"{dataset.name}/test"}
         print("  " + ", ".join(f"{name} {values[name]:.3f}" for name in SHOWN if name in values), flush=True)
     for row in options.rows:
-        spec = row_spec(dataset, row, options.patches, {"epochs": options.epochs, "augment": options.augment})
-        timed(row, place("twostream", row), spec, lambda spec=spec: twostream.run(spec, results, [seed]))
-        protocol = {"training": dataclasses.asdict(spec), "overlap": None}
-        evaluation = EvaluationSpec(SCALE, dataset.name, 1, row, spec.hash(), [{"name": dataset.name}], protocol)
-        finegrained.run(evaluation, results, [seed])
+        spec = two_stream_spec(dataset, row, options.patches, {"epochs": options.epochs, "augment": options.augment})
+        timed(row, place("train", row), spec, lambda spec=spec: train.run(spec, results, [seed]))
+        recipe = spec.recipe
+        evaluation = ProtocolSpec(
+            SCALE, dataset.name, 1, row, "finegrained", spec.hash(), [{"name": dataset.name}], {},
+            {"boxes": recipe["boxes"], "split": "test", "overlap": None}, patches=recipe["patches"],
+        )  # fmt: skip
+        measure.run(evaluation, results, seed)
         for metric in read_record(place("finegrained", row)).metrics:
             if metric.condition in ("", "joint", "global", "local"):
                 print(f"  {metric.name} {metric.condition} {metric.value:.1f} (n = {metric.n})", flush=True)

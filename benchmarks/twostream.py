@@ -28,9 +28,10 @@ from ltpa.evaluation.twostream import _collect, blocks, readouts, score
 from ltpa.models import build_model, get_variant
 from ltpa.models.twostream.inputs import DEVIATION, MEAN
 from ltpa.models.twostream.losses import two_stream_loss
+from ltpa.training.fine_data import FineData
 from ltpa.training.loop import Watch
-from ltpa.training.recipe import TwoStreamRecipe
-from ltpa.training.twostream import FineData, TwoStreamTrainer
+from ltpa.training.two_stream_recipe import TwoStreamRecipe
+from ltpa.training.twostream import TwoStreamTrainer
 
 SIDES = (0.5, 0.65, 0.8)  # of the central patches
 
@@ -97,7 +98,7 @@ def main() -> None:
     files, labels = photographs(arguments.folder)
     images = {split: np.stack([decode(path, arguments.size) for path in paths]) for split, paths in files.items()}
     boxes = {split: central(len(paths), arguments.size) for split, paths in files.items()}
-    declared = load_declaration("twostream")
+    declared = load_declaration("profiles")["two-stream"]["trial"]
     classes = int(labels["train"].max()) + 1
     report = {"images": {split: len(paths) for split, paths in files.items()}, "classes": classes}
     report["speed"] = speed(arguments, declared, files, images, boxes, labels, classes)
@@ -110,16 +111,21 @@ def main() -> None:
 
 def built(declared, row, classes):
     torch.manual_seed(0)
-    architecture = {**declared["profiles"]["trial"], **get_variant(row).architecture}
+    architecture = {**declared, **get_variant(row).architecture}
     return build_model(architecture, classes, architecture["image_size"])
 
 
+def no_test(model, part):
+    """What stands for the logits of test images where none are looked at."""
+    return np.zeros((part.stop - part.start, 2))
+
+
 def made_trainer(declared, row, images, boxes, labels, classes, epochs, folder, on_epoch=lambda row: None):
-    recipe = TwoStreamRecipe.from_dict({**declared["recipes"]["trial"], "epochs": epochs})
+    recipe = TwoStreamRecipe.from_dict({**load_declaration("recipes")["two-stream-trial"], "epochs": epochs})
     data = FineData(images["train"], labels["train"], boxes["train"])
     model = built(declared, row, classes)
     watch = Watch(on_epoch=on_epoch)
-    return TwoStreamTrainer(model, data, 1, lambda net, part: 0, recipe, 0, folder, torch.device("cpu"), watch)
+    return TwoStreamTrainer(model, data, labels["test"][:1], no_test, recipe, 0, folder, torch.device("cpu"), watch)
 
 
 def speed(arguments, declared, files, images, boxes, labels, classes):

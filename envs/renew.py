@@ -17,15 +17,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ltpa.core.code import PACKAGE, module_file, reached
-from ltpa.plan.plan import EVALUATIONS
+from ltpa.core.registry import member
+from ltpa.protocols.registry import built_in, module_name
+from ltpa.training.recipe import KINDS
 
 FOLDER = Path(__file__).resolve().parent
 LOCK = FOLDER.parent / "requirements.lock"
+TRAININGS = [member(place).job.partition(":")[0] for place in KINDS.values()]
 ENVIRONMENTS = {
     "torch.yaml": (
         "Data, training, evaluation, figures.",
         (
-            *("prepare", "train", *EVALUATIONS, "patches", "twostream", "finegrained"),
+            *("prepare", "train", *TRAININGS, "measure", *map(module_name, built_in()), "patches"),
             *("figures", "gallery", "patch_pictures", "step_pictures"),
         ),
     ),
@@ -51,7 +54,7 @@ def locked() -> dict[str, tuple[str, str]]:
 def imported(stages: Iterable[str]) -> set[str]:
     """Normalised names of the distributions that the stages import anywhere."""
     distributions = importlib.metadata.packages_distributions()
-    found = set(reached(tuple(f"ltpa.stages.{stage}" for stage in stages)))
+    found = set(reached(tuple(stage if stage.startswith("ltpa.") else f"ltpa.stages.{stage}" for stage in stages)))
     for package in LOADED_BY_NAME:
         if f"ltpa.{package}" in found:
             paths = (path.relative_to(PACKAGE.parent).with_suffix("") for path in (PACKAGE / package).rglob("*.py"))

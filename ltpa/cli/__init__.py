@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from ltpa.cli import data, jobs, pictures, tools, twostream, views
+from ltpa.cli import data, jobs, pictures, tools, views
 from ltpa.cli.options import group
 from ltpa.core.errors import LtpaError
 from ltpa.core.text import printable
@@ -45,6 +45,6 @@ def _print_warnings() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ltpa", description=__doc__.splitlines()[0] if __doc__ else None)
     command = group(parser)
-    for part in (jobs, twostream, views, pictures, data, tools):
+    for part in (jobs, views, pictures, data, tools):
         part.add_commands(command)
     return parser

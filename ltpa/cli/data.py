@@ -87,7 +87,7 @@ def _download_size(declaration: dict[str, Any]) -> str:
 
 def _source(plan: "Plan", name: str) -> dict[str, Any]:
     """The declaration of a dataset under the configuration, checked to be one with files."""
-    from ltpa.core.config import unknown_name
+    from ltpa.core.declared import unknown_name
 
     if name not in plan.datasets:
         raise ConfigError(unknown_name("dataset", name, list(plan.datasets)))

@@ -17,21 +17,14 @@ from ltpa.cli.options import (
     load_plan,
     resolve,
 )
+from ltpa.protocols.registry import built_in, find
 
 if TYPE_CHECKING:
-    from ltpa.core.specs import EvaluationSpec
-
-EVALUATIONS = {
-    "transfer": "features of every target set and a linear SVM in folds",
-    "fgsm": "fooling rate under the fast gradient sign attack",
-    "segmentation": "attention maps binarised and compared with masks",
-    "maps": "other maps of the network compared with masks",
-    "query": "attention under another image's global vector",
-}
+    from ltpa.core.specs import PatchSpec
 
 
 def add_commands(command: Command) -> None:
-    """Add `prepare`, `train`, one command per evaluation, and `patches`."""
+    """Add `prepare`, `train`, `measure` and one command per protocol, and `patches`."""
     prepare = command("prepare", _prepare, "make a dataset's verified arrays")
     prepare.add_argument("dataset", nargs="?", help="a name from config/datasets.yaml or config/datasets/")
     prepare.add_argument(
@@ -44,9 +37,12 @@ def add_commands(command: Command) -> None:
     add_run_options(train)
     add_training_options(train)
 
-    for name, text in EVALUATIONS.items():
-        evaluation = command(name, _evaluate, f"evaluate: {text}")
-        evaluation.set_defaults(stage=name)
+    measure = command("measure", _measure, "measure trained networks by any protocol of the configuration")
+    measure.add_argument("protocol", nargs="?", help="a protocol of the package, or of the configuration")
+    add_run_options(measure)
+    for name in built_in():
+        evaluation = command(name, _measure, f"evaluate: {find(name).about}")
+        evaluation.set_defaults(protocol=name)
         add_run_options(evaluation)
 
     extract = command("patches", _patches, "extract patch boxes, or draw those that are there")
@@ -59,6 +55,10 @@ def add_commands(command: Command) -> None:
     extract.add_argument("--show", type=int, metavar="N", help="only draw the boxes of N test images, by rank")
     add_time_limit(extract)
     add_spec_options(extract)
+
+    steps = command("steps", _steps, "draw what a trained network looks at, step by step")
+    add_run_options(steps)
+    steps.add_argument("--images", type=int, default=4, help="test images to draw")
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -85,13 +85,24 @@ def _train(options: argparse.Namespace) -> None:
             train.run(spec, results, options.seeds, stop, options.tolerate_failure, watcher)
 
 
-def _evaluate(options: argparse.Namespace) -> None:
-    from ltpa.core.specs import EvaluationSpec
+def _steps(options: argparse.Namespace) -> None:
+    from ltpa.core.specs import TrainSpec
+
+    spec, results = resolve(options, TrainSpec, lambda plan: plan.train_spec(options.dataset, options.variant))
+    stage = importlib.import_module("ltpa.stages.step_pictures")
+    for seed in options.seeds:
+        print(stage.draw(spec, results, seed, options.images))
+
+
+def _measure(options: argparse.Namespace) -> None:
+    from ltpa.core.specs import ProtocolSpec
 
     spec, results = resolve(
-        options, EvaluationSpec, lambda plan: plan.evaluation_spec(options.stage, options.dataset, options.variant)
+        options, ProtocolSpec, lambda plan: plan.evaluation_spec(options.protocol, options.dataset, options.variant)
     )
-    importlib.import_module(f"ltpa.stages.{options.stage}").run(spec, results, options.seeds)
+    measure = importlib.import_module("ltpa.stages.measure")
+    for seed in options.seeds:
+        measure.run(spec, results, seed)
 
 
 def _patches(options: argparse.Namespace) -> None:
@@ -108,10 +119,10 @@ def _patches(options: argparse.Namespace) -> None:
             print(patch_pictures.draw(spec, results, seed, options.show))
 
 
-def _patch_spec(options: argparse.Namespace) -> "tuple[EvaluationSpec, Path]":
-    from ltpa.core.specs import EvaluationSpec
+def _patch_spec(options: argparse.Namespace) -> "tuple[PatchSpec, Path]":
+    from ltpa.core.specs import PatchSpec
 
-    return resolve(options, EvaluationSpec, lambda plan: plan.patch_spec(options.dataset, options.source))
+    return resolve(options, PatchSpec, lambda plan: plan.patch_spec(options.dataset, options.source))
 
 
 def _extract(options: argparse.Namespace) -> None:

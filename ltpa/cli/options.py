@@ -101,14 +101,19 @@ def as_option(text: str) -> tuple[str, Any]:
 
 
 def _declared(plan: "Plan") -> dict[str, Collection[str]]:
-    return {"variant": plan.variants, "source": plan.patch_sources, "dataset": plan.datasets}
+    return {
+        "protocol": plan.protocols,
+        "variant": plan.variants,
+        "source": plan.patch_sources,
+        "dataset": plan.datasets,
+    }
 
 
 def load_plan(options: argparse.Namespace) -> "Plan":
     """The plan of the configuration that `--config` names, or of the default one."""
-    from ltpa.core.config import load_config
     from ltpa.core.declared import config_dir
     from ltpa.plan import Plan
+    from ltpa.plan.config import load_config
 
     path = options.config or config_dir() / "config.yaml"
     return Plan(load_config(path), str(path))
@@ -132,7 +137,7 @@ def resolve(
         if name is None:
             raise ConfigError(f"name a {key}, or pass --spec; known: {', '.join(names)}")
         if name and name not in names:
-            from ltpa.core.config import unknown_name
+            from ltpa.core.declared import unknown_name
 
             raise ConfigError(f"{unknown_name(key, name, list(names))} (of {plan.source})")
     os.environ.setdefault("LTPA_GPU_SHARE", str(plan.config.jobs.gpu_share))

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 
 from ltpa.cli.options import Command, add_config_option, load_plan
+from ltpa.core.declared import unknown_name
+from ltpa.core.errors import ConfigError
 
 
 def add_commands(command: Command) -> None:
@@ -17,10 +19,12 @@ def add_commands(command: Command) -> None:
     attend.add_argument("--output", type=Path, default=Path("attended"), metavar="DIR", help="default: attended")
 
     evaluate = command("evaluate", _evaluate_folder, "run one protocol on one network and a folder of images")
-    evaluate.add_argument("protocol", choices=["transfer", "fgsm", "segmentation", "maps", "query"])
+    evaluate.add_argument("protocol", help="a protocol of the package, or of the configuration")
     evaluate.add_argument("--model", type=Path, required=True, help="a trained network, model.safetensors")
     evaluate.add_argument("--images", type=Path, required=True, metavar="DIR", help="a folder of images per class")
-    evaluate.add_argument("--masks", type=Path, metavar="DIR", help="masks, named like the images (segmentation, maps)")
+    evaluate.add_argument(
+        "--masks", type=Path, metavar="DIR", help="masks, named like the images, where a protocol needs them"
+    )
     evaluate.add_argument("--skip-corrupt", action="store_true", help="leave out images that cannot be decoded")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     add_config_option(evaluate)
@@ -36,9 +40,9 @@ def _attend(options: argparse.Namespace) -> None:
 def _evaluate_folder(options: argparse.Namespace) -> None:
     from ltpa.stages.evaluate import as_markdown, evaluate_folder
 
-    protocols = load_plan(options).config.protocols
-    settings = protocols.segmentation.model_dump() | getattr(protocols, options.protocol).model_dump()
-    record = evaluate_folder(
-        options.protocol, options.model, options.images, options.masks, settings, options.skip_corrupt
-    )
+    plan = load_plan(options)
+    if options.protocol not in plan.protocols:
+        raise ConfigError(unknown_name("protocol", options.protocol, list(plan.protocols)))
+    protocol = plan.protocols[options.protocol]
+    record = evaluate_folder(protocol, plan, options.model, options.images, options.masks, options.skip_corrupt)
     print(json.dumps(record, indent=1) if options.json else as_markdown(record))

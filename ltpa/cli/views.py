@@ -84,7 +84,7 @@ def _status(options: argparse.Namespace) -> None:
 
 def _show(options: argparse.Namespace) -> None:
     from ltpa.core import layout
-    from ltpa.core.config import unknown_name
+    from ltpa.core.declared import unknown_name
 
     plan = load_plan(options)
     if options.table not in plan.tables:

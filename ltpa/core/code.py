@@ -19,6 +19,7 @@ from ltpa.core.files import write_text
 from ltpa.core.hashing import digest
 
 PACKAGE = Path(ltpa.__file__).resolve().parent
+SUFFIX = ".py"
 IMPORTS, STATEMENTS = "(imports)", "(statements)"
 _UNREAD = frozenset({"ctx", "kind", "type_comment", "type_ignores", "simple"})  # fields that say nothing of meaning
 
@@ -44,13 +45,14 @@ class Module:
 
 
 def code_hash(roots: Iterable[str]) -> str:
-    """Hash of the code that is reached from `roots`: modules, or places such as `ltpa.models.vgg:build_vgg`."""
+    """Hash of the code that is reached from `roots`: modules, places such as `ltpa.models.vgg:build_vgg`, or files."""
     return _code_hash(tuple(sorted(set(roots))))
 
 
 @functools.cache
 def _code_hash(roots: tuple[str, ...]) -> str:
-    return digest([roots, {name: read_module(name).hash for name in reached(roots)}])
+    short = [Path(root).name if root.endswith(SUFFIX) else root for root in roots]  # a moved file is no other code
+    return digest([short, {name.rpartition("/")[2]: read_module(name).hash for name in reached(roots)}])
 
 
 def definitions(roots: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -73,9 +75,9 @@ def reached(roots: tuple[str, ...]) -> tuple[str, ...]:
     """
     found: set[str] = set()
     for root in roots:
-        if module_file(name := root.partition(":")[0]) is None:
-            raise ModuleNotFoundError(f"{name} is not a module of this package")
-    pending = [root.replace(":", ".") for root in roots]
+        if module_file(name := root if root.endswith(SUFFIX) else root.partition(":")[0]) is None:
+            raise ModuleNotFoundError(f"{name} is not a module of this package, nor a file")
+    pending = [root if root.endswith(SUFFIX) else root.replace(":", ".") for root in roots]
     while pending:
         name = pending.pop()
         if name in found or name == "ltpa":
@@ -85,13 +87,16 @@ def reached(roots: tuple[str, ...]) -> tuple[str, ...]:
             pending += [home, *([place] if (place := read_module(home).offers.get(attribute)) else [])]
             continue
         found.add(name)
-        pending += [*read_module(name).imports, name.rpartition(".")[0]]
+        parent = "ltpa" if name.endswith(SUFFIX) else name.rpartition(".")[0]
+        pending += [*read_module(name).imports, parent]
     return tuple(sorted(found))
 
 
 @functools.cache
 def module_file(name: str) -> Path | None:
-    """The file of a module of this package; None where there is none."""
+    """The file of a module of this package, or that of a user's; None where there is none."""
+    if name.endswith(SUFFIX):
+        return Path(name) if Path(name).is_file() else None
     base = PACKAGE.joinpath(*name.split(".")[1:])
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 

@@ -55,6 +55,11 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     return content
 
 
+def unknown_name(kind: str, name: str, known: list[str]) -> str:
+    """The text for an unknown name: near matches, or all that exist."""
+    return f"unknown {kind} {name!r}; {near_matches(name, known)}"
+
+
 def near_matches(name: str, known: Iterable[str]) -> str:
     """End of an error message about an unknown `name`: the closest known names, whatever their case, or all of them."""
     names = list(known)

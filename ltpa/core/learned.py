@@ -5,16 +5,19 @@ from collections.abc import Mapping
 
 from ltpa.core.records import Record
 
-# By stage, `train` or `finegrained`: the largest error of a network that learned, as a share of that of guessing. A
-# stage that is left out has no limit.
+# By kind of learning: the largest error of a network that learned, as a share of that of guessing. A kind that is left
+# out has no limit.
 Limits = Mapping[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a trained network errs on its test images, and what guessing errs, in percent; `stage` tells its limit."""
+    """What a trained network errs on its test images, and what guessing errs, in percent.
 
-    stage: str
+    `learning` is the kind of its training, which has a limit of its own.
+    """
+
+    learning: str
     dataset: str
     variant: str
     seed: int
@@ -28,7 +31,7 @@ class Outcome:
 
     def failure(self, limits: Limits) -> str:
         """Why the network counts as not having learned; empty where it has."""
-        limit = limits.get(self.stage)
+        limit = limits.get(self.learning)
         if limit is None or self.share <= limit:
             return ""
         return (
@@ -39,18 +42,14 @@ class Outcome:
 
 def outcomes(record: Record) -> list[Outcome]:
     """The networks that a record's numbers come from; none where it does not tell what they err."""
-    values = {(metric.name, metric.condition): metric.value for metric in record.metrics}
-    if record.stage == "train":
-        errors = [values.get((name, "")) for name in ("test_error_pct", "chance_error_pct")]
-    elif record.stage == "finegrained":
-        accuracies = (values.get(key) for key in (("mean_n_accuracy_pct", "joint"), ("chance_accuracy_pct", "")))
-        errors = [None if accuracy is None else 100 - accuracy for accuracy in accuracies]
-    else:
+    if record.stage != "train":
         return [Outcome(**each) for each in record.extra.get("networks", [])]
-    error, chance = errors
+    values = {metric.name: metric.value for metric in record.metrics}
+    error, chance = (values.get(name) for name in ("test_error_pct", "chance_error_pct"))
     if error is None or chance is None:
         return []
-    return [Outcome(record.stage, record.dataset, record.variant, record.seed, error, chance)]
+    learning = record.extra.get("recipe", {}).get("learning", "cross-entropy")
+    return [Outcome(learning, record.dataset, record.variant, record.seed, error, chance)]
 
 
 def failures(record: Record, limits: Limits) -> list[str]:

@@ -85,40 +85,39 @@ class TrainSpec(Spec):
 
 
 @dataclasses.dataclass(frozen=True)
-class TwoStreamSpec(Spec):
-    """Train one row of the two-stream network on one dataset.
+class ProtocolSpec(Spec):
+    """Measure trained networks of one variant by one protocol (`ltpa.protocols`).
 
-    `architecture` holds every option of the network (`ltpa.models.families.two_stream`), `recipe` every setting of the
-    routine (`ltpa.training.recipe.TwoStreamRecipe`). `weights` are those the trunks start from: `imagenet`, `scratch`,
-    or a file. `patches` names the patch source, empty for networks without a local stream, and `boxes` how many of each
-    image's boxes are used. With `split` `validation` a tenth of every class of the training images is held out and
-    takes the place of the test images.
+    `file` is empty for the protocols of this package. `training` is the hash of the `TrainSpec` the networks come from.
+    `targets` are the datasets evaluated on (`ltpa.protocols.base.Target`), `settings` those of the protocol, `inputs`
+    what else its result depends on, `companion` the `variant` and the `training` of the network that it reads besides,
+    `patches` the patch source whose boxes it reads; empty for none.
     """
 
     variant: str
-    architecture: dict[str, Any]
-    num_classes: int
-    recipe: dict[str, Any]
-    weights: str
-    patches: str
-    boxes: int
-    split: str = "test"
+    protocol: str
+    training: str
+    targets: list[dict[str, Any]]
+    settings: dict[str, Any]
+    inputs: dict[str, Any]
+    companion: dict[str, str] | None = None
+    patches: str = ""
+    file: str = ""
     device: str = "cpu"
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluationSpec(Spec):
-    """Evaluate trained networks of one variant under one protocol.
+class PatchSpec(Spec):
+    """Extract the boxes of one patch source on a dataset; `variant` is the source's name (`config/patches.yaml`).
 
-    `training` is the hash of the `TrainSpec` the networks come from. `targets` are the datasets evaluated on: each a
-    dict with `name` and, where the protocol needs them, more keys (`splits`, `class_map`, ...). `protocol` holds every
-    setting of the protocol.
+    `training` is the hash of the `TrainSpec` of the network behind it, empty where there is none. `source` holds what
+    is declared of it (`ltpa.core.patches.PatchSource`), `settings` those of the extraction (`PatchSettings`).
     """
 
     variant: str
     training: str
-    targets: list[dict[str, Any]]
-    protocol: dict[str, Any]
+    source: dict[str, Any]
+    settings: dict[str, Any]
     device: str = "cpu"
 
 

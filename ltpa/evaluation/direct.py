@@ -5,10 +5,46 @@ are measured: classes mapped by name, and label numbers compared as they stand.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ltpa.core.errors import ConfigError
+from ltpa.core.errors import ConfigError, DataError
+from ltpa.core.records import Metric
+from ltpa.data.arrays import PreparedDataset
+from ltpa.evaluation.features import View, seen_through
+from ltpa.evaluation.inference import predict
+
+if TYPE_CHECKING:
+    from ltpa.models.base import AttentionClassifier
+
+
+def direct_metrics(
+    model: "AttentionClassifier",
+    dataset: PreparedDataset,
+    splits: Sequence[str],
+    class_map: Sequence[int | None] | None,
+    view: View,
+) -> list[Metric]:
+    """`direct_accuracy_pct` of every split, by condition of `direct_accuracies`.
+
+    Raises:
+        ConfigError: the map does not fit the dataset's classes.
+        DataError: a split is empty.
+    """
+    metrics = []
+    for name in splits:
+        split = dataset.split(name)
+        if len(split) == 0:
+            raise DataError(f"dataset {dataset.name}, split {name}: no images; prepare it again")
+        with seen_through(model, split.images, view):
+            predicted = predict(model, split.images, view.batch_size)
+        accuracies = direct_accuracies(predicted, split.labels, class_map, dataset.name)
+        metrics += [
+            Metric("direct_accuracy_pct", value, count, f"{dataset.name}/{name}", condition)
+            for condition, (value, count) in accuracies.items()
+        ]
+    return metrics
 
 
 def direct_accuracies(

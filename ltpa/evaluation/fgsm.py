@@ -9,7 +9,6 @@ are right can count there, and for those the predicted class is the true one: bo
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,48 +16,22 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ltpa.core.errors import ConfigError, ModelError
+from ltpa.core.errors import ModelError
 from ltpa.evaluation.inference import decided, pixel_batches
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
 
-LOSSES = ("predicted", "true", "score")
-
-
-def check_epsilons(epsilons: Sequence[float], where: str) -> None:
-    """Raise `ConfigError` unless `epsilons` are finite, not negative, and named once each."""
-    if not epsilons or any(not (math.isfinite(eps) and eps >= 0) for eps in epsilons):
-        raise ConfigError(f"{where}: epsilons are {list(epsilons)}; list finite numbers >= 0")
-    if len(set(epsilons)) != len(epsilons):
-        raise ConfigError(f"{where}: epsilons are {list(epsilons)}; name each once")
-
 
 @dataclasses.dataclass(frozen=True)
-class FgsmSettings:
-    """Settings of the attack.
+class Attack:
+    """How every image is attacked; `ltpa.protocols.fgsm.FgsmSettings` explains the values."""
 
-    Attributes:
-        epsilons: step sizes on the 0-255 scale, each >= 0.
-        loss: what the step climbs: the cross-entropy of the `predicted` or the `true` class, or minus the predicted
-            class's logit (`score`). For images that are right, which robust accuracy counts, this is the true class.
-        clip: keep pixels within 0-255.
-        round: round pixels to whole numbers, as a stored picture would be.
-        batch_size: images per forward and backward pass.
-    """
-
-    epsilons: Sequence[float] = (1, 2, 4, 8, 16)
-    loss: str = "predicted"
-    clip: bool = True
-    round: bool = False
-    batch_size: int = 250
-
-    def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise ConfigError(f"fgsm: loss is {self.loss!r}; use {', '.join(LOSSES)}")
-        check_epsilons(self.epsilons, "fgsm")
-        if self.batch_size < 1:
-            raise ConfigError("fgsm: needs batch_size >= 1")
+    epsilons: Sequence[float]
+    loss: str
+    clip: bool
+    round: bool
+    batch_size: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -141,7 +114,7 @@ def classify(model: "AttentionClassifier", pixels: torch.Tensor) -> torch.Tensor
         return decided(model(model.preprocessing(pixels)))
 
 
-def perturb(pixels: torch.Tensor, signs: torch.Tensor, epsilon: float, settings: FgsmSettings) -> torch.Tensor:
+def perturb(pixels: torch.Tensor, signs: torch.Tensor, epsilon: float, settings: Attack) -> torch.Tensor:
     """Pixels moved by `epsilon` along `signs`, then rounded and clipped as the settings say."""
     moved = pixels + epsilon * signs
     if settings.round:
@@ -191,7 +164,7 @@ def attack(
     model: "AttentionClassifier",
     images: np.ndarray,
     labels: np.ndarray,
-    settings: FgsmSettings,
+    settings: Attack,
     source: "AttentionClassifier | None" = None,
 ) -> AttackResult:
     """Attack every image (N, H, W, 3) uint8 with every epsilon; `labels` (N,) int64 are the true classes.

@@ -7,20 +7,17 @@ step of size 1 without random start is that attack.
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from ltpa.core.errors import ConfigError
 from ltpa.evaluation.fgsm import (
+    Attack,
     AttackResult,
-    FgsmSettings,
     Tally,
     ascent_signs,
-    check_epsilons,
     classify,
     perturb,
     without_gradient,
@@ -32,27 +29,14 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class PgdSettings:
-    """Settings of the iterated attack.
+class IteratedAttack:
+    """How the steps go; `ltpa.protocols.fgsm.PgdSettings` explains the values."""
 
-    Attributes:
-        epsilons: bounds on the 0-255 scale, each >= 0.
-        steps: gradient steps per bound.
-        step_size: length of a step as a share of the bound.
-        random_start: begin at a point drawn uniformly from the ball, the same for every network.
-        seed: of the random start.
-    """
-
-    epsilons: Sequence[float] = (1, 2, 4, 8, 16)
-    steps: int = 10
-    step_size: float = 0.25
-    random_start: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_epsilons(self.epsilons, "fgsm: pgd")
-        if self.steps < 1 or not (math.isfinite(self.step_size) and self.step_size > 0):
-            raise ConfigError("fgsm: pgd: needs steps >= 1 and a finite step_size > 0")
+    epsilons: Sequence[float]
+    steps: int
+    step_size: float
+    random_start: bool
+    seed: int
 
 
 def start_directions(shape: Sequence[int], first: int, seed: int) -> torch.Tensor:
@@ -71,7 +55,7 @@ def project(moved: torch.Tensor, pixels: torch.Tensor, epsilon: float, clip: boo
 
 
 def attack_iterated(
-    model: "AttentionClassifier", images: np.ndarray, labels: np.ndarray, settings: FgsmSettings, pgd: PgdSettings
+    model: "AttentionClassifier", images: np.ndarray, labels: np.ndarray, settings: Attack, pgd: IteratedAttack
 ) -> AttackResult:
     """Attack every image (N, H, W, 3) uint8 under every bound; `labels` (N,) int64 are the true classes.
 

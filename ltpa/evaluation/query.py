@@ -8,34 +8,13 @@ import dataclasses
 
 import numpy as np
 
-from ltpa.core.errors import ConfigError, DataError, NotFiniteError
+from ltpa.core.errors import DataError, NotFiniteError
 
-OTHER_CLASS, FIRST = QUERIES = ("other_class", "first")
+OTHER_CLASS, FIRST = "other_class", "first"
 _TINY = float(np.finfo(np.float32).tiny)
 _STEEPEST = 1000.0
 _HALVINGS = 64  # of an interval of 2000: down to rounding
 SMALLEST_SHARE = 1e-3  # of a uniform map's weight; a smaller divisor is never used
-
-
-@dataclasses.dataclass(frozen=True)
-class QuerySettings:
-    """Settings of the protocol.
-
-    Attributes:
-        query: whose global vector an image gets, that of an image of `other_class`, each its own, or of the `first`.
-        pairs: how many, at most one per image.
-        batch_size: images per forward pass.
-    """
-
-    query: str = OTHER_CLASS
-    pairs: int = 200
-    batch_size: int = 250
-
-    def __post_init__(self) -> None:
-        if self.query not in QUERIES:
-            raise ConfigError(f"query: query is {self.query!r}; use {' or '.join(QUERIES)}")
-        if self.pairs < 1 or self.batch_size < 1:
-            raise ConfigError("query: needs pairs >= 1 and batch_size >= 1")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,16 +37,8 @@ class Masking:
         threshold: None for Otsu's (the paper's), or the share of the map's range above which a pixel is marked.
     """
 
-    upsampling: str = "bilinear"
-    threshold: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.upsampling not in UPSAMPLING:
-            raise ConfigError(f"segmentation: upsampling is {self.upsampling!r}; use {', '.join(UPSAMPLING)}")
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ConfigError(
-                f"segmentation: threshold is {self.threshold!r}; use a share from 0 to 1, or null for Otsu's"
-            )
+    upsampling: str
+    threshold: float | None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ltpa.evaluation.saliency import COMBINED, Masking, Saliency, upsample
 
 _BLOCK_PIXELS = 2**18  # of maps upsampled at a time: arrays of this size stay in a processor's cache
 _BINS = 256
-PAPER = Masking()
+PAPER = Masking("bilinear", None)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -13,68 +13,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ltpa.core.errors import ConfigError, DataError
+from ltpa.core.errors import DataError
 from ltpa.evaluation import active_set
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sklearn.svm import LinearSVC
 
 
-MULTICLASS = ("ovr", "ovo")
-SOLVERS = ("exact", "liblinear")
-LOSSES = ("squared_hinge", "hinge")
-NORMALISATIONS = ("raw", "l2")
-PREPROCESSINGS = ("network", "zca")
-STORAGES = ("memory", "float16")
 EXACT_ENOUGH = 1e-6  # relative duality gap above which liblinear takes over from our solver
 
 
 @dataclasses.dataclass(frozen=True)
-class SvmSettings:
-    """Settings of the protocol.
+class Classifier:
+    """The classifier and its folds; `ltpa.protocols.transfer.TransferSettings` explains the values."""
 
-    Attributes:
-        folds: number of stratified folds; at most as many as the groups of a dataset that has groups.
-        C: weight of the hinge losses against the margin.
-        multiclass: `ovr` (one problem per class) or `ovo` (libsvm, one per pair of classes, with the plain hinge loss;
-            holds an N x N float64 matrix).
-        solver: of `ovr`. `exact` is `ltpa.evaluation.active_set`; `liblinear` is scikit-learn's `LinearSVC` in its dual
-            form, which stops at a tolerance or after 1,000 passes.
-        loss: of `ovr`; `hinge` with `liblinear` alone.
-        normalise: feature scalings to report, of `raw` and `l2` (rows of length one); the first is the headline.
-        seed: of the assignment to folds and of liblinear.
-        batch_size: images per forward pass.
-        preprocessing: `network`, what each network was trained with (released code), or `zca`, contrast normalisation
-            and whitening with the statistics of the evaluated set (the paper's text).
-        storage: where the features wait, in `memory` (float32) or as `float16` files that are removed after use.
-    """
-
-    folds: int = 5
-    C: float = 1.0
-    multiclass: str = "ovr"
-    solver: str = "exact"
-    loss: str = "squared_hinge"
-    normalise: "Sequence[str]" = NORMALISATIONS
-    seed: int = 0
-    batch_size: int = 500
-    preprocessing: str = "network"
-    storage: str = "memory"
-
-    def __post_init__(self) -> None:
-        for name, allowed in (
-            ("multiclass", MULTICLASS), ("solver", SOLVERS), ("loss", LOSSES), ("preprocessing", PREPROCESSINGS),
-            ("storage", STORAGES),
-        ):  # fmt: skip
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"transfer: {name} is {getattr(self, name)!r}; use {' or '.join(allowed)}")
-        if not self.normalise or any(name not in NORMALISATIONS for name in self.normalise):
-            raise ConfigError(f"transfer: normalise is {self.normalise!r}; list {' or '.join(NORMALISATIONS)}, or both")
-        if self.folds < 2 or not self.C > 0 or self.batch_size < 1:
-            raise ConfigError("transfer: needs folds >= 2, C > 0 and batch_size >= 1")
-        if self.loss == "hinge" and self.solver == "exact" and self.multiclass == "ovr":
-            raise ConfigError("transfer: loss hinge goes with solver liblinear; exact knows the squared hinge alone")
+    folds: int
+    C: float
+    multiclass: str
+    solver: str
+    loss: str
+    seed: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +113,7 @@ def stratified_group_folds(labels: np.ndarray, groups: np.ndarray, folds: int, s
 def cross_validate(
     features: np.ndarray,
     labels: np.ndarray,
-    settings: SvmSettings,
+    settings: Classifier,
     normalise: str,
     dataset: str,
     *,
@@ -232,7 +190,7 @@ def _accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _exact(
-    points: np.ndarray, labels: np.ndarray, tested: np.ndarray, settings: SvmSettings, device: torch.device | str
+    points: np.ndarray, labels: np.ndarray, tested: np.ndarray, settings: Classifier, device: torch.device | str
 ) -> CrossValidation:
     """One against the rest by our solver; problems it could not certify are left to liblinear, and counted."""
     classes, numbers = np.unique(labels, return_inverse=True)
@@ -262,7 +220,7 @@ def _exact(
     return CrossValidation(accuracies, unconverged, int(unsolved.sum()), float(solved.max()) if solved.size else None)
 
 
-def _liblinear(points: np.ndarray, labels: np.ndarray, tested: np.ndarray, settings: SvmSettings) -> CrossValidation:
+def _liblinear(points: np.ndarray, labels: np.ndarray, tested: np.ndarray, settings: Classifier) -> CrossValidation:
     """One against the rest by liblinear.
 
     Fits run one after the other: liblinear draws from one random generator per process, so threads would make results
@@ -277,7 +235,7 @@ def _liblinear(points: np.ndarray, labels: np.ndarray, tested: np.ndarray, setti
     return CrossValidation(accuracies, unconverged)
 
 
-def _fit_liblinear(points: np.ndarray, labels: np.ndarray, settings: SvmSettings) -> "tuple[LinearSVC, bool]":
+def _fit_liblinear(points: np.ndarray, labels: np.ndarray, settings: Classifier) -> "tuple[LinearSVC, bool]":
     """A fitted classifier and whether it converged. The dual form is many times faster than the primal one here."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
@@ -290,7 +248,7 @@ def _fit_liblinear(points: np.ndarray, labels: np.ndarray, settings: SvmSettings
 
 
 def _one_against_one(
-    points: np.ndarray, labels: np.ndarray, tested: np.ndarray, settings: SvmSettings
+    points: np.ndarray, labels: np.ndarray, tested: np.ndarray, settings: Classifier
 ) -> CrossValidation:
     """One against one by libsvm, on inner products that all folds share; it has no iteration limit, so it converges."""
     from sklearn.svm import SVC

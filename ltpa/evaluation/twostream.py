@@ -53,6 +53,15 @@ def blocks(model: TwoStream, images: np.ndarray, boxes: np.ndarray | None, batch
     model.train(was_training)
 
 
+def joint_logits(model: TwoStream, images: np.ndarray, boxes: np.ndarray | None, batch_size: int = 32) -> np.ndarray:
+    """Joint logits (N, C) float64 of images that are each seen with the first of their boxes."""
+    found = []
+    for block in blocks(model, images, None if boxes is None else boxes[:, :1], batch_size):
+        local = 0 if block.local_logits is None else model.options.local_weight * block.local_logits[:, 0]
+        found.append(block.global_logits + local)
+    return np.concatenate(found)
+
+
 def _see_patches(model: TwoStream, batch: Tensor, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Local logits and steps' logits of all patches, one rank after the other to bound memory."""
     local, steps = [], []

@@ -24,19 +24,29 @@ class NetworkOptions(PlainData):
         builder: module and name of the function that builds a network of these options, given the number of classes and
             the image size.
         recipes: the group of training recipes that a configuration gives it (`recipes: {GROUP: ...}`).
-        learning: the kind of training step: `cross-entropy` on images alone, or `two-stream` on images and patches.
-        needs: what it reads of a dataset beside images and labels, such as `boxes`.
+        learning: the kind of training step (`ltpa.training.recipe.KINDS`).
+        trained_on: the use (`config/datasets`) of the datasets that it is meant for; empty for any.
         family: its name.
         width: factor on every channel count, 1 for the published networks.
     """
 
     builder: ClassVar[str]
     recipes: ClassVar[str]
-    learning: ClassVar[Literal["cross-entropy", "two-stream"]] = "cross-entropy"
-    needs: ClassVar[tuple[str, ...]] = ()
+    learning: ClassVar[str] = "cross-entropy"
+    trained_on: ClassVar[str] = ""
 
     family: str
     width: Annotated[float, Field(gt=0, le=16)] = 1.0
+
+    @property
+    def sees_patches(self) -> bool:
+        """Whether it looks at patches of an image besides the image."""
+        return False
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether it looks step by step, so that its steps can be drawn."""
+        return False
 
     def built_by(self) -> str:
         """Module and name of the function that builds this very network: the code that it needs beside others'."""

@@ -36,7 +36,6 @@ class Variant(PlainData):
         architecture: its options, defaults not filled in.
         saliency: how a class-agnostic map is made of it, or None.
         training: settings laid over its recipe.
-        patches: where it looks at patches, the patch source it takes in place of the configuration's; else None.
         extension: True where the paper has no such network.
         baseline: the variant it is tested against in tables, or None.
     """
@@ -45,7 +44,6 @@ class Variant(PlainData):
     architecture: dict[str, Any]
     saliency: Saliency | None = None
     training: dict[str, Any] = {}
-    patches: str | None = None
     extension: bool = False
     baseline: str | None = None
 

@@ -101,7 +101,7 @@ class Budget:
         for run in runs:
             datasets = datasets | {run.dataset}
             if run.stage not in ("train", "patches"):
-                datasets |= {target["name"] for target in self.plan.targets(run.stage, run.dataset)}
+                datasets |= {target.name for target in self.plan.targets(run.stage, run.dataset, run.variant)}
         cost = Cost(jobs=views + len(datasets) + len(runs) * len(self.plan.config.seeds))
         cost.download_bytes = sum(_download_bytes(self.plan.datasets[name]) for name in datasets)
         cost.disk_bytes = cost.download_bytes + sum(_array_bytes(self.plan.datasets[name]) for name in datasets)

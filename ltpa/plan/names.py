@@ -3,18 +3,15 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ltpa.core.config import Config, unknown_name
+from ltpa.core.declared import unknown_name
 from ltpa.core.errors import ConfigError
-from ltpa.models.registry import parse_options
 from ltpa.models.variants import Variant
+from ltpa.plan.config import Config
 from ltpa.plan.patches import NO_NETWORK
-from ltpa.training.recipe import Recipe
+from ltpa.training.recipe import read_recipe
 
 _KINDS = {  # what a key names, where that is not the key itself without its s
     "data": "dataset",
-    "protocols.maps.controls_with": "variant",
-    "protocols.checks.must_attend": "variant",
-    "protocols.fgsm.transferred": "variant",
 }
 
 
@@ -33,24 +30,15 @@ def check_names(config: Config, declared: Declared, where: str) -> None:
 
     Raises:
         ConfigError: a name that is not declared, with near matches; a variant whose family has no recipe; a declared
-            recipe that cannot be; a query for a network without a global vector.
+            recipe that cannot be.
     """
     protocols = config.protocols
-    transferred = [name for pair in protocols.fgsm.transferred.items() for name in pair]
     for key, names, known in (
         ("variants", config.variants, declared.variants),
         ("datasets", config.datasets, declared.datasets),
         ("data", config.data, declared.datasets),
         ("tables", config.tables, declared.tables),
-        ("protocols.query.variants", protocols.query.variants, declared.variants),
         ("protocols.patches.sources", protocols.patches.sources, declared.patch_sources),
-        ("protocols.checks.must_attend", protocols.checks.must_attend or [], declared.variants),
-        ("protocols.maps.controls_with", [protocols.maps.controls_with], declared.variants),
-        (
-            "protocols.fgsm.transferred",
-            transferred,
-            declared.variants,
-        ),
         ("recipes", [name for family in config.recipes.values() for name in family.values()], declared.recipes),
     ):
         for name in names:
@@ -63,16 +51,13 @@ def check_names(config: Config, declared: Declared, where: str) -> None:
             raise ConfigError(f"{where}: key {key!r}: {unknown_name('variant', network, networks)}")
     for name in config.variants:
         variant = declared.variants[name]
-        if variant.learning != "cross-entropy":
-            raise ConfigError(
-                f"{where}: key 'variants': {name} is a {variant.family} network; name it under twostream.rows"
-            )
         if "default" not in config.recipes.get(variant.recipe, {}):
             raise ConfigError(f"{where}: key 'recipes': add {variant.recipe}: {{default: NAME}} for variant {name}")
     groups = sorted({variant.recipe for variant in declared.variants.values()})
-    for group in config.scale.networks:
-        if group not in groups:
-            raise ConfigError(f"{where}: key 'scale.networks': {unknown_name('group of recipes', group, groups)}")
+    for key, chosen in (("networks", config.scale.networks), ("training", config.scale.training)):
+        for group in chosen:
+            if group not in groups:
+                raise ConfigError(f"{where}: key 'scale.{key}': {unknown_name('group of recipes', group, groups)}")
     for dataset, values in declared.datasets.items():
         for group in values.get("networks", {}):
             if group not in groups:
@@ -80,8 +65,7 @@ def check_names(config: Config, declared: Declared, where: str) -> None:
                 raise ConfigError(f"config/datasets: {dataset}: key 'networks': {text}; correct it there")
     _check_choices(config, declared, where)
     for name, values in declared.recipes.items():
-        Recipe.from_dict(values, f"config/recipes.yaml: {name}")
-    _check_queries({name: declared.variants[name] for name in protocols.query.variants}, where)
+        read_recipe(values, f"config/recipes.yaml: {name}")
 
 
 def _check_choices(config: Config, declared: Declared, where: str) -> None:
@@ -100,15 +84,6 @@ def _check_choices(config: Config, declared: Declared, where: str) -> None:
             elif variant in variants and role in roles:
                 continue
             raise ConfigError(f"{where}: key 'recipes.{family}.{key}': {unknown_name(kind, name, sorted(known))}")
-
-
-def _check_queries(variants: Mapping[str, Variant], where: str) -> None:
-    for name, variant in variants.items():
-        if not parse_options(variant.architecture).query_levels:
-            raise ConfigError(
-                f"{where}: key 'protocols.query.variants': {name} has no global vector that another image could give; "
-                "name a network with pc, dp or tanh attention"
-            )
 
 
 def check_options(dataset: str, declared: Mapping[str, Any], where: str) -> None:

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ltpa.core.config import Config, Patches, unknown_name
+from ltpa.core.declared import unknown_name
 from ltpa.core.errors import ConfigError
 from ltpa.core.patches import RELEASED, STATISTICS, PatchSource
 from ltpa.core.schema import read_plain
 from ltpa.models.registry import parse_options
 from ltpa.models.variants import Variant
+from ltpa.plan.config import Config, Patches
 
 NO_NETWORK = "none"
 

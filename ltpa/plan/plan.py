@@ -1,38 +1,37 @@
 """The plan of a configuration: everything the DAG and the command line ask."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ltpa.core import layout
-from ltpa.core.config import Config, unknown_name
-from ltpa.core.declared import load_declaration
+from ltpa.core.declared import load_declaration, unknown_name
 from ltpa.core.errors import ConfigError, ModelError
 from ltpa.core.patches import PatchSource
-from ltpa.core.specs import EvaluationSpec, PrepareSpec, TrainSpec
+from ltpa.core.specs import PatchSpec, PrepareSpec, ProtocolSpec, TrainSpec
 from ltpa.data.registry import EMBEDDED
 from ltpa.data.registry import code_of as reader_code
 from ltpa.models.code import code_of as network_code
+from ltpa.models.options import NetworkOptions
+from ltpa.models.registry import family, parse_options
 from ltpa.models.variants import (
-    SOURCE,
     check_architectures,
     chosen_saliency,
     declared_variants,
     resolve_architecture,
 )
+from ltpa.plan.config import Config
 from ltpa.plan.names import Declared, check_names, check_options
 from ltpa.plan.patches import check_patch_limits, patch_source
 from ltpa.plan.schema import DatasetEntry, check_entries
-from ltpa.plan.twostream import TwoStreamPlan
-from ltpa.training.recipe import Recipe
+from ltpa.protocols.base import Target
+from ltpa.protocols.registry import built_in, find, module_name
+from ltpa.training.recipe import Routine, read_recipe
 
-TRANSFER_ROLES = ("caltech101", "caltech256", "event8", "action40", "scene67")
-DIRECT_ROLE = "stl10"
-MASKED_ROLE = "objectdiscovery"
 LOCATING_READERS = ("embedded", "action40", "cub")  # whose images come with a mask or a box each
-FINE_ROLES = ("cub200", "stanforddogs")
-SOURCE_ROLES = ("cifar10", "cifar100")
-DESCRIPTIVE = ("title", "type", "resolution", "licence", "citation", "tasks", "networks", "plays")
-EVALUATIONS = ("transfer", "fgsm", "segmentation", "maps", "query")
+DESCRIPTIVE = frozenset(  # keys of a dataset that do not touch its arrays
+    ["title", "type", "resolution", "licence", "citation", "tasks", "networks", "plays", "use", "contaminated"]
+)
 
 
 class Run(NamedTuple):
@@ -62,8 +61,13 @@ class Plan:
         self.variants = declared_variants()
         self.datasets = load_declaration("datasets")
         self.recipes = load_declaration("recipes")
+        self.profiles = load_declaration("profiles")
         self.patch_sources = load_declaration("patches")
-        self.tables = load_declaration("tables")
+        self.tables = {**load_declaration("tables"), **config.own_tables}
+        for name in config.own_tables.keys() & load_declaration("tables").keys():
+            raise ConfigError(
+                f"{source}: key 'own_tables.{name}': config/tables.yaml has such a table; rename this one"
+            )
         check_architectures()
         check_entries(self.datasets, DatasetEntry, "config/datasets")
         declared = Declared(self.variants, self.datasets, self.recipes, self.patch_sources, self.tables)
@@ -71,15 +75,21 @@ class Plan:
         for dataset in config.data:
             check_options(dataset, self.prepare_spec(dataset).source, source)
         self.roles = self._roles()
+        files = {name: getattr(self.settings(name), "module", "") for name in type(config.protocols).model_fields}
+        self.protocols = {name: find(name, file) for name, file in files.items() if file or name in built_in()}
+        self.files = files
         for name in config.protocols.patches.sources:
             self.patch_source(name)
         check_patch_limits(config, self.knows, self.fine_datasets, source)
-        self.twostream = TwoStreamPlan(config, source, self.datasets, self.device)
-        self._check_comparisons()
         for dataset in self.config.datasets:
             for variant in self.config.variants:
-                recipe = self.train_spec(dataset, variant).recipe
-                Recipe.from_dict(recipe, f"{SOURCE}: {variant}: training")
+                if self.trains(dataset, variant):
+                    self._check_training(dataset, variant)
+        for name, protocol in self.protocols.items():
+            try:
+                protocol.check_names(self, self.settings(name))
+            except ConfigError as error:
+                raise ConfigError(f"{source}: {error}") from error
 
     def _roles(self) -> dict[str, str]:
         roles: dict[str, str] = {}
@@ -113,17 +123,17 @@ class Plan:
         """
         declaration = self.datasets[dataset]
         source = self.start(dataset, variant)
-        architecture = self._architecture(dataset, variant)
+        architecture, recipe = self._architecture(dataset, variant), self.recipe(dataset, variant)
         return TrainSpec(
             scale=self.config.scale.name,
             dataset=dataset,
             threads=self.config.jobs.threads,
             variant=variant,
             architecture=architecture,
-            code=network_code(architecture),
+            code=[*network_code(architecture), self.training(dataset, variant).job],
             num_classes=len(declaration["classes"]),
-            image_size=declaration["image_size"],
-            recipe=self._recipe(dataset, variant),
+            image_size=architecture.get("image_size", declaration["image_size"]),
+            recipe=recipe,
             device=self.device,
             start=None if source is None else {"dataset": source, "training": self.train_spec(source, variant).hash()},
         )
@@ -135,72 +145,177 @@ class Plan:
             ConfigError: the recipe names a role that no dataset fills, or one that itself starts from another.
         """
         name = self._recipe_name(dataset, variant)
-        role = self._recipe(dataset, variant).get("initialise")
+        role = self.recipe(dataset, variant).get("initialise")
         if not role:
             return None
         source = self.roles.get(role)
         where = f"{self.source}: key 'recipes': {name} starts {variant} on {dataset} from the network of {role}"
         if source is None:
             raise ConfigError(f"{where}, and no dataset stands for it; add one to 'datasets', or name another recipe")
-        if self._recipe(source, variant).get("initialise"):
+        if self.recipe(source, variant).get("initialise"):
             raise ConfigError(f"{where}, whose own recipe starts from another network; name another recipe for {role}")
         return source
 
     def _architecture(self, dataset: str, variant: str) -> dict[str, Any]:
-        """Options of the variant; over them those that the dataset asks for, over these those of the scale."""
-        family = self.variants[variant].recipe
-        asked = self.datasets[dataset].get("networks", {}).get(family, {})
+        """A profile; over it options of the variant, those that the dataset asks for, and those of the scale."""
+        group = self.variants[variant].recipe
+        asked = self.datasets[dataset].get("networks", {}).get(group, {})
+        laid = {**asked, **self.config.scale.networks.get(group, {})}
+        profile = self._profile(group, laid.pop("profile", ""))
+        declared = self.variants[variant].architecture
+        base = {key: value for key, value in profile.items() if key not in declared}
         try:
-            return resolve_architecture(
-                variant, **{"width": 1.0, **asked, **self.config.scale.networks.get(family, {})}
-            )
+            return resolve_architecture(variant, **{"width": 1.0, **base, **laid})
         except ModelError as error:
             where = f"{self.source}: key 'scale.networks' (with 'networks' of dataset {dataset})"
             raise ConfigError(f"{where}: {error}") from error
+
+    def _profile(self, group: str, name: str) -> dict[str, Any]:
+        known: dict[str, dict[str, Any]] = self.profiles.get(group, {})
+        if name and name not in known:
+            key = f"{self.source}: key 'scale.networks.{group}.profile'"
+            raise ConfigError(f"{key}: {unknown_name('profile', str(name), list(known))}")
+        return known.get(name, {})
 
     def _recipe_name(self, dataset: str, variant: str) -> str:
         choices = self.config.recipes[self.variants[variant].recipe]
         role = self.datasets[dataset].get("plays", dataset)
         return next(choices[key] for key in (f"{variant} on {role}", variant, role, "default") if key in choices)
 
-    def _recipe(self, dataset: str, variant: str) -> dict[str, Any]:
-        return {**self.recipes[self._recipe_name(dataset, variant)], **self.variants[variant].training}
+    def recipe(self, dataset: str, variant: str) -> dict[str, Any]:
+        """Settings of the training: the recipe, over it those of the scale, and over these the variant's own.
 
-    def evaluation_spec(self, stage: str, dataset: str, variant: str) -> EvaluationSpec:
-        """How `stage` evaluates the networks of `variant` trained on `dataset`."""
-        protocol = getattr(self.config.protocols, stage).model_dump(exclude={"variants", "levels", "root"})
-        if stage in ("segmentation", "maps"):
-            protocol |= self.masking() | {"saliency": self.saliency(variant)}
-        if stage == "maps":
-            chosen = protocol.pop("controls_with")
-            protocol["controls"] = protocol["controls"] if variant == chosen else []
-        if stage == "fgsm":
-            source = self.companion(stage, variant)
-            training = source and self.train_spec(dataset, source).hash()
-            protocol["transferred"] = source and {"variant": source, "training": training}
-        trained = [self.train_spec(dataset, name) for name in (variant, self.companion(stage, variant)) if name]
-        return EvaluationSpec(
+        A network that sees no patches takes none.
+        """
+        declared = self.variants[variant]
+        laid = self.config.scale.training.get(declared.recipe, {})
+        found = {**self.recipes[self._recipe_name(dataset, variant)], **laid, **declared.training}
+        if "patches" in found and not self.network(variant).sees_patches:
+            found["patches"] = ""
+        return found
+
+    def trains(self, dataset: str, variant: str) -> bool:
+        """Whether a variant is meant for a dataset."""
+        use = family(self.variants[variant].family).trained_on
+        return not use or dataset in self.using(use)
+
+    def training(self, dataset: str, variant: str) -> Routine:
+        """The recipe of a training, read.
+
+        Raises:
+            ConfigError: a setting is not possible.
+        """
+        where = f"{self.source}: recipe {self._recipe_name(dataset, variant)} of {variant} on {dataset}"
+        return read_recipe(self.recipe(dataset, variant), where)
+
+    def _check_training(self, dataset: str, variant: str) -> None:
+        """Raise `ConfigError` where a network cannot be trained as the configuration says."""
+        group, learning = self.variants[variant].recipe, self.variants[variant].learning
+        name = self._recipe_name(dataset, variant)
+        if (kind := read_recipe(self.recipes[name], f"config/recipes.yaml: {name}").learning) != learning:
+            raise ConfigError(
+                f"{self.source}: key 'recipes.{group}': {name} is a recipe of learning {kind}, and {variant} learns by "
+                f"{learning}; name a recipe of that kind"
+            )
+        recipe, spec = self.training(dataset, variant), self.train_spec(dataset, variant)
+        key = f"{self.source}: key 'scale.training.{group}"
+        if (file := recipe.weight_file) and not Path(file).is_file():
+            raise ConfigError(f"{key}.weights': {file!r}: no such file; name imagenet, scratch or a file")
+        if not (patches := recipe.patch_source):
+            if parse_options(spec.architecture).sees_patches:
+                raise ConfigError(f"{key}.patches': {variant} looks at patches; name a source of protocols.patches")
+            return
+        sources = self.config.protocols.patches.sources
+        if patches not in sources:
+            kind = "patch source of protocols.patches.sources"
+            raise ConfigError(f"{key}.patches' (of {variant}): {unknown_name(kind, patches, list(sources))}")
+        wanted, there = spec.recipe.get("boxes", 0), self.config.protocols.patches.boxes
+        if wanted > there:
+            raise ConfigError(
+                f"{key}.boxes' is {wanted}, but protocols.patches.boxes is {there}; lower the one or raise the other"
+            )
+
+    def evaluation_spec(self, name: str, dataset: str, variant: str) -> ProtocolSpec:
+        """How protocol `name` measures the networks of `variant` trained on `dataset`."""
+        protocol, file = self.protocols[name], self.files[name]
+        trained, other = self.train_spec(dataset, variant), self.companion(name, dataset, variant)
+        beside = self.train_spec(dataset, other) if other else None
+        networks = [each.architecture for each in (trained, beside) if each]
+        code = {file or module_name(name), *(place for each in networks for place in network_code(each))}
+        return ProtocolSpec(
             scale=self.config.scale.name,
             dataset=dataset,
             threads=self.config.jobs.threads,
             variant=variant,
-            training=trained[0].hash(),
-            targets=self.targets(stage, dataset),
-            protocol=protocol,
+            protocol=name,
+            training=trained.hash(),
+            targets=[dataclasses.asdict(target) for target in self.targets(name, dataset, variant)],
+            settings=self.settings(name).of_job(),
+            inputs=protocol.inputs(self, dataset, variant),
+            companion={"variant": other, "training": beside.hash()} if other and beside else None,
+            patches=protocol.patches(self, dataset, variant),
+            file=file,
             device=self.device,
-            code=sorted({place for spec in trained for place in spec.code}),
+            code=sorted(code),
         )
+
+    # --- what protocols ask (`ltpa.protocols.base.Scene`) ------------------------------------------------------------
+
+    @property
+    def trained_variants(self) -> list[str]:
+        """The variants that the configuration trains."""
+        return self.config.variants
+
+    @property
+    def known_variants(self) -> list[str]:
+        """All variants that are declared."""
+        return list(self.variants)
+
+    def settings(self, protocol: str) -> Any:
+        """The settings of a protocol."""
+        return getattr(self.config.protocols, protocol)
+
+    def declared(self, dataset: str) -> dict[str, Any]:
+        """What is declared of a dataset."""
+        found: dict[str, Any] = self.datasets[dataset]
+        return found
+
+    def role(self, dataset: str) -> str:
+        """The dataset that this one stands for; its own name where it is no stand-in."""
+        return str(self.datasets[dataset].get("plays", dataset))
+
+    def using(self, use: str) -> list[str]:
+        """The configuration's datasets of one `use`: their own, or that of the dataset they stand for."""
+        return [name for name in self.config.datasets if self.declared_of_role(name, "use") == use]
+
+    def declared_of_role(self, dataset: str, key: str) -> Any:
+        """What is declared under `key` of a dataset, or of the one that it stands for."""
+        return self.datasets[dataset].get(key) or self.datasets.get(self.role(dataset), {}).get(key)
+
+    def locates(self, dataset: str) -> bool:
+        """Whether a mask or box says where the object is: not where every image is cut to its box."""
+        source = self.prepare_spec(dataset).source
+        return source["reader"] in LOCATING_READERS and source.get("options", {}).get("crop") != "box"
+
+    def network(self, variant: str) -> NetworkOptions:
+        """The options of a variant's network."""
+        options: NetworkOptions = parse_options(self.variants[variant].architecture)
+        return options
+
+    def is_queried(self, variant: str) -> bool:
+        """Whether a global vector decides on the variant's attention, which another image could give."""
+        return bool(self.network(variant).query_levels)
 
     def saliency(self, variant: str) -> dict[str, Any] | None:
         """How the map of figure 9 is made of a variant, under the choices of `protocols.segmentation`."""
-        chosen = self.config.protocols.segmentation
+        chosen = self.settings("segmentation")
         return chosen_saliency(variant, chosen.levels, chosen.root)
 
     def masking(self) -> dict[str, Any]:
         """How every map becomes binary (`ltpa.evaluation.saliency.Masking`)."""
-        return self.config.protocols.segmentation.model_dump(include={"upsampling", "threshold"})
+        return self.settings("segmentation").model_dump(include={"upsampling", "threshold"})
 
-    def patch_spec(self, dataset: str, source: str) -> EvaluationSpec:
+    def patch_spec(self, dataset: str, source: str) -> PatchSpec:
         """How the boxes of a patch source come about on `dataset`; its `variant` is the source's name.
 
         Raises:
@@ -213,18 +328,16 @@ class Plan:
                 f"{self.source}: key 'protocols.patches.sources': {unknown_name('source', source, names)}"
             )
         network = self.patch_network(source)
-        origin = self.patch_source(source).model_dump(mode="json")
-        origin["source"] = {"mode": origin.pop("mode"), "map": origin.pop("map")}
         trained = self.train_spec(dataset, network) if network else None
-        return EvaluationSpec(
+        return PatchSpec(
             scale=self.config.scale.name,
             dataset=dataset,
             threads=self.config.jobs.threads,
             variant=source,
             training=trained.hash() if trained else "",
-            code=trained.code if trained else [],
-            targets=[{"name": dataset}],
-            protocol={**patches.settings(), **origin},
+            code=network_code(trained.architecture) if trained else [],
+            source=self.patch_source(source).model_dump(mode="json"),
+            settings=patches.settings(),
             device=self.device if network else "cpu",
         )
 
@@ -239,7 +352,7 @@ class Plan:
     @property
     def fine_datasets(self) -> list[str]:
         """The fine-grained sets, which patches are extracted from and two-stream networks are trained on."""
-        return [self.roles[role] for role in FINE_ROLES if role in self.roles]
+        return self.using("fine")
 
     def knows(self, dataset: str, what: str) -> bool:
         """Whether the prepared `dataset` knows the places of the `objects` or the `parts` of its images."""
@@ -250,74 +363,24 @@ class Plan:
             return bool(source["style"].get("marks"))
         return bool(source.get("options", {}).get("parts", "none") != "none")
 
-    def _check_comparisons(self) -> None:
-        """Raise `ConfigError` where `protocols.checks.local_beats` compares what no job measures."""
-        where = f"{self.source}: key 'protocols.checks.local_beats'"
-        rows = self.config.twostream.rows
-        for dataset, compared in self.config.protocols.checks.local_beats.items():
-            if dataset not in self.fine_datasets:
-                raise ConfigError(f"{where}: {unknown_name('fine-grained dataset', dataset, self.fine_datasets)}")
-            if not self.knows(dataset, "parts"):
-                raise ConfigError(f"{where}: {dataset} knows no parts to judge patches by; drop its comparisons")
-            if self.config.twostream.split != "test":
-                raise ConfigError(f"{where}: parts are those of test images, and twostream.split is not test; drop it")
-            for row, controls in compared.items():
-                for name in (row, *controls):
-                    if name not in rows:
-                        raise ConfigError(f"{where}: {unknown_name('row', name, rows)}")
-                    if not self.twostream.patches(name):
-                        raise ConfigError(f"{where}: {name} has no local stream; drop it")
-                if row in controls:
-                    raise ConfigError(f"{where}: {row} is its own control; drop it from the list")
+    def inapplicable(self, protocol: str, dataset: str, variant: str) -> str:
+        """Why a protocol does not measure the networks of a variant trained on a dataset; empty where it does."""
+        if not self.trains(dataset, variant):
+            return f"{variant} is not trained on {dataset}"
+        asked = self.protocols[protocol]
+        if (learning := self.variants[variant].learning) not in asked.learning:
+            return f"{variant} learns by {learning}"
+        return asked.inapplicable(self, dataset, variant)
 
-    def companion(self, stage: str, variant: str) -> str | None:
+    def companion(self, stage: str, dataset: str, variant: str) -> str | None:
         """The variant whose networks `stage` reads beside those of `variant`; None where it reads no other."""
-        source = self.config.protocols.fgsm.transferred.get(variant) if stage == "fgsm" else None
-        return source if source in self.config.variants else None
+        return self.protocols[stage].companion(self, dataset, variant) if stage in self.protocols else None
 
-    def targets(self, stage: str, dataset: str) -> list[dict[str, Any]]:
-        """The datasets a stage evaluates on, in the form its protocol reads."""
-        if stage == "transfer":
-            targets = [{"name": self.roles[r], "kind": "svm"} for r in TRANSFER_ROLES if r in self.roles]
-            return targets + self._direct_targets(dataset)
-        if stage == "segmentation":
-            return [{"name": dataset, "kind": "pointing", "split": "test"}, *self._masked_targets(dataset)]
-        if stage == "maps":
-            return self._located_targets(dataset)
-        return [{"name": dataset}]
-
-    def _located_targets(self, dataset: str) -> list[dict[str, Any]]:
-        """The set with masks, and every other set, own test images first, where something tells the object's place."""
-        masked = self.roles.get(MASKED_ROLE)
-        fine = [self.roles[role] for role in FINE_ROLES if role in self.roles]
-        whole = [self.roles[role] for role in TRANSFER_ROLES if role in self.roles]
-        found = [{"name": masked, "kind": "masks"}] if masked else []
-        for name in dict.fromkeys([dataset, *whole, *fine]):
-            if self._locates(name):
-                split = {} if name in whole else {"split": "test"}
-                found.append({"name": name, "kind": "pointing", **split})
-        return found
-
-    def _locates(self, dataset: str) -> bool:
-        """Whether a mask or box says where the object is: not where every image is cut to its box."""
-        source = self.prepare_spec(dataset).source
-        return source["reader"] in LOCATING_READERS and source.get("options", {}).get("crop") != "box"
-
-    def _direct_targets(self, dataset: str) -> list[dict[str, Any]]:
-        if self.roles.get(SOURCE_ROLES[0]) != dataset or DIRECT_ROLE not in self.roles:
-            return []
-        name = self.roles[DIRECT_ROLE]
-        declaration = self.datasets[name]
-        return [
-            {"name": name, "kind": "direct", "splits": ["train", "test"], "class_map": declaration.get("class_map")}
-        ]
-
-    def _masked_targets(self, dataset: str) -> list[dict[str, Any]]:
-        if MASKED_ROLE not in self.roles:
-            return []
-        name = self.roles[MASKED_ROLE]
-        class_ids = self.datasets[name]["class_ids"].get(self.datasets[dataset].get("plays", dataset))
-        return [{"name": name, "kind": "masks", "class_ids": class_ids}]
+    def targets(self, stage: str, dataset: str, variant: str) -> list[Target]:
+        """The datasets a stage evaluates on."""
+        if stage not in self.protocols:
+            return [Target(dataset)]
+        return self.protocols[stage].targets(self, dataset, variant)
 
     # --- what is needed --------------------------------------------------------------------------------------------
 

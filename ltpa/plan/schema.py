@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ltpa.core.config import Name
 from ltpa.core.schema import PlainData, read_plain
+from ltpa.plan.config import Name
 
 
 class FigureImages(PlainData):
@@ -58,12 +58,14 @@ class DatasetEntry(PlainData):
 
     title: str
     plays: Name | None = None
+    use: Name | None = None
     reader: str
     type: str
     resolution: str | None = None
     licence: str
     citation: str
     tasks: list[str] = []
+    contaminated: str = ""
     image_size: Annotated[int, Field(ge=8, le=4096)]
     classes: Annotated[list[str], Field(min_length=2)]
     class_map: list[int | None] | None = None

@@ -6,26 +6,31 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from ltpa.core import layout
-from ltpa.core.declared import config_dir, near_matches
+from ltpa.core.declared import config_dir, near_matches, unknown_name
 from ltpa.core.errors import ConfigError
 from ltpa.core.records import epsilon_of
 from ltpa.core.specs import Spec
+from ltpa.models.code import code_of
 from ltpa.models.registry import parse_options
-from ltpa.plan.plan import EVALUATIONS, SOURCE_ROLES, Plan, Run
-from ltpa.plan.twostream import EVALUATION, TRAINING
+from ltpa.plan import jobs
+from ltpa.plan.plan import Plan, Run
+from ltpa.protocols.registry import has_checks, module_name
 from ltpa.report.spec import FiguresSpec
 from ltpa.tables.declaration import Declaration, Description, Panel, parse_declaration
 from ltpa.tables.needs import needed
 from ltpa.tables.published import Published, load_published, to_dicts
 from ltpa.tables.spec import CheckSpec, TableSpec, TrackSpec
 
-# Settings of protocols that are no reading of the papers: what is measured besides, and what moves no result.
-_NO_READING = {"batch_size", "storage", "variants", "pgd", "transferred", "controls", "controls_with"}
-
 
 def _table(plan: Plan, table: str) -> tuple[Declaration, list[Published]]:
     """Declaration, without panels whose protocol setting this scale leaves empty, and published values of a table."""
-    declaration = parse_declaration(plan.tables[table], table, "config/tables.yaml")
+    own = table in plan.config.own_tables
+    where = f"{plan.source}: key 'own_tables'" if own else "config/tables.yaml"
+    values = {**_of_metric(plan, plan.tables[table]), **plan.tables[table]} if own else plan.tables[table]
+    declaration = parse_declaration(values, table, where)
+    known = [*jobs.stages(plan), "prepare"]
+    if declaration.stage not in known:
+        raise ConfigError(f"{where}: {table}.stage: {unknown_name('stage', declaration.stage, known)}")
     empty = [panel for panel in declaration.panels if panel.requires and not _setting(plan, declaration, panel)]
     if empty:
         key = f"protocols.{declaration.stage}"
@@ -35,22 +40,66 @@ def _table(plan: Plan, table: str) -> tuple[Declaration, list[Published]]:
     if changed := _other_readings(plan, declaration.stage):
         note = f"Protocol settings that are not the default: {', '.join(changed)}."
         declaration = declaration.model_copy(update={"notes": [*declaration.notes, note]})
+    if own:
+        return declaration, _unpublished(plan, table, declaration)
     return declaration, load_published(config_dir() / "published" / f"{table}.csv")
+
+
+def _of_metric(plan: Plan, declared: dict[str, Any]) -> dict[str, Any]:
+    """What a table of the user's need not say: there is no paper, and a protocol says the rest of its metric."""
+    protocol = plan.protocols.get(str(declared.get("stage")))
+    kinds = {kind.name: kind for kind in (protocol.metrics if protocol else ())}
+    kind = kinds.get(str(declared.get("metric")))
+    found = {"unit": kind.unit, "direction": kind.better, "caption": kind.title} if kind else {}
+    fixed = {"paper": "", "layout": "wide", "decimals": 2, "tolerance": 0.0, "beyond_paper": True}
+    return {**fixed, **{key: value for key, value in found.items() if value}}
+
+
+def _unpublished(plan: Plan, table: str, declaration: Declaration) -> list[Published]:
+    """A row for each variant of the configuration that the table's protocol applies to, without published values."""
+    columns = [column for column in declaration.columns if column.source in plan.roles]
+    if not columns:
+        raise ConfigError(
+            f"{plan.source}: key 'own_tables.{table}.columns': no column has a source that a dataset "
+            f"of the configuration stands for; name one of {', '.join(plan.roles)}"
+        )
+    protocol = plan.protocols.get(declaration.stage)
+    rows = [
+        (variant, column)
+        for variant in plan.config.variants
+        for column in columns
+        if not (protocol and plan.inapplicable(protocol.name, plan.roles[str(column.source)], variant))
+    ]
+    return [
+        Published(
+            table=table,
+            group="",
+            variant=variant,
+            label=plan.variants[variant].label,
+            source=str(column.source),
+            target=column.target or "",
+            condition=column.condition or "",
+            value=None,
+            sd=None,
+            quoted=False,
+            where="measured here alone",
+        )
+        for variant, column in rows
+    ]
 
 
 def _other_readings(plan: Plan, stage: str) -> list[str]:
     """The settings of a stage's protocol that are not the project's rulings, as `key value`."""
-    protocols = plan.config.protocols
-    sections = ["segmentation", "maps"] if stage == "maps" else [stage] if stage in EVALUATIONS else []
+    sections = [*plan.protocols[stage].settings_of, stage] if stage in plan.protocols else []
     return [
         f"protocols.{name}.{key} {json.dumps(value)}"
         for name in sections
-        for key, value in getattr(protocols, name).model_dump(exclude_defaults=True, exclude=_NO_READING).items()
+        for key, value in plan.settings(name).other_readings().items()
     ]
 
 
 def _setting(plan: Plan, declaration: Declaration, panel: Panel) -> Any:
-    protocol = getattr(plan.config.protocols, declaration.stage)
+    protocol = plan.settings(declaration.stage)
     if panel.requires not in type(protocol).model_fields:
         raise ConfigError(
             f"config/tables.yaml: panel {panel.title!r} requires {panel.requires!r}, which is no setting of protocol "
@@ -67,13 +116,8 @@ def table_runs(plan: Plan, table: str) -> list[Run]:
 @functools.lru_cache(maxsize=64)  # rules and their inputs ask dozens of times, each time Snakemake starts
 def _table_runs(plan: Plan, table: str) -> tuple[Run, ...]:
     declaration, published = _table(plan, table)
-    found = needed(declaration, published, plan.roles, _networks(plan))
+    found = needed(declaration, published, plan.roles, plan.config.variants)
     return tuple(Run(*run) for run in found if run[0] != "prepare")
-
-
-def _networks(plan: Plan) -> list[str]:
-    """Everything of this scale that a table's row can name."""
-    return plan.config.variants + plan.config.twostream.rows
 
 
 def table_manifests(plan: Plan, table: str) -> list[str]:
@@ -104,25 +148,27 @@ def table_spec(plan: Plan, table: str) -> TableSpec:
         records=_within(plan, table_inputs(plan, table)),
         table=table,
         comparable=plan.config.scale.comparable,
-        scale_note=_note(plan, declaration, table_runs(plan, table)),
+        scale_note=_note(plan, table_runs(plan, table)),
         seeds=plan.config.seeds if declaration.kind == "metrics" else [],
-        variants=_networks(plan),
+        variants=plan.config.variants,
         roles=plan.roles,
         standins=standins,
         declaration=declaration.model_dump(mode="json"),
         published=to_dicts(published),
         max_error_of_chance=learning_limits(plan),
         conditions=subsets,
-        baselines={name: base for name in plan.config.variants if (base := plan.variants[name].baseline)}
-        | plan.twostream.baselines(),
+        baselines={name: base for name in plan.config.variants if (base := plan.variants[name].baseline)},
     )
 
 
-def _note(plan: Plan, declaration: Declaration, runs: list[Run]) -> str:
-    if declaration.stage != EVALUATION:
-        return scale_note(plan, {plan.variants[run.variant].recipe for run in runs})
-    roles = {plan.datasets[run.dataset].get("plays", run.dataset) for run in runs}
-    return ". ".join(filter(None, (plan.twostream.note(), plan.twostream.warning(roles))))
+def _note(plan: Plan, runs: list[Run]) -> str:
+    """What the head of a table says of the networks behind it: their size, weights that others trained, a warning."""
+    groups = {plan.variants[run.variant].recipe for run in runs if run.variant in plan.variants}
+    trained = [run for run in runs if run.variant in plan.variants]
+    begun = sorted({text for run in trained if (text := plan.training(run.dataset, run.variant).pretraining)})
+    seen = {run.dataset for run in trained} if begun else set()
+    warnings = sorted({text for name in seen if (text := plan.declared_of_role(name, "contaminated"))})
+    return ". ".join(filter(None, (scale_note(plan, groups), *begun, *warnings)))
 
 
 def _descriptions(plan: Plan, published: list[Published]) -> dict[str, Description]:
@@ -146,15 +192,19 @@ def scale_note(plan: Plan, families: Collection[str]) -> str:
 
 
 def source_runs(plan: Plan) -> list[Run]:
-    """What every variant goes through on the first source set: training, its maps, its queries."""
-    if SOURCE_ROLES[0] not in plan.roles:
-        return []
-    source = plan.roles[SOURCE_ROLES[0]]
-    variants = plan.config.variants
-    runs = [Run("train", source, variant) for variant in variants]
-    runs += [Run("segmentation", source, variant) for variant in variants if plan.variants[variant].saliency]
-    runs += [Run("query", source, variant) for variant in plan.config.protocols.query.variants if variant in variants]
-    return runs
+    """What every variant that is meant for it goes through on the first source set: training, and what looks there."""
+    return [run for source in plan.using("source")[:1] for run in _runs_on(plan, source)]
+
+
+def _runs_on(plan: Plan, source: str) -> list[Run]:
+    variants = [variant for variant in plan.config.variants if plan.trains(source, variant)]
+    measured = [
+        Run(name, source, variant)
+        for name, protocol in plan.protocols.items()
+        for variant in variants
+        if protocol.on_source and not plan.inapplicable(name, source, variant)
+    ]
+    return [Run("train", source, variant) for variant in variants] + measured
 
 
 def patch_runs(plan: Plan) -> list[Run]:
@@ -175,27 +225,46 @@ def all_runs(plan: Plan) -> list[Run]:
 
 def resumable(plan: Plan) -> list[tuple[str, Spec]]:
     """Stage and spec of every job of the configuration that saves states to resume from, in a table or not."""
-    trained = [run for run in all_runs(plan) if run.stage == "train"]
-    rows = [(dataset, row) for dataset in plan.fine_datasets for row in plan.config.twostream.rows]
+    pairs = [
+        (dataset, variant)
+        for dataset in plan.config.datasets
+        for variant in plan.config.variants
+        if plan.trains(dataset, variant)
+    ]
     return [
-        *(("train", plan.train_spec(run.dataset, run.variant)) for run in trained),
-        *((TRAINING, plan.twostream.training_spec(dataset, row)) for dataset, row in rows),
+        *(("train", plan.train_spec(*pair)) for pair in pairs),
         *(("patches", plan.patch_spec(run.dataset, run.variant)) for run in patch_runs(plan)),
     ]
 
 
 def with_ancestors(plan: Plan, runs: Iterable[Run]) -> list[Run]:
     """Runs and all that they draw on, each once and after what it draws on."""
-    runs = list(runs)
-    fine = [run for run in runs if run.stage == EVALUATION]
-    runs = [Run(TRAINING, run.dataset, run.variant) for run in fine] + runs
-    boxes = [Run("patches", run.dataset, cut) for run in fine if (cut := plan.twostream.patches(run.variant))]
-    runs = boxes + runs
-    training = [Run("train", run.dataset, network) for run in runs if (network := _network(plan, run))]
-    companions = [(run.dataset, source) for run in runs if (source := plan.companion(run.stage, run.variant))]
-    training += [Run("train", dataset, source) for dataset, source in companions]
-    starts = [Run("train", source, run.variant) for run in training if (source := plan.start(run.dataset, run.variant))]
-    return list(dict.fromkeys(starts + training + runs))
+    found: dict[Run, None] = {}
+
+    def add(run: Run) -> None:
+        if run not in found:
+            for behind in _behind(plan, run):
+                add(behind)
+            found[run] = None
+
+    for run in runs:
+        add(run)
+    return list(found)
+
+
+def _behind(plan: Plan, run: Run) -> list[Run]:
+    """The runs whose results a run reads."""
+    stage, dataset, variant = run
+    if stage == "patches":
+        network = plan.patch_network(variant)
+        return [Run("train", dataset, network)] if network else []
+    if stage == "train":
+        source, patches = plan.start(dataset, variant), plan.training(dataset, variant).patch_source
+        start = [Run("train", source, variant)] if source else []
+        return start + ([Run("patches", dataset, patches)] if patches else [])
+    companion, patches = plan.companion(stage, dataset, variant), plan.protocols[stage].patches(plan, dataset, variant)
+    found = [Run("train", dataset, name) for name in (variant, companion) if name]
+    return found + ([Run("patches", dataset, patches)] if patches else [])
 
 
 def patch_pictures(plan: Plan) -> list[str]:
@@ -208,24 +277,22 @@ def patch_pictures(plan: Plan) -> list[str]:
 
 
 def step_pictures(plan: Plan) -> list[str]:
-    """Pictures of the steps of every two-stream network of a table that has them, of the first seed."""
+    """Pictures of the steps of every network that looks step by step, of the first seed."""
     if plan.config.jobs.tolerate_failures:
         return []
     seed = plan.config.seeds[0]
-    runs = [run for run in all_runs(plan) if run.stage == EVALUATION and plan.twostream.has_steps(run.variant)]
+    runs = [
+        run
+        for run in all_runs(plan)
+        if run.stage == "train" and parse_options(plan.variants[run.variant].architecture).has_steps
+    ]
     return [str(layout.steps_picture_path(plan.results, run.dataset, run.variant, seed)) for run in runs]
 
 
-def _network(plan: Plan, run: Run) -> str | None:
-    """The variant whose training a run draws on."""
-    if run.stage in (TRAINING, EVALUATION):
-        return None
-    return plan.patch_network(run.variant) if run.stage == "patches" else run.variant
-
-
 def check_runs(plan: Plan) -> list[Run]:
-    """What the checks look at: every training, every map, every query, all patch boxes."""
-    return [run for run in all_runs(plan) if run.stage in ("train", "segmentation", "query", "patches", EVALUATION)]
+    """What the checks look at: every training, all patch boxes, and what protocols have checks of."""
+    stages = {"train", "patches", *(name for name, each in plan.protocols.items() if has_checks(each))}
+    return [run for run in all_runs(plan) if run.stage in stages]
 
 
 def records(plan: Plan, runs: list[Run]) -> list[str]:
@@ -251,19 +318,21 @@ def figure_runs(plan: Plan) -> list[Run]:
 
 def network_code(plan: Plan, runs: Iterable[Run]) -> list[str]:
     """Where the code of the networks of some trainings lies."""
-    return sorted({place for run in runs for place in plan.train_spec(run.dataset, run.variant).code})
+    architectures = [plan.train_spec(run.dataset, run.variant).architecture for run in runs]
+    return sorted({place for architecture in architectures for place in code_of(architecture)})
 
 
 def figures_spec(plan: Plan) -> FiguresSpec:
     """Overlays of every network that has maps, on the first source set."""
     variants = [run.variant for run in source_runs(plan) if run.stage == "segmentation"]
+    source = next(iter(plan.using("source")), "")
     published: dict[str, dict[str, float]] = {}
     for entry in load_published(config_dir() / "published" / "figure6.csv"):
         if entry.value is not None:
             published.setdefault(entry.variant, {})[f"{epsilon_of(entry.condition):g}"] = entry.value
     return FiguresSpec(
         scale=plan.config.scale.name,
-        dataset=plan.roles.get(SOURCE_ROLES[0], ""),
+        dataset=source,
         threads=plan.config.jobs.threads,
         seeds=plan.config.seeds,
         images=6,
@@ -273,7 +342,7 @@ def figures_spec(plan: Plan) -> FiguresSpec:
         max_error_of_chance=learning_limits(plan),
         comparable=plan.config.scale.comparable,
         records=_within(plan, records(plan, figure_runs(plan))),
-        code=network_code(plan, [Run("train", plan.roles[SOURCE_ROLES[0]], variant) for variant in variants]),
+        code=network_code(plan, [Run("train", source, variant) for variant in variants]),
     )
 
 
@@ -292,32 +361,23 @@ def figure_models(plan: Plan) -> list[str]:
 
 
 def check_spec(plan: Plan) -> CheckSpec:
-    """The thresholds, and the compatibility function of each attention variant."""
-    checks = plan.config.protocols.checks
-    networks = {name: parse_options(plan.variants[name].architecture) for name in plan.config.variants}
+    """What the checks must know, and where their code lies."""
+    checked = {name: protocol for name, protocol in plan.protocols.items() if has_checks(protocol)}
+    files = {name: plan.files[name] for name in checked if plan.files[name]}
     return CheckSpec(
         scale=plan.config.scale.name,
         records=_within(plan, records(plan, check_runs(plan))),
-        compatibility={name: _compatibility(options) for name, options in networks.items() if options.map_levels},
         max_error_of_chance=learning_limits(plan),
-        attention_beats=list(checks.attention_beats),
-        must_attend=checks.must_attend,
-        query_pc_max=checks.query_pc_max,
-        local_beats=checks.local_beats,
+        protocols={name: protocol.check_facts(plan) for name, protocol in checked.items()},
+        files=files,
         patch_limits=plan.config.protocols.patches.limits,
+        code=sorted(files.get(name) or module_name(name) for name in checked),
     )
 
 
 def learning_limits(plan: Plan) -> dict[str, float]:
-    """The largest error, as a share of that of guessing, of networks that learned (`ltpa.core.learned`)."""
-    checks = plan.config.protocols.checks
-    return {"train": checks.max_error_of_chance, EVALUATION: checks.max_twostream_error_of_chance}
-
-
-def _compatibility(options: Any) -> str:
-    """`pc` where a softmax over pc scores makes every map independent of the query; otherwise what its scores are."""
-    kind = str(options.compatibility)
-    return "pc-sigmoid" if kind == "pc" and options.map_follows_query else kind
+    """The largest error, as a share of that of guessing, of networks that learned, by kind of learning."""
+    return dict(plan.config.protocols.checks.max_error_of_chance)
 
 
 def track_spec(plan: Plan) -> TrackSpec:

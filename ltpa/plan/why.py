@@ -40,7 +40,7 @@ def explain(plan: Plan) -> str:
     count = 0
     for made, spec in _results(plan):
         count += 1
-        code = [f"ltpa.stages.{made.stage}", *spec.code]
+        code = [jobs.stage_module(plan, made.stage), *spec.code]
         for change in (*_of_spec(plan, made, spec), *_of_code(plan, made, code)):
             found[change][made.stage, *made.names].append(made.seed)
     if not found:

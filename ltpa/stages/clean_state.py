@@ -11,14 +11,14 @@ from ltpa.core.errors import DataError, LtpaError
 from ltpa.core.hashing import sha256_file
 from ltpa.core.provenance import library_versions
 from ltpa.core.records import read_record
-from ltpa.core.specs import EvaluationSpec, TrainSpec, TwoStreamSpec
+from ltpa.core.specs import PatchSpec, TrainSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.runtime.lock import exclusive_folder, in_use
 from ltpa.stages.preprocessing import KEPT_SCHEMES, STAGE, fitting_code
 from ltpa.training.journal import read_about
-from ltpa.training.recipe import Recipe
+from ltpa.training.recipe import Recipe, read_recipe
 
-Wanted = Mapping[str, Iterable[tuple[TrainSpec | TwoStreamSpec | EvaluationSpec, int]]]
+Wanted = Mapping[str, Iterable[tuple[TrainSpec | PatchSpec, int]]]
 
 
 class _Busy(Exception):
@@ -66,11 +66,9 @@ def _clear(folder: Path, reason: str, dry_run: bool, say: Callable[[str], None])
 class _Jobs:
     """Which states of a stage the jobs of a configuration refer to."""
 
-    def __init__(
-        self, results: Path, stage: str, jobs: Iterable[tuple[TrainSpec | TwoStreamSpec | EvaluationSpec, int]]
-    ) -> None:
+    def __init__(self, results: Path, stage: str, jobs: Iterable[tuple[TrainSpec | PatchSpec, int]]) -> None:
         self.results, self.module = results, f"ltpa.stages.{stage}"
-        self.specs: dict[tuple[str, str, int], dict[str, TrainSpec | TwoStreamSpec | EvaluationSpec]] = {}
+        self.specs: dict[tuple[str, str, int], dict[str, TrainSpec | PatchSpec]] = {}
         for spec, seed in jobs:
             self.specs.setdefault((spec.dataset, spec.variant, seed), {})[spec.hash()] = spec
 
@@ -94,16 +92,14 @@ class _Jobs:
             return f"{name}: begun from another network or other patches"
         return ""
 
-    def _starts_elsewhere(
-        self, spec: TrainSpec | TwoStreamSpec | EvaluationSpec, seed: int, start: dict[str, str]
-    ) -> bool:
+    def _starts_elsewhere(self, spec: TrainSpec | PatchSpec, seed: int, start: dict[str, str]) -> bool:
         """Whether what the job starts from is there, and is not what the state was begun with."""
         try:
             if isinstance(spec, TrainSpec) and spec.start is not None:
                 source = layout.run_dir(self.results, "train", spec.start["dataset"], spec.variant, seed)
                 return bool(read_record(source / layout.RECORD).extra["model_sha256"] != start.get("model_sha256"))
-            if isinstance(spec, TwoStreamSpec) and spec.patches:
-                boxes = layout.boxes_path(self.results, spec.dataset, spec.patches, seed)
+            if isinstance(spec, TrainSpec) and (patches := read_recipe(spec.recipe, spec.variant).patch_source):
+                boxes = layout.boxes_path(self.results, spec.dataset, patches, seed)
                 return sha256_file(boxes) != start.get("boxes")
         except (LtpaError, OSError):
             return False

@@ -1,49 +1,16 @@
-"""What all evaluation stages share: one trained network after the other in, one record each out."""
+"""What the stages share that work on trained networks."""
 
 import contextlib
-import dataclasses
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from ltpa.core import layout
 from ltpa.core.code import code_hash, save_definitions
-from ltpa.core.errors import ConfigError, ModelError, NotFiniteError
-from ltpa.core.hashing import digest
-from ltpa.core.learned import outcomes
+from ltpa.core.errors import ModelError, NotFiniteError
 from ltpa.core.provenance import code_version, library_versions, peak_memory_mb
 from ltpa.core.records import Metric, Record, read_record, write_record
-from ltpa.core.specs import EvaluationSpec, TrainSpec, TwoStreamSpec
-from ltpa.data.arrays import PreparedDataset
-
-if TYPE_CHECKING:
-    from ltpa.models.base import AttentionClassifier
-
-Settings = TypeVar("Settings")
-
-
-def read_settings(kind: type[Settings], stage: str, values: dict[str, Any]) -> Settings:
-    """A protocol's settings, a dataclass that checks its own values, from the plain data of a spec.
-
-    Raises:
-        ConfigError: a key is missing or unknown, or a value is not allowed.
-    """
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise ConfigError(f"{stage}: protocol settings {sorted(values)}: {error}") from error
-
-
-@dataclasses.dataclass(frozen=True)
-class Measurement:
-    """What a protocol found for one network: its metrics, small extra facts for the record, and the training records
-    of other networks that the metrics come from.
-    """
-
-    metrics: list[Metric]
-    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
-    sources: Sequence[Record] = ()
+from ltpa.core.specs import PatchSpec, ProtocolSpec, TrainSpec
 
 
 def trained_network(results: Path, dataset: str, variant: str, seed: int, training: str) -> Record:
@@ -79,9 +46,10 @@ def without_maps(model_path: Path, variant: str) -> ModelError:
 
 def make_record(
     module: str,
-    spec: TrainSpec | TwoStreamSpec | EvaluationSpec,
+    spec: TrainSpec | PatchSpec | ProtocolSpec,
     seed: int,
     *,
+    stage: str = "",
     metrics: list[Metric],
     data_hash: str,
     device: str,
@@ -89,9 +57,11 @@ def make_record(
     reason: str,
     extra: dict[str, Any],
 ) -> Record:
-    """The record of one finished run of the stage `module`; `reason` is empty, or says why the run failed."""
+    """The record of one finished run of a stage's module, as which the stage is called by default; `reason` says why it
+    failed, and is empty otherwise.
+    """
     return Record(
-        stage=module.rpartition(".")[2],
+        stage=stage or module.rpartition(".")[2],
         scale=spec.scale,
         dataset=spec.dataset,
         variant=spec.variant,
@@ -122,57 +92,3 @@ def save_record(results: Path, record: Record, code: Sequence[str]) -> None:
     write_record(
         layout.run_dir(results, record.stage, record.dataset, record.variant, record.seed) / layout.RECORD, record
     )
-
-
-def evaluate_each(
-    module: str,
-    spec: EvaluationSpec,
-    results: Path,
-    seeds: Sequence[int],
-    measure: "Callable[[AttentionClassifier, list[PreparedDataset], Path], Measurement]",
-) -> None:
-    """Run `measure(model, targets, folder)` for the network of each seed and write its record into `folder`.
-
-    `module` is the stage's module name (`ltpa.stages.fgsm`); its last part is the stage's name. `targets` are opened in
-    the order of `spec.targets`. A network whose training failed gives a `failed` record that names the reason. Every
-    record holds the protocol's settings as `extra["protocol"]`, and as `extra["networks"]` what the networks behind it
-    err (`ltpa.core.learned.Outcome`).
-
-    Raises:
-        ModelError: the model file is missing, or belongs to another variant or training spec.
-        NotFiniteError: the network gives numbers that are not finite; the message names its file.
-    """
-    from ltpa.models import load
-    from ltpa.stages.device import compute_device, describe_device
-
-    stage = module.rpartition(".")[2]
-    targets = [PreparedDataset.open(layout.data_dir(results, target["name"])) for target in spec.targets]
-    with compute_device(spec.device, spec.threads) as device:
-        for seed in seeds:
-            started = time.perf_counter()
-            source = layout.run_dir(results, "train", spec.dataset, spec.variant, seed)
-            folder = layout.run_dir(results, stage, spec.dataset, spec.variant, seed)
-            trained = trained_network(results, spec.dataset, spec.variant, seed, spec.training)
-            reason, found = "", Measurement([])
-            networks: list[dict[str, Any]] = []
-            if trained.status == "ok":
-                path, expected = source / layout.MODEL, trained.extra.get("model_sha256")
-                model = load(path, expect_variant=spec.variant, expect_sha256=expected).to(device)
-                with naming(path):
-                    found = measure(model, targets, folder)
-                behind = [outcome for source in (trained, *found.sources) for outcome in outcomes(source)]
-                networks = [dataclasses.asdict(outcome) for outcome in behind]
-            else:
-                reason = f"training failed: {trained.reason}"
-            record = make_record(
-                module,
-                spec,
-                seed,
-                metrics=found.metrics,
-                data_hash=digest([target.data_hash for target in targets]),
-                device=describe_device(device),
-                seconds=time.perf_counter() - started,
-                reason=reason,
-                extra={"protocol": spec.protocol, "networks": networks, **found.extra},
-            )
-            save_record(results, record, [module, *spec.code])

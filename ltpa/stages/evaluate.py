@@ -13,7 +13,6 @@ from ltpa.core.files import is_hidden
 from ltpa.core.hashing import digest, sha256_file
 from ltpa.core.provenance import code_version
 from ltpa.core.records import unconverged
-from ltpa.core.specs import EvaluationSpec
 from ltpa.core.text import printable
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.listing import Listing
@@ -21,48 +20,25 @@ from ltpa.data.pictures import MASK_SUFFIX, images_in, mask_of, passed_over_note
 from ltpa.data.real import mask_notes
 from ltpa.data.shards import prepare_split
 from ltpa.data.source import Options, Source
-from ltpa.evaluation.fgsm import FgsmSettings
-from ltpa.evaluation.query import OTHER_CLASS, QuerySettings
-from ltpa.evaluation.svm import SvmSettings
-from ltpa.models.variants import chosen_saliency
-from ltpa.stages import fgsm, maps, query, segmentation, transfer
+from ltpa.protocols.base import Context, Protocol, Scene
 from ltpa.stages.common import naming, without_maps
-from ltpa.stages.maps import MapSettings
-from ltpa.stages.segmentation import SegmentationSettings
-
-PROTOCOLS = {
-    "transfer": (transfer.measure, SvmSettings),
-    "fgsm": (fgsm.measure, FgsmSettings),
-    "segmentation": (segmentation.measure, SegmentationSettings),
-    "maps": (maps.measure, MapSettings),
-    "query": (query.measure, QuerySettings),
-}
-_NEED_MASKS = ("segmentation", "maps")
-_NEED_LABELS = (
-    "clean_accuracy_pct",
-    "robust_accuracy_pct",
-    "fgsm_robust_accuracy_pct",
-    "pgd_robust_accuracy_pct",
-)
 
 
 def evaluate_folder(
-    protocol: str,
+    protocol: Protocol,
+    scene: Scene,
     model_path: Path,
     images: Path,
     masks: Path | None,
-    settings: dict[str, Any],
     skip_corrupt: bool = False,
 ) -> dict[str, Any]:
-    """Run `protocol`, a key of `PROTOCOLS`, and return its metrics with what they come from, as plain JSON.
+    """Run `protocol` with the settings of `scene`, and return its metrics with what they come from, as plain JSON.
 
     Args:
         model_path: a network that `ltpa train` wrote.
         images: a folder with a folder of images per class, or with images only.
-        masks: a folder laid out like `images`, with a PNG of the same stem for each image; only for `segmentation` and
-            `maps`, which need it.
-        settings: of the protocol, as in a configuration; keys that the protocol does not know are passed over. Those
-            that need masks take the settings of `segmentation` with it.
+        masks: a folder laid out like `images`, with a PNG of the same stem for each image; only for
+            protocols that need it.
         skip_corrupt: leave out images that cannot be decoded, and list them, instead of stopping.
 
     Raises:
@@ -75,46 +51,32 @@ def evaluate_folder(
     from ltpa.models import load
 
     model = load(model_path)
-    if (protocol in _NEED_MASKS) != (masks is not None):
-        raise ConfigError(f"{' and '.join(_NEED_MASKS)} need --masks DIR, and only they take it")
+    if protocol.needs_masks != (masks is not None):
+        raise ConfigError(f"{protocol.name}: {'add' if protocol.needs_masks else 'takes no'} --masks DIR")
+    settings, variant = scene.settings(protocol.name), model.metadata["variant"]
+    inputs = protocol.folder_inputs(scene, variant)
     classes, listing = _list(images, masks)
-    if (protocol == "transfer" or settings.get("query") == OTHER_CLASS) and len(classes) < 2:
-        raise DataError(f"{images}: images of one class; {protocol} needs folders of images of at least two")
+    if protocol.compares_classes(settings) and len(classes) < 2:
+        raise DataError(f"{images}: images of one class; {protocol.name} needs folders of images of at least two")
     known = model.metadata["classes"]
     named = all(name in known for name in classes)
     if named:
         listing = dataclasses.replace(listing, labels=[known.index(classes[label]) for label in listing.labels])
-    measure, kind = PROTOCOLS[protocol]
-    fields = {field.name for field in dataclasses.fields(kind)}
-    chosen = {key: value for key, value in settings.items() if key in fields}
-    variant = model.metadata["variant"]
-    if protocol in _NEED_MASKS:
-        chosen["saliency"] = chosen_saliency(variant, settings["levels"], settings["root"])
-    if (protocol == "segmentation" and chosen["saliency"] is None) or (
-        protocol == "query" and not model.attention_levels
-    ):
+    if protocol.lacks_maps(model, inputs):
         raise without_maps(model_path, variant)
-    if protocol == "fgsm":
-        chosen["pgd"] = settings.get("pgd")
     with tempfile.TemporaryDirectory(prefix="ltpa-evaluate-") as scratch:
         options = Options(upright=True, skip_corrupt=skip_corrupt)
         source = Source(images.resolve().name, known if named else classes, model.image_size, {}, {}, options)
         dataset = _decode(source, listing, Path(scratch))
-        spec = EvaluationSpec(
-            scale="by-hand",
-            dataset=dataset.name,
-            threads=1,
-            variant=variant,
-            training="",
-            targets=[_target(protocol, dataset, known if named else None)],
-            protocol=chosen,
-        )
+        target = protocol.folder_target(dataset.name, list(range(len(known))) if named else None)
         with naming(model_path):
-            found = measure(spec, model, [dataset], Path(scratch))
-    metrics = [dataclasses.asdict(m) for m in found.metrics if named or m.name not in _NEED_LABELS]
+            found = protocol.measure(model, [dataset], settings, Context([target], inputs, 0, Path(scratch)))
+    doubts = unconverged({**found.extra, "protocol": settings.of_job()})
+    of_labels = {kind.name for kind in protocol.metrics if kind.of_labels}
+    metrics = [dataclasses.asdict(m) for m in found.metrics if named or m.name not in of_labels]
     return {
-        "protocol": protocol,
-        "settings": chosen,
+        "protocol": protocol.name,
+        "settings": {**settings.of_job(), **inputs},
         "model": str(model_path),
         "model_sha256": sha256_file(model_path),
         "variant": variant,
@@ -127,16 +89,10 @@ def evaluate_folder(
         "note": "" if named else "folders are not named like the network's classes: accuracy is not given",
         "warnings": [
             *mask_notes(dataset.facts, upright=True),
-            *(f"{condition}: {doubt}" for (_, condition), doubt in unconverged(found.extra).items()),
+            *(f"{condition}: {doubt}" for (_, condition), doubt in doubts.items()),
         ],
         "metrics": metrics,
     }
-
-
-def _target(protocol: str, dataset: PreparedDataset, known: list[str] | None) -> dict[str, Any]:
-    kind = {"transfer": "svm", "segmentation": "masks", "maps": "masks"}.get(protocol, "")
-    class_ids = None if known is None else list(range(len(known)))
-    return {"name": dataset.name, "kind": kind, "class_ids": class_ids, "split": "test"}
 
 
 def _list(folder: Path, masks: Path | None) -> tuple[list[str], Listing]:

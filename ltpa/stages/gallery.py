@@ -16,7 +16,7 @@ from ltpa.core.hashing import sha256_file
 from ltpa.core.records import Record, read_record
 from ltpa.data.arrays import PreparedDataset, Split
 from ltpa.data.masks import squashed
-from ltpa.evaluation.fgsm import FgsmSettings, ascent_signs, classify, perturb
+from ltpa.evaluation.fgsm import Attack, ascent_signs, classify, perturb
 from ltpa.evaluation.inference import attention_maps, pixel_batches
 from ltpa.evaluation.maps import network_maps
 from ltpa.evaluation.saliency import COMBINED, Masking, Saliency, upsample
@@ -195,7 +195,7 @@ def _attacked(model: "AttentionClassifier", column: dict[str, Any], rows: _Rows)
     """The images under attack at the network's input size, with the class it sees in each."""
     classes = model.metadata["classes"]
     (pixels,) = pixel_batches(model, rows.images, len(rows.images))
-    settings = FgsmSettings(epsilons=column["epsilons"])
+    settings = Attack(column["epsilons"], "predicted", clip=True, round=False, batch_size=len(pixels))
     nothing = torch.zeros(len(pixels), dtype=torch.int64)
     signs, _ = ascent_signs(model, pixels, nothing, settings.loss)
     columns = []

@@ -7,7 +7,7 @@ from ltpa.core.declared import config_dir
 from ltpa.core.errors import ConfigError, DataError
 from ltpa.core.files import write_text
 from ltpa.core.records import read_record
-from ltpa.core.specs import EvaluationSpec
+from ltpa.core.specs import PatchSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.boxes import read_boxes
 from ltpa.report.boxes import draw_boxes
@@ -15,7 +15,7 @@ from ltpa.report.patch_quality import load_reference, quality_table
 from ltpa.stages.figures import choose_images
 
 
-def draw(spec: EvaluationSpec, results: Path, seed: int, count: int) -> Path:
+def draw(spec: PatchSpec, results: Path, seed: int, count: int) -> Path:
     """Draw the boxes of the first test images of each class in turn, `count` in all; gives the picture's path.
 
     Raises:

@@ -1,9 +1,6 @@
 """Patch boxes of one patch source, for every split of one dataset: `boxes.parquet`, its sidecar, and a record.
 
-The spec's `variant` is the source's name. There is one target, `{"name"}`. Protocol keys: those of `PatchSettings`, and
-`source` (its declaration: `mode`, `map`), `network` (the variant behind it, or none), `saliency` (that variant's
-declaration), `released` (array file by split), `protopnet` (settings of its training). No label of a test image is read
-but to check released boxes.
+The spec's `variant` is the source's name. No label of a test image is read but to check released boxes.
 """
 
 import time
@@ -15,13 +12,12 @@ import torch
 
 from ltpa.core import layout
 from ltpa.core.code import code_hash
-from ltpa.core.errors import ConfigError
 from ltpa.core.hashing import sha256_file
-from ltpa.core.patches import PatchSettings, PatchSource, PrototypeTraining
+from ltpa.core.patches import PatchSettings, PatchSource
 from ltpa.core.provenance import library_versions
 from ltpa.core.records import Metric
 from ltpa.core.schema import read_plain
-from ltpa.core.specs import EvaluationSpec
+from ltpa.core.specs import PatchSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.boxes import Boxes, flag_counts, write_boxes
 from ltpa.evaluation.patch_quality import statistics
@@ -40,7 +36,7 @@ BOXES_METRIC, STATISTIC = "boxes", "patch_statistic"
 
 
 def run(
-    spec: EvaluationSpec,
+    spec: PatchSpec,
     results: Path,
     seeds: Sequence[int],
     stop: StopRequest | None = None,
@@ -59,10 +55,9 @@ def run(
         TrainingError: the loss of prototypes stopped being finite.
         Stopped: `stop` said so; the same call goes on, with prototypes from where their training was.
     """
-    source, settings = _read_protocol(spec)
-    if len(spec.targets) != 1:
-        raise ConfigError(f"patches: {len(spec.targets)} targets; give one, for there is one table of boxes")
-    dataset = PreparedDataset.open(layout.data_dir(results, spec.targets[0]["name"]))
+    source = read_plain(PatchSource, spec.source, "patches")
+    settings = read_plain(PatchSettings, spec.settings, "patches")
+    dataset = PreparedDataset.open(layout.data_dir(results, spec.dataset))
     with compute_device(spec.device, spec.threads) as device:
         for seed in seeds:
             started = time.perf_counter()
@@ -98,16 +93,14 @@ def run(
                 forget(state_folder(results, identity))
 
 
-def epochs(spec: EvaluationSpec) -> int:
+def epochs(spec: PatchSpec) -> int:
     """How many epochs the training behind a source has; none where prototypes are not trained."""
-    given = spec.protocol.get("protopnet")
-    if given is None:
-        return 0
-    return read_plain(PrototypeTraining, given, "patches.protopnet").epochs
+    training = read_plain(PatchSource, spec.source, "patches").protopnet
+    return 0 if training is None else training.epochs
 
 
 def _identity(
-    spec: EvaluationSpec, seed: int, dataset: PreparedDataset, origin: dict[str, Any], device: torch.device
+    spec: PatchSpec, seed: int, dataset: PreparedDataset, origin: dict[str, Any], device: torch.device
 ) -> Identity:
     versions = library_versions()
     return Identity(
@@ -124,16 +117,8 @@ def _identity(
     )
 
 
-def _read_protocol(spec: EvaluationSpec) -> tuple[PatchSource, PatchSettings]:
-    protocol = dict(spec.protocol)
-    given = {key: protocol.pop(key, None) for key in ("network", "saliency", "released", "protopnet")}
-    declared = protocol.pop("source", None) or {}
-    source = read_plain(PatchSource, {**declared, **given, "network": given["network"] or ""}, "patches")
-    return source, read_plain(PatchSettings, protocol, "patches")
-
-
 def _network(
-    spec: EvaluationSpec, source: PatchSource, results: Path, seed: int
+    spec: PatchSpec, source: PatchSource, results: Path, seed: int
 ) -> tuple["AttentionClassifier | None", str, dict[str, Any]]:
     """The network behind the source, why there is none, and what the sidecar says of it."""
     from ltpa.models import load
@@ -146,14 +131,14 @@ def _network(
     return load(path, expect_variant=source.network), "", origin
 
 
-def _facts(spec: EvaluationSpec, source: PatchSource, seed: int) -> dict[str, Any]:
+def _facts(spec: PatchSpec, source: PatchSource, seed: int) -> dict[str, Any]:
     hashes = {name: sha256_file(Path(path)) for name, path in (source.released or {}).items()}
     return {
         "source": spec.variant,
         "mode": source.mode,
         "map": source.map,
         "seed": seed,
-        "settings": spec.protocol,
+        "settings": {**spec.settings, **spec.source},
         "config_hash": spec.hash(),
         "code_hash": code_hash([__name__, *spec.code]),
         "released_sha256": hashes if source.mode == "released" else {},

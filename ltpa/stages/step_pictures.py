@@ -6,7 +6,7 @@ import numpy as np
 
 from ltpa.core import layout
 from ltpa.core.errors import ModelError
-from ltpa.core.specs import TwoStreamSpec
+from ltpa.core.specs import TrainSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.evaluation.step_maps import StepMaps, step_maps
 from ltpa.models.store import load
@@ -14,10 +14,11 @@ from ltpa.models.twostream.inputs import crop, patches_of, pixels
 from ltpa.models.twostream.network import TwoStream
 from ltpa.report.steps import draw_steps
 from ltpa.stages.device import compute_device
-from ltpa.stages.finedata import fine_splits
+from ltpa.training.fine_data import fine_splits
+from ltpa.training.two_stream_recipe import TwoStreamRecipe
 
 
-def draw(spec: TwoStreamSpec, results: Path, seed: int, images: int) -> Path:
+def draw(spec: TrainSpec, results: Path, seed: int, images: int) -> Path:
     """Draw the best-ranked patches of the first test images with the network of one seed; the picture's path.
 
     Raises:
@@ -25,12 +26,14 @@ def draw(spec: TwoStreamSpec, results: Path, seed: int, images: int) -> Path:
         DataError: its patch boxes are missing or belong to other images.
     """
     dataset = PreparedDataset.open(layout.data_dir(results, spec.dataset))
-    source = layout.run_dir(results, "twostream", spec.dataset, spec.variant, seed)
-    model = load(source / layout.MODEL, expect_variant=spec.variant)
-    assert isinstance(model, TwoStream)
-    _, test = fine_splits(spec, results, dataset, seed)
-    if test.boxes is None:
-        raise ModelError(f"{source / layout.MODEL}: a network without a local stream has no steps to show")
+    path = layout.run_dir(results, "train", spec.dataset, spec.variant, seed) / layout.MODEL
+    model = load(path, expect_variant=spec.variant)
+    if not isinstance(model, TwoStream) or not model.options.sees_patches:
+        raise ModelError(f"{path}: a network without a local stream has no steps to show")
+    recipe = TwoStreamRecipe.from_dict(spec.recipe, f"recipe of {spec.variant}")
+    boxes = layout.boxes_path(results, spec.dataset, recipe.patches, seed)
+    _, test = fine_splits(dataset, boxes, recipe.boxes, recipe.split)
+    assert test.boxes is not None
     chosen, best = np.array(test.images[:images]), test.boxes[:images, 0]
     with compute_device("cpu", spec.threads) as device:
         batch = pixels(chosen, device)

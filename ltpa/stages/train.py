@@ -2,30 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-
-from ltpa.core import layout
-from ltpa.core.per_image import save_hits, save_logits
-from ltpa.core.records import Metric
-from ltpa.core.seeds import derive
+from ltpa.core.registry import member
 from ltpa.core.specs import TrainSpec
-from ltpa.models import build_model, load, save_model, warm_start
-from ltpa.models.base import AttentionClassifier
 from ltpa.runtime.stopping import StopRequest
-from ltpa.stages.common import trained_network
-from ltpa.stages.preprocessing import fitted_normaliser
-from ltpa.stages.state import Identity
-from ltpa.stages.training import CannotStart, Ready, TrainingJob, Watcher, memory_for_data
-from ltpa.training.arrays import Arrays
-from ltpa.training.engine import Trainer
-from ltpa.training.loop import EpochRow
-from ltpa.training.recipe import Recipe
-
-_STAGE = "train"
-_ERROR = "test_error_pct"
+from ltpa.stages.training import TrainingJob, Watcher
+from ltpa.training.recipe import read_recipe
 
 
 def run(
@@ -39,93 +21,10 @@ def run(
     """Train the spec's network for each seed and write its artefacts; see `TrainingJob` and `TrainingJob.run`.
 
     Raises:
-        ModelError: the network to start from is not the one that the spec names.
+        ConfigError: a setting of the recipe is not possible.
+        DataError: patch boxes are missing or do not belong to these images.
+        ModelError: the network or the weights to start from are missing, or not those that the spec names.
     """
-    _Job(spec, results, stop, tolerate_failure, watcher).run(seeds)
-
-
-class _Job(TrainingJob):
-    module = "ltpa.stages.train"
-
-    def __init__(self, spec: TrainSpec, results: Path, *more: Any) -> None:
-        super().__init__(spec, results, *more)
-        self.spec = spec
-
-    def start(self, seed: int) -> tuple[dict[str, str] | None, Any]:
-        """Which network this one starts from, for the record: `dataset`, `model_sha256`, `failed` (empty, or why)."""
-        spec = self.spec
-        if spec.start is None:
-            return None, None
-        source = trained_network(self.results, spec.start["dataset"], spec.variant, seed, spec.start["training"])
-        return {
-            "dataset": spec.start["dataset"],
-            "model_sha256": source.extra["model_sha256"],
-            "failed": source.reason,
-        }, None
-
-    def make_ready(
-        self, seed: int, name: str, device: torch.device, state: Path, identity: Identity, given: Any
-    ) -> Ready:
-        """The training of one seed."""
-        spec, dataset = self.spec, self.dataset
-        recipe = Recipe.from_dict(spec.recipe, f"recipe of {name}")
-        train, test = dataset.split("train"), dataset.split("test")
-        preprocessing = fitted_normaliser(self.results, dataset, recipe.normalise)
-        torch.manual_seed(derive(seed, "init"))
-        model = build_model(spec.architecture, spec.num_classes, spec.image_size).to(device)
-        arrays = []
-        for split in (train, test):
-            size = split.images.size * (1 if preprocessing.pointwise else 4)
-            with memory_for_data(name, len(split.images), size, device):
-                arrays.append(
-                    Arrays.prepare(split.images, split.labels, preprocessing, device, lambda: self.check(name))
-                )
-
-        def save(path: Path) -> None:
-            model.preprocessing = preprocessing
-            save_model(
-                path,
-                model.cpu(),
-                variant=spec.variant,
-                architecture=spec.architecture,
-                num_classes=spec.num_classes,
-                image_size=spec.image_size,
-                classes=dataset.classes,
-                extra={"dataset": spec.dataset, "seed": seed, "spec": spec.hash()},
-            )
-
-        trainer = Trainer(model, arrays[0], arrays[1], recipe, seed, state, name=name, key=identity.key)
-
-        def keep(folder: Path) -> dict[str, Any]:
-            logits = trainer.test_logits().numpy()
-            hits = {(_ERROR, ""): logits.argmax(1) == np.asarray(test.labels)} if len(logits) else {}
-            return {"logits": save_logits(folder, logits), "hits": save_hits(folder, hits)}
-
-        return Ready(
-            trainer,
-            save,
-            lambda history: _metrics(spec, history[-1], len(test.labels), len(train.labels)),
-            {"recipe": recipe.plain(), "architecture": spec.architecture},
-            lambda: self._begin(model, identity.start, seed),
-            keep,
-        )
-
-    def _begin(self, model: AttentionClassifier, start: dict[str, str] | None, seed: int) -> None:
-        """Give the network the weights of the one it starts from."""
-        if start is None:
-            return
-        variant = self.spec.variant
-        path = layout.run_dir(self.results, _STAGE, start["dataset"], variant, seed) / layout.MODEL
-        if start["failed"]:
-            raise CannotStart(f"{path}: cannot start from this network, its training failed: {start['failed']}")
-        warm_start(model, load(path, expect_variant=variant, expect_sha256=start["model_sha256"]))
-
-
-def _metrics(spec: TrainSpec, last: EpochRow, test_images: int, train_images: int) -> list[Metric]:
-    chance = 100 * (1 - 1 / spec.num_classes)
-    return [
-        Metric(_ERROR, last.test_error_pct, test_images, spec.dataset),
-        Metric("chance_error_pct", chance, test_images, spec.dataset),
-        Metric("train_error_pct", last.train_error_pct, train_images, spec.dataset),
-        Metric("train_loss", last.train_loss, train_images, spec.dataset),
-    ]
+    recipe = read_recipe(spec.recipe, f"recipe of {spec.variant} on {spec.dataset}")
+    job: TrainingJob = member(recipe.job)(spec, recipe, results, stop, tolerate_failure, watcher)
+    job.run(seeds)

@@ -1,4 +1,4 @@
-"""What all training stages share: one network per seed, its state folder, its lock, its artefacts, the record last."""
+"""What all kinds of training share: a network per seed, its state folder, its lock, its artefacts, the record last."""
 
 import abc
 import contextlib
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from ltpa.core import layout
@@ -19,9 +20,10 @@ from ltpa.core.code import code_hash
 from ltpa.core.errors import ConfigError, MemoryFullError, TrainingError
 from ltpa.core.files import remove_drafts, write_text
 from ltpa.core.hashing import sha256_file
+from ltpa.core.per_image import save_hits, save_logits
 from ltpa.core.provenance import library_versions
 from ltpa.core.records import Metric, read_record
-from ltpa.core.specs import TrainSpec, TwoStreamSpec
+from ltpa.core.specs import TrainSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.runtime import checkpoint
 from ltpa.runtime.lock import exclusive_folder
@@ -33,6 +35,8 @@ from ltpa.stages.state import Identity, is_finished
 from ltpa.training.journal import ABOUT, Journal
 from ltpa.training.loop import Diverged, EpochRow, Interrupted, Loop, Watch
 from ltpa.training.memory import is_out_of_memory
+
+TEST_ERROR = "test_error_pct"
 
 
 class CannotStart(TrainingError):
@@ -57,24 +61,24 @@ class Ready:
         begin: called before the first step, and before a saved state is taken up.
         save: writes the network to a path.
         metrics: what the record says of a run that went well, from its history.
+        test_labels: true classes (N,) of the test images.
         extra: what else the record says.
-        keep: writes what the network says of each test image into a folder, if there is any, and gives what the record
-            must say of it.
     """
 
     trainer: Loop
     save: Callable[[Path], None]
     metrics: Callable[[list[EpochRow]], list[Metric]]
+    test_labels: np.ndarray
     extra: dict[str, Any]
     begin: Callable[[], None] = lambda: None
-    keep: Callable[[Path], dict[str, Any]] = lambda folder: {}
 
 
 class TrainingJob(abc.ABC):
-    """The trainings of one call of a stage: the same network for several seeds.
+    """The trainings of one call: the same network for several seeds.
 
     Args:
         spec: what is trained.
+        recipe: its recipe, read.
         results: folder of the scale.
         stop: asked after each step; when it says so, state is saved and `Stopped` raised.
         tolerate_failure: write a `failed` record (and the network as it ended) for a diverged run instead of raising,
@@ -82,19 +86,20 @@ class TrainingJob(abc.ABC):
         watcher: is told of epochs, progress, and of what is waited for.
     """
 
-    module: ClassVar[str]
+    stage: ClassVar[str] = "train"
+    module: ClassVar[str] = "ltpa.stages.train"
 
     def __init__(
         self,
-        spec: TrainSpec | TwoStreamSpec,
+        spec: TrainSpec,
+        recipe: Any,
         results: Path,
         stop: StopRequest | None = None,
         tolerate_failure: bool = False,
         watcher: Watcher | None = None,
     ) -> None:
-        self._spec, self.results, self.stop = spec, Path(results), stop or StopRequest()
+        self.spec, self.recipe, self.results, self.stop = spec, recipe, Path(results), stop or StopRequest()
         self.tolerate_failure, self.watcher = tolerate_failure, watcher or Watcher()
-        self.stage = self.module.rpartition(".")[2]
         self.dataset = PreparedDataset.open(layout.data_dir(self.results, spec.dataset))
         self._got_further = False
 
@@ -122,14 +127,14 @@ class TrainingJob(abc.ABC):
             ConfigError: the time limit does not even suffice to get ready.
             Stopped: `stop` said so; the same call goes on.
         """
-        spec = self._spec
+        spec = self.spec
         with compute_device(spec.device, spec.threads, self._check_stop) as device:
             for seed in seeds:
                 self._train(seed, device)
 
     def _check_stop(self) -> None:
         """End a wait if the job should stop."""
-        self.stop.check(f"{self._spec.variant} on {self._spec.dataset}")
+        self.stop.check(f"{self.spec.variant} on {self.spec.dataset}")
 
     def check(self, name: str) -> None:
         """Stop getting ready if the job should stop."""
@@ -142,7 +147,7 @@ class TrainingJob(abc.ABC):
 
     def _train(self, seed: int, device: torch.device) -> None:
         """Train the network of one seed, or find it trained."""
-        spec = self._spec
+        spec = self.spec
         name = f"{spec.variant} on {spec.dataset}, seed {seed}"
         facts, given = self.start(seed)
         identity = Identity(
@@ -206,7 +211,7 @@ class TrainingJob(abc.ABC):
             around = ready - started + time.perf_counter() - trained
             record = make_record(
                 self.module,
-                self._spec,
+                self.spec,
                 seed,
                 metrics=[] if reason else training.metrics(trainer.history),
                 data_hash=self.dataset.data_hash,
@@ -217,10 +222,17 @@ class TrainingJob(abc.ABC):
                     **training.extra,
                     "start": identity.start,
                     "model_sha256": sha256_file(folder / layout.MODEL),
-                    **training.keep(folder),
+                    **_keep(folder, trainer, training.test_labels),
                 },
             )
-            save_record(self.results, record, [self.module, *self._spec.code])
+            save_record(self.results, record, [self.module, *self.spec.code])
+
+
+def _keep(folder: Path, trainer: Loop, labels: np.ndarray) -> dict[str, Any]:
+    """Write what the network says of each test image into `folder`, and give what the record must say of it."""
+    logits = trainer.test_logits().numpy()
+    hits = {(TEST_ERROR, ""): logits.argmax(1) == labels} if len(logits) else {}
+    return {"logits": save_logits(folder, logits), "hits": save_hits(folder, hits)}
 
 
 @contextlib.contextmanager

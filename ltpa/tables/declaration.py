@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ltpa.core.config import unknown_name
+from ltpa.core.declared import unknown_name
 from ltpa.core.errors import ConfigError
 from ltpa.core.plain_yaml import parse_yaml
 from ltpa.tables.published import Published
@@ -107,7 +107,7 @@ class Declaration(_Section):
     layout: Literal["wide", "long"]
     rows: Literal["label", "condition"] = "label"
     row_labels: dict[str, str] = {}
-    stage: Literal["train", "transfer", "fgsm", "segmentation", "maps", "query", "patches", "finegrained", "prepare"]
+    stage: str
     metric: str
     measure: str | None = None
     unit: str

@@ -57,24 +57,15 @@ class CheckSpec(ViewSpec):
     """What must hold.
 
     Attributes:
-        compatibility: `pc`, `dp` or another compatibility of each attention variant; only these are checked for
-            attending and for queries.
         max_error_of_chance: see `ltpa.core.learned.Limits`; the worst seed decides whether a network learned.
-        attention_beats: what the peaks of attention must hit the object more often than, for it to attend: a `random`
-            pixel (every seed), the same network `untrained`, the `centre` of the image (the median seed).
-        query_pc_max: largest relative change of a pc map under another image's global vector, which is zero in exact
-            arithmetic (softmax is shift-invariant); all others must change.
-        local_beats: by dataset and row, the row's controls: on patches that hold the part its local stream must be
-            right oftener than its global one on the same images, and than the local stream of each control.
+        protocols: for each protocol that has checks, what they must know (`Protocol.check_facts`).
+        files: those that define protocols of the user's, by name.
         patch_limits: lowest and highest value of statistics of the test split's boxes, by patch source.
     """
 
-    compatibility: dict[str, str]
     max_error_of_chance: dict[str, float]
-    attention_beats: list[str]
-    must_attend: list[str] | None
-    query_pc_max: float
-    local_beats: dict[str, dict[str, list[str]]] = dataclasses.field(default_factory=dict)
+    protocols: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
     patch_limits: dict[str, dict[str, list[float]]] = dataclasses.field(default_factory=dict)
 
 

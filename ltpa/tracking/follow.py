@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TAG_STATE = "ltpa.state"
 _TAG_EPOCHS = "ltpa.epochs"
-_STAGES = ("train", "twostream")  # those whose trainings are runs of the store
+_STAGE = "train"  # whose trainings are runs of the store
 
 
 class Follower:
@@ -31,8 +31,7 @@ class Follower:
 
     def running(self) -> list[Path]:
         """State folders in which a process trains at this moment."""
-        kinds = [self.results / "state" / stage for stage in _STAGES]
-        return [folder for kind in kinds for folder in sorted(kind.glob("*")) if in_use(folder)]
+        return [folder for folder in sorted((self.results / "state" / _STAGE).glob("*")) if in_use(folder)]
 
     def look(self, client: "MlflowClient") -> int:
         """Write what is new, and give how many epochs that were. Call it under the store's lock."""

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ltpa.models.base import AttentionClassifier
@@ -47,13 +46,5 @@ class Trainer(Loop):
     def wrong(self, part: slice) -> Tensor:
         """How many of these test images the network gets wrong; in the last epoch their logits are kept."""
         logits = evaluation_logits(self.model, self.test_arrays, part)
-        if self.epoch == self.recipe.epochs:
-            self.outputs.append(logits)
+        self.keep(logits)
         return (logits.argmax(1) != self.test_arrays.labels[part]).sum()
-
-    def test_logits(self) -> Tensor:
-        """Logits (N, C) float32 of the test images, on the CPU, behind the last epoch's test error.
-
-        (0, 0) where training ended before that epoch was evaluated.
-        """
-        return torch.cat([logits.float().cpu() for logits in self.outputs] or [torch.zeros(0, 0)])

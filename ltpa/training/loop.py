@@ -77,7 +77,7 @@ class Loop(abc.ABC):
         key: what else the states in `folder` must belong to; a state of another key is refused.
 
     Attributes:
-        outputs: what `wrong` keeps of the pieces of an evaluation, if anything; part of every saved state.
+        outputs: logits of the pieces of the last epoch's evaluation; part of every saved state.
     """
 
     row_type: ClassVar[type[EpochRow]] = EpochRow
@@ -116,7 +116,22 @@ class Loop(abc.ABC):
 
     @abc.abstractmethod
     def wrong(self, part: slice) -> Tensor:
-        """How many of these test images the network as it is gets wrong: a whole number, wherever it lies."""
+        """How many of these test images the network as it is gets wrong: a whole number, wherever it lies.
+
+        Gives their logits to `keep`.
+        """
+
+    def keep(self, logits: Tensor) -> None:
+        """Keep logits (B, C) of the next test images if this is the last epoch."""
+        if self.epoch == self.recipe.epochs:
+            self.outputs.append(logits)
+
+    def test_logits(self) -> Tensor:
+        """Logits (N, C) of the test images, on the CPU, behind the last epoch's test error.
+
+        (0, 0) where training ended before that epoch was evaluated.
+        """
+        return torch.cat([logits.cpu() for logits in self.outputs] or [torch.zeros(0, 0)])
 
     def run(self) -> list[EpochRow]:
         """Train to the last epoch, from the newest saved state where there is one, and return the history.

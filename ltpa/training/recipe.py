@@ -1,10 +1,12 @@
 """Training recipes: every setting of a routine, as plain data. Free of torch."""
 
 import itertools
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from ltpa.core.errors import ConfigError
+from ltpa.core.registry import Registry
 from ltpa.core.schema import ListOf, PlainData, read_plain
 from ltpa.data.schemes import SCHEMES
 
@@ -51,6 +53,8 @@ class Routine(PlainData):
     """What every kind of training knows.
 
     Attributes:
+        job: module and name of the class that trains by such a recipe (`ltpa.stages.training.TrainingJob`).
+        learning: the kind of training step.
         epochs: passes over the training images.
         batch_size: images per step.
         lr, momentum, weight_decay: as in `torch.optim.SGD`.
@@ -64,6 +68,9 @@ class Routine(PlainData):
         checkpoint_epochs: save at least every so many epochs; 0 leaves it to the seconds.
     """
 
+    job: ClassVar[str]
+
+    learning: str
     epochs: Epochs
     batch_size: Images
     lr: NotNegative
@@ -80,12 +87,27 @@ class Routine(PlainData):
 
     @classmethod
     def from_dict(cls, values: Any, where: str = "recipe") -> Self:
-        """Read a recipe from plain data.
+        """Read a recipe of this kind from plain data.
 
         Raises:
             ConfigError: a key is unknown or missing, or a value is out of range; the message names `where` and the key.
         """
         return read_plain(cls, values, where)
+
+    @property
+    def patch_source(self) -> str:
+        """The patch source whose boxes are learned from; empty where images alone are."""
+        return ""
+
+    @property
+    def weight_file(self) -> str:
+        """The file of the weights to begin with; empty where there is none."""
+        return ""
+
+    @property
+    def pretraining(self) -> str:
+        """Whose weights the training begins with, in words; empty for random ones or those of a training here."""
+        return ""
 
     def plain(self) -> dict[str, Any]:
         """The recipe as plain JSON data; `from_dict` of it gives an equal one."""
@@ -99,7 +121,7 @@ def _known_scheme(name: str) -> str:
 
 
 class Recipe(Routine):
-    """How a network of Jetley et al. 2018 is trained.
+    """How a network is trained on images and classes alone, as in Jetley et al. 2018.
 
     Attributes:
         batch_size: at least 2, as batch normalisation of one vector is not defined; the last short batch of an epoch is
@@ -119,6 +141,9 @@ class Recipe(Routine):
             empty for random weights.
     """
 
+    job: ClassVar[str] = "ltpa.stages.cross_entropy:CrossEntropyJob"
+
+    learning: Literal["cross-entropy"] = "cross-entropy"
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)]
     dampening: Annotated[float, Field(ge=0, le=1)] = 0.0
     nesterov: bool = False
@@ -144,21 +169,26 @@ class Recipe(Routine):
         return self
 
 
-class TwoStreamRecipe(Routine):
-    """How a two-stream network is trained.
+# What each kind of learning is told.
+KINDS = Registry(
+    "kind of learning",
+    {
+        "cross-entropy": "ltpa.training.recipe:Recipe",
+        "two-stream": "ltpa.training.two_stream_recipe:TwoStreamRecipe",
+    },
+)
 
-    Attributes:
-        lr: learning rate of the global stream.
-        lr_local: of local trunk, LSTM, attention and local classifier, on the same schedule.
-        augment: random views of an image, which its boxes follow (`ltpa.models.twostream.inputs.draw_views`).
-        label_smoothing: of the cross-entropies.
-        drop_last: whether the images of a last short batch are left out of an epoch, or learned from, too.
-        evaluation_batch: images of 448 px are large.
+
+def read_recipe(values: Any, where: str) -> Routine:
+    """A recipe of the kind that its key `learning` names, `cross-entropy` without it.
+
+    Raises:
+        ConfigError: as `Routine.from_dict`, or there is no such kind.
     """
-
-    lr_local: NotNegative
-    augment: Literal["none", "flip_crop", "resized_crop"] = "none"
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    drop_last: bool = True
-    precision: Literal["fp32", "bf16"] = "fp32"
-    evaluation_batch: Images = 16
+    if not isinstance(values, dict):
+        return Recipe.from_dict(values, where)  # which says what it must be
+    try:
+        kind: type[Routine] = KINDS.load(values.get("learning", "cross-entropy"))
+    except ValueError as error:
+        raise ConfigError(f"{where}: key 'learning': {error}") from error
+    return kind.from_dict(values, where)

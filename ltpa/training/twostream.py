@@ -11,29 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltpa.core.errors import ConfigError
-from ltpa.core.seeds import derive
 from ltpa.models.twostream.inputs import draw_views, follow, look, patches_of, pixels, shown
 from ltpa.models.twostream.losses import two_stream_loss
 from ltpa.models.twostream.network import TwoStream
+from ltpa.training.fine_data import FineData
 from ltpa.training.loop import EpochRow, Loop, Watch
 from ltpa.training.precision import autocast
-from ltpa.training.recipe import TwoStreamRecipe
 from ltpa.training.schedule import epoch_rate, step_rate
 from ltpa.training.sgd import SGD
 from ltpa.training.stepping import Stepping
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class FineData:
-    """Images (N, S, S, 3) uint8, labels (N,) int64, and boxes (N, n, 4) int64 of their patches, best first.
-
-    Without boxes it serves networks without a local stream.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    boxes: np.ndarray | None = None
+from ltpa.training.two_stream_recipe import TwoStreamRecipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,10 +94,11 @@ def stream_rates(recipe: TwoStreamRecipe, rate: float) -> tuple[float, float]:
 
 
 class TwoStreamTrainer(Loop):
-    """Trains `model` on `train`, and tests it on `test_images` images.
+    """Trains `model` on `train`, and tests it by its joint prediction.
 
     Args:
-        wrong: how many of the test images of a slice the network as it is gets wrong, by its joint prediction.
+        labels: true classes (N,) of the test images.
+        predict: joint logits (B, C) float64 that the network as it is gives the test images of a slice.
         folder, watch, name, key: as in `Loop`.
     """
 
@@ -122,8 +110,8 @@ class TwoStreamTrainer(Loop):
         self,
         model: TwoStream,
         train: FineData,
-        test_images: int,
-        wrong: Callable[[TwoStream, slice], int],
+        labels: np.ndarray,
+        predict: Callable[[TwoStream, slice], np.ndarray],
         recipe: TwoStreamRecipe,
         seed: int,
         folder: Path,
@@ -133,8 +121,8 @@ class TwoStreamTrainer(Loop):
         key: str = "",
     ) -> None:
         stepper = TwoStreamStepper(model, train, recipe, seed, device)
-        super().__init__(model, stepper, recipe, test_images, folder, watch or Watch(), name, key)
-        self._count_wrong = wrong
+        super().__init__(model, stepper, recipe, len(labels), folder, watch or Watch(), name, key)
+        self._labels, self._predict = torch.from_numpy(labels), predict
 
     def rates(self) -> dict[str, float]:
         """The learning rates of this epoch: of the global stream, and of the local one."""
@@ -142,21 +130,7 @@ class TwoStreamTrainer(Loop):
         return dict(zip(("lr", "lr_local"), stream_rates(self.recipe, rate), strict=True))
 
     def wrong(self, part: slice) -> Tensor:
-        """How many of these test images the network gets wrong."""
-        return torch.tensor(self._count_wrong(self.model, part))
-
-
-def held_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Mask (N,) of a stratified validation split: `share` of every class, at least one image, by a fixed seed.
-
-    Raises:
-        ConfigError: a class has one image only.
-    """
-    rng = np.random.default_rng(derive(seed, "validation"))
-    mask = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        if len(members) < 2:
-            raise ConfigError(f"class {label} has one training image; a validation split needs two of every class")
-        mask[members[: max(1, round(share * len(members)))]] = True
-    return mask
+        """How many of these test images the network gets wrong; in the last epoch their logits are kept."""
+        logits = torch.from_numpy(self._predict(self.model, part))
+        self.keep(logits)
+        return (logits.argmax(1) != self._labels[part]).sum()

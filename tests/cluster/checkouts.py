@@ -51,7 +51,7 @@ class Checkout:
         with open(root / "config" / "recipes.yaml", "a") as stream:
             stream.write(yaml.safe_dump({"vgg-cluster": {**RECIPE, "epochs": epochs}}))
         values = yaml.safe_load(MINI.read_text())
-        values.update(recipes={"vgg": {"default": "vgg-cluster"}}, jobs=jobs, **others)
+        values.update(recipes={**values["recipes"], "vgg": {"default": "vgg-cluster"}}, jobs=jobs, **others)
         (root / "cluster.yaml").write_text(yaml.safe_dump(values))
         self.root, self.results = root, root / "results" / "mini"
 

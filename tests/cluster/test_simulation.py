@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import simulate
 
-from ltpa.core.config import load_config
 from ltpa.plan import Plan, views
+from ltpa.plan.config import load_config
 
 pytestmark = pytest.mark.workflow
 

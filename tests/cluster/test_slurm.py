@@ -38,23 +38,20 @@ def test_a_table_from_requeued_and_cancelled_jobs_is_that_of_a_local_run(cluster
 
 
 def test_two_stream_and_patch_jobs_run_where_the_profile_sends_their_rules(cluster: slurm.Cluster, tmp_path: Path):
-    """Their lines in the profile as a user edits them, with this cluster's GPU model, and memory for one of them."""
-    rows = {"rows": ["vgg19"], "profile": "demo", "recipe": "demo", "weights": "scratch"}
-    checkout = Checkout(tmp_path / "sent", 1, {**SHORT_JOBS, "gpus": 1}, **SHORT, twostream=rows)
+    """Their lines in the profile as a user edits them, for this cluster's GPUs, which are counts: see above."""
+    checkout = Checkout(tmp_path / "sent", 1, SHORT_JOBS, **{**SHORT, "variants": [*SHORT["variants"], "vgg19"]})
     path = checkout.root / "profiles" / "slurm" / "profile.yaml"
-    lines = path.read_text().replace("'a100'", "'fake'").splitlines()
-    lines = [line.replace("# ", "", 1) if "# twostream:" in line or "# patches:" in line else line for line in lines]
-    path.write_text(
-        "\n".join(
-            line.replace("'fake'\"}", "'fake'\", mem_mb: 1234}") if "  patches:" in line else line for line in lines
-        )
-    )
-    names = ("twostream/digits-marks/vgg19", "patches/digits-marks/center")
+    text = path.read_text().replace("'a100'\"}", "'fake'\", gpu: 1}")
+    for rule, memory in (("train", ""), ("patches", ", mem_mb: 1234")):
+        line = next(line for line in text.splitlines() if line.startswith(f"  # {rule}:"))
+        text = text.replace(line, line.replace("# ", "", 1).replace("gpu: 1}", f"gpu: 1{memory}}}"))
+    path.write_text(text)
+    names = ("train/digits-marks/vgg19", "patches/digits-marks/center")
     process = checkout.submit(" ".join(f"results/mini/{name}/seed-0/result.json" for name in names))
     checkout.finish(process)
     for name, partition, memory, gpus in (
         ("prepare_wildcards_digits-marks", "work", "1500M", None),
-        ("twostream_wildcards_digits-marks_vgg19_0", "gpu", "1500M", "gres:gpu:fake:1"),
+        ("train_wildcards_digits-marks_vgg19_0", "gpu", "1500M", "gres:gpu:fake:1"),
         ("patches_wildcards_digits-marks_center_0", "gpu", "1234M", "gres:gpu:fake:1"),
     ):
         seen = shown(job(f"rule_{name}", "COMPLETED"))

@@ -35,7 +35,7 @@ def unbroken_two_stream(server: Server, data: Path, tmp_path_factory: pytest.Tem
     return _whole(small_two_stream(), server, data, tmp_path_factory)
 
 
-@pytest.fixture(params=[small_spec, small_two_stream], ids=["train", "twostream"])
+@pytest.fixture(params=[small_spec, small_two_stream], ids=["cross-entropy", "two-stream"])
 def trained(request: pytest.FixtureRequest) -> tuple[Spec, str]:
     """A spec, and the SHA-256 of the network that comes of it undisturbed; of either kind of training."""
     name = "unbroken" if request.param is small_spec else "unbroken_two_stream"

@@ -17,9 +17,9 @@ from trainings import copy_data, model_hash, small_spec
 from ltpa.core.errors import DiskFullError
 from ltpa.core.files import atomic_path
 from ltpa.data.rows import RowWriter
+from ltpa.evaluation.features import HalfFiles
 from ltpa.report.overlays import save_figure
 from ltpa.runtime import checkpoint
-from ltpa.stages.transfer import _HalfFiles
 
 KIB = 1024
 
@@ -106,7 +106,7 @@ def draw(folder):
 
 
 def keep_features(folder):
-    _HalfFiles(folder).put("file", np.zeros((1000, 200), dtype=np.float32))
+    HalfFiles(folder).put("file", np.zeros((1000, 200), dtype=np.float32))
 
 
 @pytest.mark.parametrize("write", [save_array, append_rows, write_table, draw, keep_features])

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from trainings import copy_data, model_hash, small_spec, small_two_stream, stage_of
+from trainings import copy_data, learning_of, model_hash, small_spec, small_two_stream
 
-KILLS = {"train": 20, "twostream": 8}  # both run by one loop
+KILLS = {"cross-entropy": 20, "two-stream": 8}  # both run by one loop
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def durations(server, data, tmp_path_factory) -> dict[str, float]:
         results = copy_data(data, tmp_path_factory.mktemp("timed") / "results")
         started = time.monotonic()
         assert server.train(spec, results).wait() == 0
-        found[stage_of(spec)] = time.monotonic() - started
+        found[learning_of(spec)] = time.monotonic() - started
     return found
 
 
@@ -40,15 +40,15 @@ def wait_for_handlers(pid: int) -> None:
 def test_training_goes_on_from_wherever_it_was_cut_off(server, data, trained, durations, tmp_path, number):
     """SIGKILL many times; the signals that ask must be obeyed in time and with the right code."""
     (spec, unbroken), chooser = trained, random.Random(number)
-    stage = stage_of(spec)
-    for kill in range(KILLS[stage] if number == signal.SIGKILL else {"train": 3, "twostream": 1}[stage]):
+    learning = learning_of(spec)
+    for kill in range(KILLS[learning] if number == signal.SIGKILL else {"cross-entropy": 3, "two-stream": 1}[learning]):
         results, code, latest = tmp_path / str(kill), 0, 0.95
         while code == 0:  # it had ended already: choose an earlier moment
             shutil.rmtree(results, ignore_errors=True)
             child = server.train(spec, copy_data(data, results))
             if number != signal.SIGKILL:
                 wait_for_handlers(child.pid)
-            time.sleep(chooser.uniform(0, latest) * durations[stage])
+            time.sleep(chooser.uniform(0, latest) * durations[learning])
             os.kill(child.pid, number)
             asked = time.monotonic()
             code, latest = child.wait(), latest * 0.8
@@ -59,7 +59,7 @@ def test_training_goes_on_from_wherever_it_was_cut_off(server, data, trained, du
         assert resumed.wait() == 0, resumed.output.read_text()
         assert model_hash(results, spec) == unbroken
         assert not list(results.rglob("*.tmp*")), "a half-written file was left behind"
-        (state,) = (results / "state" / stage).iterdir()
+        (state,) = (results / "state" / "train").iterdir()
         epochs = [json.loads(line)["epoch"] for line in (state / "metrics.jsonl").read_text().splitlines()]
         assert epochs == [1, 2, 3, 4], "a line an epoch, cut back to where it went on"
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ltpa.core import layout
 from ltpa.core.hashing import sha256_file
-from ltpa.core.specs import Spec, TrainSpec, TwoStreamSpec
+from ltpa.core.specs import Spec, TrainSpec
 from ltpa.data.arrays import PreparedDataset, Split, write_prepared
 from ltpa.data.boxes import Boxes, write_boxes
 from ltpa.models import resolve_architecture
@@ -65,39 +65,37 @@ def small_spec(**recipe: object) -> TrainSpec:
     )
 
 
-def small_two_stream(**recipe: object) -> TwoStreamSpec:
+def small_two_stream(**recipe: object) -> TrainSpec:
     """A narrow two-stream network that saves its state all the time."""
-    settings = {"epochs": 4, "batch_size": 16, "lr": 0.02, "lr_local": 0.05, "augment": "flip_crop"}
+    settings = {"learning": "two-stream", "epochs": 4, "batch_size": 16, "lr": 0.02, "lr_local": 0.05}
+    seen = {"augment": "flip_crop", "weights": "scratch", "patches": "fixed", "boxes": 2}
     saving = {"evaluation_batch": 16, "checkpoint_seconds": 0.1, "checkpoint_epochs": 1}
     network = {"trunk": "vgg6_bn", "width": 0.125, "image_size": 16, "patch_size": 16, "steps": 3, "hidden": 8}
-    return TwoStreamSpec(
+    return TrainSpec(
         scale="small",
         dataset="noise",
         threads=1,
         variant="two-stream",
         architecture=parse_options({"family": "two-stream", **network}).plain(),
         num_classes=2,
-        recipe={**settings, **saving, **recipe},
-        weights="scratch",
-        patches="fixed",
-        boxes=2,
+        image_size=16,
+        recipe={**settings, **seen, **saving, **recipe},
     )
 
 
-def stage_of(spec: Spec) -> str:
-    """The stage, and folder of results, that trains what a spec describes."""
-    return "twostream" if isinstance(spec, TwoStreamSpec) else "train"
+def learning_of(spec: TrainSpec) -> str:
+    """The kind of training."""
+    return str(spec.recipe.get("learning", "cross-entropy"))
 
 
 def command(spec: Spec, results: Path, *seeds: int) -> list[str]:
     """What `ltpa` is told to train it for some seeds."""
-    name = ["twostream", "train"] if stage_of(spec) == "twostream" else ["train"]
-    return [*name, "--spec", spec.to_json(), "--results", str(results), "--seeds", *map(str, seeds or (0,))]
+    return ["train", "--spec", spec.to_json(), "--results", str(results), "--seeds", *map(str, seeds or (0,))]
 
 
 def run_folder(results: Path, spec: Spec, seed: int = 0) -> Path:
     """Where its artefacts lie."""
-    return layout.run_dir(results, stage_of(spec), spec.dataset, spec.variant, seed)
+    return layout.run_dir(results, "train", spec.dataset, spec.variant, seed)
 
 
 def model_hash(results: Path, spec: Spec, seed: int = 0) -> str:
@@ -155,9 +153,7 @@ class Server:
 
 def serve() -> None:
     """Answer requests until there are no more: `run` gives a process id, `wait` an exit code."""
-    import ltpa.cli
-    import ltpa.stages.train
-    import ltpa.stages.twostream  # noqa: F401
+
     from ltpa.__main__ import run
 
     print("ready", flush=True)

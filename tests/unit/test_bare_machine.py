@@ -43,11 +43,13 @@ sys.exit(main(["train", "--spec", sys.argv[1], "--results", sys.argv[2], "--seed
 
 FEATURES_TO_ACCURACY = """
 import numpy as np
-import ltpa.stages.transfer
-from ltpa.evaluation.svm import SvmSettings, cross_validate
+import ltpa.stages.measure
+import ltpa.protocols.transfer
+from ltpa.evaluation.svm import Classifier, cross_validate
 
 labels = np.arange(40) % 2
-print(cross_validate(np.eye(2)[labels], labels, SvmSettings(), "raw", "toy").accuracy_pct)
+classifier = Classifier(5, 1.0, "ovr", "exact", "squared_hinge", 0)
+print(cross_validate(np.eye(2)[labels], labels, classifier, "raw", "toy").accuracy_pct)
 """
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from ltpa.cli import main
-from ltpa.core.config import load_config
 from ltpa.core.errors import ConfigError
 from ltpa.core.records import Record, write_record
 from ltpa.plan import Plan
 from ltpa.plan.budget import Budget, Facts, Throughput
+from ltpa.plan.config import load_config
 from ltpa.plan.plan import Run
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,8 @@ def test_a_table_of_the_demo_by_hand(tmp_path: Path):
 
 def test_hours_follow_from_measured_speed_or_from_finished_trainings(tmp_path: Path):
     config = load_config(ROOT / "config" / "config.yaml")
-    recipes = {"vgg": {"default": "vgg-demo"}, "resnet": {"default": "resnet-demo"}}  # none starts from another network
+    routines = {"vgg": "vgg-demo", "resnet": "resnet-demo", "two-stream": "two-stream-demo"}
+    recipes = {group: {"default": name} for group, name in routines.items()}  # none starts from another network
     demo = Plan(config.model_copy(update={"recipes": recipes}), "demo", tmp_path)
     speeds = Throughput("a machine", {"vgg-att2-concat-pc": (500.0, 2001)}, "a file")
     cost = Budget(demo, facts, speeds).of_table("figure6")

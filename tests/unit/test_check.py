@@ -15,14 +15,21 @@ from ltpa.stages import check as stage
 from ltpa.stages.check import examine
 from ltpa.tables.spec import CheckSpec
 
+FACTS = {
+    "segmentation": {"attending": ["vgg-att-pc", "vgg-att-dp"], "beats": ["random", "untrained"], "must_attend": None},
+    "query": {"compatibility": {"vgg-att-pc": "pc", "vgg-att-dp": "dp"}, "pc_max": 1e-4},
+    "finegrained": {"local_beats": {}},
+}
 SPEC = CheckSpec(
     scale="demo",
-    compatibility={"vgg-att-pc": "pc", "vgg-att-dp": "dp"},
-    max_error_of_chance={"train": 0.5, "finegrained": 0.9},
-    attention_beats=["random", "untrained"],
-    must_attend=None,
-    query_pc_max=1e-4,
+    max_error_of_chance={"cross-entropy": 0.5, "two-stream": 0.9},
+    protocols=FACTS,
 )
+
+
+def knowing(protocol, **facts):
+    """The specification with other facts of one protocol."""
+    return dataclasses.replace(SPEC, protocols={**FACTS, protocol: {**FACTS[protocol], **facts}})
 
 
 def training(error, seed=0, variant="vgg", chance=90.0):
@@ -85,7 +92,7 @@ def test_the_worst_seed_decides_whether_a_network_learned():
 def test_attention_is_judged_seed_by_seed(hits, beats, passed, missed):
     """A random pixel hits 20 to 21 % of 6,400 images, the highest untrained draw of any seed 30 %, the centre 50 %."""
     records = [segmentation(hit, seed=seed, untrained=(5.0, 30.0 - 10 * (seed > 0))) for seed, hit in enumerate(hits)]
-    (check,) = examine(dataclasses.replace(SPEC, attention_beats=beats), records)
+    (check,) = examine(knowing("segmentation", beats=beats), records)
     assert check.passed is passed and check.value == statistics.median(hits)
     told = check.detail.partition("not shown: ")[2]
     assert all(text in told for text in missed) and bool(missed) == bool(told)
@@ -109,7 +116,7 @@ def test_a_single_seed_must_exceed_what_further_draws_are_likely_to_reach():
 def test_a_run_fails_only_for_networks_that_must_attend(named, fails, tmp_path):
     """Of others it is reported that attention does not attend."""
     records = [training(9.0), *(segmentation(10.0, seed=seed, untrained=(5.0, 30.0)) for seed in (0, 1))]
-    spec = dataclasses.replace(SPEC, must_attend=named)
+    spec = knowing("segmentation", must_attend=named)
     paths = [put(tmp_path, item) for item in records]
     if fails:
         with pytest.raises(LtpaError, match="1 of 2 checks failed: attends"):
@@ -219,7 +226,7 @@ def two_streams(variant, seed, local, whole, held=60.0):
     ],
 )
 def test_the_local_stream_is_held_against_the_global_one_and_its_controls(local, control, passed):
-    spec = dataclasses.replace(SPEC, local_beats={"digits-parts": {"row": ["row-full"]}})
+    spec = knowing("finegrained", local_beats={"digits-parts": {"row": ["row-full"]}})
     records = [two_streams("row", seed, local + shift, 80.0) for seed, shift in ((0, 5.0), (1, -5.0))]
     records.append(two_streams("row-full", 0, control, 99.0, held=100.0))
     found = [check for check in examine(spec, records) if check.check.startswith("local beats")]

@@ -1,6 +1,7 @@
 """`ltpa data` and `ltpa prepare` as a user calls them, on a miniature dataset."""
 
 import os
+import shutil
 
 import miniature_datasets as miniature
 import numpy as np
@@ -17,10 +18,7 @@ def place(tmp_path, monkeypatch):
     """A working folder with a miniature MNIST among the archives, and declarations that fit it."""
     (tmp_path / "archives").mkdir()
     declared, _ = miniature.mnist(tmp_path / "archives")
-    (tmp_path / "config").mkdir()
-    for path in config_dir().glob("*.yaml"):
-        (tmp_path / "config" / path.name).write_text(path.read_text())
-    (tmp_path / "config/datasets").mkdir()
+    shutil.copytree(config_dir(), tmp_path / "config")
     (tmp_path / "config/datasets/mnist.yaml").write_text(yaml.safe_dump({"mnist": declared}))
     monkeypatch.setattr("ltpa.core.declared.config_dir", lambda: tmp_path / "config")
     monkeypatch.setattr("ltpa.plan.views.config_dir", lambda: tmp_path / "config")

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from ltpa.core import code, layout, registry
-from ltpa.core.config import load_config
 from ltpa.core.declared import config_dir
 from ltpa.core.files import write_text
 from ltpa.core.records import Record, write_record
@@ -19,7 +18,10 @@ from ltpa.models import list_models, resolve_architecture
 from ltpa.models.code import code_of
 from ltpa.models.registry import parse_options
 from ltpa.plan import Plan, jobs
+from ltpa.plan.config import load_config
 from ltpa.plan.why import differing, explain
+from ltpa.protocols.registry import built_in, module_name
+from ltpa.training.recipe import KINDS
 
 SOURCE = '''
 """A module."""
@@ -126,9 +128,14 @@ def loaded(program: str) -> set[str]:
     return set(done.stdout.split())
 
 
+ROOTS = [f"ltpa.stages.{stage.module or name}" for name, stage in jobs.STAGES.items()] + [*map(module_name, built_in())]
+
+
 @pytest.mark.parametrize("stage", jobs.STAGES)
 def test_a_stage_depends_on_every_module_that_it_loads(stage):
-    assert loaded(f"import ltpa.stages.{stage}") <= set(code.reached((f"ltpa.stages.{stage}",)))
+    name = f"ltpa.stages.{jobs.STAGES[stage].module or stage}"
+    roots = (name, module_name(stage)) if stage in built_in() else (name,)
+    assert loaded(f"import {', '.join(roots)}") <= set(code.reached(roots))
 
 
 @pytest.mark.parametrize("variant", list_models())
@@ -137,7 +144,8 @@ def test_a_network_depends_on_every_module_that_it_is_built_by(variant):
     size = architecture.get("image_size", 80)
     built = f"build_model({architecture!r}, 10, {size})"
     program = f"import torch; from ltpa.models import build_model; torch.set_default_device('meta'); {built}"
-    needed = set(code.reached(("ltpa.stages.train", *code_of(architecture))))
+    job = KINDS.load(parse_options(architecture).learning).job
+    needed = set(code.reached(("ltpa.stages.train", job, *code_of(architecture))))
     assert loaded(program) <= needed
     attends = bool(parse_options(architecture).map_levels)
     assert ("ltpa.models.attention" in needed) is attends
@@ -160,16 +168,16 @@ def test_an_unknown_member_is_named_with_near_matches():
 
 def test_the_embedded_default_needs_no_reader_of_files():
     plan = Plan(load_config(config_dir() / "config.yaml"), "config.yaml")
-    roots = [f"ltpa.stages.{stage}" for stage in jobs.STAGES]
+    roots = list(ROOTS)
     roots += [place for name in plan.config.datasets for place in plan.prepare_spec(name).code]
     assert not [name for name in code.reached((*roots, "ltpa.stages.prepare")) if ".readers." in name]
 
 
-MAY_IMPORT_BY_NAME = {"ltpa.core.registry", "ltpa.models"}
+MAY_IMPORT_BY_NAME = {"ltpa.core.registry", "ltpa.models", "ltpa.protocols.registry"}
 
 
 def test_nothing_else_that_a_job_depends_on_imports_by_a_name_that_no_one_can_follow():
-    needed = code.reached(tuple(f"ltpa.stages.{stage}" for stage in (*jobs.STAGES, "prepare", "table", "gallery")))
+    needed = code.reached((*ROOTS, *(f"ltpa.stages.{stage}" for stage in ("prepare", "table", "gallery"))))
     found = set()
     for name in needed:
         for node in ast.walk(ast.parse(code.module_file(name).read_text())):

@@ -6,24 +6,35 @@ import pytest
 import yaml
 
 from ltpa.cli import main
-from ltpa.core.config import load_config, parse_config
 from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError
 from ltpa.models.variants import declared_variants
 from ltpa.plan import Plan, jobs, summary, views
-from ltpa.plan.twostream import EVALUATION, TRAINING
-from ltpa.training.recipe import TwoStreamRecipe
+from ltpa.plan.config import load_config, parse_config
+from ltpa.protocols.base import Target
+from ltpa.training.recipe import read_recipe
 
 ROOT = Path(__file__).parents[2]
 SCALES = ("config", "reduced", "paper", "extensions", "trial", "finegrained")  # those that ship; users may add files
 DEMO = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
 ALL_DECLARED = {name: load_declaration(name) for name in ("variants", "datasets", "recipes", "patches", "tables")}
+ONE_STREAM = [name for name in DEMO["variants"] if declared_variants()[name].learning == "cross-entropy"]
 STAGES = ("train", "transfer", "fgsm", "segmentation", "query", "patches")
 
 
 def plan(**changes):
-    rows = {"twostream": {}} if "protocols" in changes else {}  # whose patch sources would be gone
-    return Plan(parse_config({**DEMO, **rows, **changes}, "test.yaml"), "test.yaml")
+    """The demo with other keys; without two-stream networks where their patch sources or their rivals would be gone."""
+    given = changes
+    if "protocols" in changes or "variants" in changes:
+        protocols = {key: value for key, value in DEMO["protocols"].items() if key != "finegrained"}
+        given = {"variants": ONE_STREAM, "protocols": protocols, **changes}
+    return Plan(parse_config({**DEMO, **given}, "test.yaml"), "test.yaml")
+
+
+def laid(**settings):
+    """The demo's scale with settings laid over the recipes of two-stream networks."""
+    training = {**DEMO["scale"]["training"]["two-stream"], **settings}
+    return {"scale": {**DEMO["scale"], "training": {"two-stream": training}}}
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -31,25 +42,15 @@ def test_every_scale_file_is_valid_and_plans_every_job(scale):
     path = ROOT / "config" / f"{scale}.yaml"
     whole = Plan(load_config(path), str(path))
     runs = views.all_runs(whole)
-    fine = {TRAINING, EVALUATION}
     stages = {
         "trial": {"train", "transfer"},
         "extensions": {"train"},
-        "finegrained": {"patches"} | fine,
-        "config": {*STAGES, *fine},
+        "finegrained": {"train", "patches", "finegrained"},
+        "config": {*STAGES, "finegrained"},
     }
     assert {run.stage for run in runs} >= stages.get(scale, set(STAGES))
     for run in runs:
-        if run.stage == "train":
-            whole.train_spec(run.dataset, run.variant)
-        elif run.stage == "patches":
-            whole.patch_spec(run.dataset, run.variant)
-        elif run.stage == TRAINING:
-            whole.twostream.training_spec(run.dataset, run.variant)
-        elif run.stage == EVALUATION:
-            whole.twostream.evaluation_spec(run.dataset, run.variant)
-        else:
-            whole.evaluation_spec(run.stage, run.dataset, run.variant)
+        jobs.spec(whole, *run)
     for table in whole.config.tables:
         views.table_spec(whole, table)
     assert len(runs) * len(whole.config.seeds) < 4000
@@ -83,7 +84,7 @@ def test_a_slip_in_what_a_variant_lays_over_its_recipe_is_named(monkeypatch):
     declared = declared_variants()
     slipped = declared["vgg"].model_copy(update={"training": {"corp": 4}})
     monkeypatch.setattr("ltpa.plan.plan.declared_variants", lambda: {**declared, "vgg": slipped})
-    with pytest.raises(ConfigError, match=r"config/variants: vgg: training.*did you mean crop"):
+    with pytest.raises(ConfigError, match=r"recipe vgg-demo-plain of vgg on digits10: .* did you mean crop"):
         plan()
 
 
@@ -130,12 +131,12 @@ def test_a_loss_that_the_solver_does_not_know_is_refused_before_anything_runs():
 
 
 def test_maps_are_held_against_every_set_that_says_where_its_objects_are():
-    targets = {target["name"]: target for target in plan().targets("maps", "digits10")}
-    assert targets.pop("digits-masked") == {"name": "digits-masked", "kind": "masks"}
+    targets = {target.name: target for target in plan().targets("maps", "digits10", "vgg")}
+    assert targets.pop("digits-masked") == Target("digits-masked", "masks")
     whole = {"digits-inverted", "digits-cluttered", "digits-pale", "digits-noisy", "digits-scenes"}
     own = {"digits10", "digits-marks", "digits-parts"}
-    assert targets == {name: {"name": name, "kind": "pointing"} for name in whole} | {
-        name: {"name": name, "kind": "pointing", "split": "test"} for name in own
+    assert targets == {name: Target(name, "pointing") for name in whole} | {
+        name: Target(name, "pointing", {"split": "test"}) for name in own
     }
     path = ROOT / "config" / "paper.yaml"
     paper = yaml.safe_load(path.read_text())
@@ -143,27 +144,46 @@ def test_maps_are_held_against_every_set_that_says_where_its_objects_are():
         ({}, {"objectdiscovery", "action40"}),
         ({"cub200": {"crop": "none"}}, {"objectdiscovery", "action40", "cub200"}),
     ):
-        found = Plan(parse_config({**paper, "data": options}, "p"), "p").targets("maps", "cifar10")
-        assert {target["name"] for target in found} == names
+        found = Plan(parse_config({**paper, "data": options}, "p"), "p").targets("maps", "cifar10", "vgg")
+        assert {target.name for target in found} == names
 
 
-def test_a_row_may_lay_settings_over_the_recipe():
+def test_a_variant_may_lay_settings_over_the_recipe():
     whole = Plan(load_config(ROOT / "config" / "finegrained.yaml"), "finegrained.yaml")
-    specs = {row: whole.twostream.training_spec("cub200-448", row) for row in whole.config.twostream.rows}
-    changed = {row for row, spec in specs.items() if spec.recipe != specs["vgg19"].recipe}
+    specs = {name: whole.train_spec("cub200-448", name).recipe for name in whole.config.variants}
+    plain = specs["twostream-attention"]
+    changed = {name for name, recipe in specs.items() if {**recipe, "patches": ""} != {**plain, "patches": ""}}
     assert changed == {"twostream-attention-flip-crop"}
-    recipe = TwoStreamRecipe.from_dict(specs["twostream-attention-flip-crop"].recipe)
-    assert recipe == TwoStreamRecipe.from_dict({**specs["vgg19"].recipe, "augment": "flip_crop"})
-    assert whole.twostream.baselines()["twostream-attention-flip-crop"] == "twostream-attention"
+    assert read_recipe(specs["twostream-attention-flip-crop"], "r") == read_recipe(
+        {**plain, "augment": "flip_crop"}, "r"
+    )
+    assert specs["vgg19"]["patches"] == "" and specs["twostream-attention-full"]["patches"] == "full"
+
+
+def test_options_lie_over_a_profile_and_the_variants_own_over_both():
+    options = plan().train_spec("digits-marks", "twostream-cnn").architecture
+    assert (options["trunk"], options["image_size"], options["local"]) == ("vgg6_bn", 8, "cnn")
+    scale = {**DEMO["scale"], "networks": {"two-stream": {"profile": "demo", "hidden": 16}}}
+    assert plan(scale=scale).train_spec("digits-marks", "twostream-lstm").architecture["hidden"] == 16
+    spec = plan().train_spec("digits-marks", "twostream-cnn")
+    assert spec.image_size == 8 and plan().train_spec("digits-marks", "vgg").image_size == 20
+
+
+def test_two_stream_networks_are_trained_on_fine_grained_sets_alone():
+    whole = plan()
+    two = [run for run in views.all_runs(whole) if run.stage != "patches" and run.variant not in ONE_STREAM]
+    runs = {run.dataset for run in two}
+    assert runs == {"digits-marks", "digits-parts"}
+    assert "learns by two-stream" in whole.inapplicable("fgsm", "digits-parts", "vgg19")
+    assert "is not trained on" in whole.inapplicable("finegrained", "digits10", "vgg19")
 
 
 def test_a_configuration_may_ask_for_the_validation_split():
-    held_out = {**DEMO["protocols"], "checks": {}}  # the checks of patches are of test images
-    chosen = plan(twostream={**DEMO["twostream"], "split": "validation"}, protocols=held_out)
-    assert chosen.twostream.training_spec("digits-parts", "twostream-cnn").split == "validation"
-    assert plan().twostream.training_spec("digits-parts", "twostream-cnn").split == "test"
-    with pytest.raises(ConfigError, match=r"'twostream\.split' is 'dev'"):
-        plan(twostream={**DEMO["twostream"], "split": "dev"})
+    held_out = {**DEMO["protocols"], "finegrained": {}}  # its checks are of test images
+    chosen = plan(**laid(split="validation"), protocols=held_out, variants=DEMO["variants"])
+    assert chosen.train_spec("digits-parts", "twostream-cnn").recipe["split"] == "validation"
+    with pytest.raises(ConfigError, match=r"'split' is 'dev'"):
+        plan(**laid(split="dev"))
 
 
 def test_two_datasets_for_one_role_are_refused():
@@ -226,16 +246,20 @@ BAD = [
     ({"protocols": {"fgsm": {"epsilons": ["1e-4"]}}}, "write 1.0e-4"),
     ({"protocols": {"fgsm": {"loss": "hinge"}}}, "'protocols.fgsm.loss'"),
     ({"protocols": {"fgsm": {"pgd": {"step": 1}}}}, "did you mean steps or step_size"),
-    ({"protocols": {"fgsm": {"transferred": {"vgg": "vgh"}}}}, "unknown variant 'vgh'"),
-    ({"protocols": {"query": {"variants": ["vgg-x"]}}}, "unknown variant 'vgg-x'"),
+    ({"variants": ONE_STREAM, "protocols": {"fgsm": {"transferred": {"vgg": "vgh"}}}}, "unknown variant 'vgh'"),
+    ({"variants": ONE_STREAM, "protocols": {"query": {"variants": ["vgg-x"]}}}, "unknown variant 'vgg-x'"),
     ({"recipes": {"vgg": {"default": "fast"}}}, "unknown recipe 'fast'"),
     ({"seeds": "zero"}, "'seeds'"),
     ({"scale": {"name": "$(touch x)"}}, "'scale.name'"),
     ({"scale": {"name": "../elsewhere"}}, "'scale.name'"),
-    ({"twostream": {**DEMO["twostream"], "boxes": 4}}, "'twostream.boxes' is 4, but protocols.patches.boxes is 3"),
-    ({"twostream": {**DEMO["twostream"], "rows": ["vgg16"]}}, "unknown row 'vgg16'"),
-    ({"twostream": {**DEMO["twostream"], "rows": ["vgg19"]}}, "'protocols.checks.local_beats': unknown row"),
-    ({"twostream": {**DEMO["twostream"], "weights": "no/such.pth"}}, "'no/such.pth': no such file"),
+    (laid(boxes=4), "two-stream.boxes' is 4, but protocols.patches.boxes is 3"),
+    (laid(patches="here"), "unknown patch source of protocols.patches.sources 'here'"),
+    (laid(patches=""), "two-stream.patches': twostream-cnn looks at patches"),
+    (laid(weights="no/such.pth"), "'no/such.pth': no such file"),
+    ({"scale": {**DEMO["scale"], "networks": {"two-stream": {"profile": "dem"}}}}, "unknown profile 'dem'"),
+    ({"scale": {**DEMO["scale"], "training": {"twostream": {}}}}, "unknown group of recipes 'twostream'"),
+    ({"recipes": {**DEMO["recipes"], "two-stream": {"default": "vgg-demo"}}}, "name a recipe of that kind"),
+    ({"variants": [*ONE_STREAM, "vgg19"]}, "'protocols.finegrained.local_beats': unknown two-stream network"),
 ]
 
 
@@ -264,7 +288,7 @@ def test_missing_configuration_is_named(capsys):
 
 def test_plan_and_status_print_tables(capsys):
     assert main(["plan"]) == 0
-    assert "| train | 70 |" in capsys.readouterr().out
+    assert "| train | 88 |" in capsys.readouterr().out
     assert main(["status"]) == 0
     assert "| train | digits10 | vgg |" in capsys.readouterr().out
 
@@ -281,9 +305,9 @@ FGSM_CHOICES += [
 def test_every_choice_of_the_attack_reaches_the_spec(chosen):
     spec = plan(protocols={"fgsm": chosen}).evaluation_spec("fgsm", "digits-marks", "vgg")
     for key, value in chosen.items():
-        found = spec.protocol[key]
+        found = spec.settings[key]
         assert (found if not isinstance(value, dict) else {name: found[name] for name in value}) == value
-    assert spec.protocol["transferred"]["variant"] == "vgg-att2-concat-pc"
+    assert spec.companion["variant"] == spec.inputs["transferred"] == "vgg-att2-concat-pc"
 
 
 def test_true_in_yaml_is_the_loss_of_the_true_class(tmp_path):
@@ -308,9 +332,12 @@ def test_panels_of_a_setting_that_is_empty_are_left_out_and_named():
 
 def test_a_network_is_trained_for_its_perturbations_alone():
     chosen = plan(protocols={"fgsm": {"transferred": {"vgg": "vgg-pan"}}})
-    assert chosen.companion("fgsm", "vgg") == "vgg-pan" and chosen.companion("fgsm", "vgg-att2-concat-pc") is None
-    assert chosen.companion("query", "vgg") is None
+    assert (
+        chosen.companion("fgsm", "digits-marks", "vgg") == "vgg-pan"
+        and chosen.companion("fgsm", "digits-marks", "vgg-att2-concat-pc") is None
+    )
+    assert chosen.companion("query", "digits-marks", "vgg") is None
     files = jobs.inputs(chosen, "fgsm", "digits-marks", "vgg", 0)
     assert {path.split("/")[4] for path in files if "/train/" in path} == {"vgg", "vgg-pan"}
     assert views.Run("train", "digits-marks", "vgg-pan") in views.all_runs(chosen)
-    assert plan(variants=["vgg"]).companion("fgsm", "vgg") is None
+    assert plan(variants=["vgg"]).companion("fgsm", "digits-marks", "vgg") is None

@@ -14,7 +14,7 @@ from ltpa.core.files import atomic_path, write_text
 from ltpa.core.hashing import canonical_json, digest, sha256_file
 from ltpa.core.records import Metric, Record, epsilon_of, read_record, write_record
 from ltpa.core.seeds import derive
-from ltpa.core.specs import EvaluationSpec, PrepareSpec, TrainSpec
+from ltpa.core.specs import PrepareSpec, ProtocolSpec, TrainSpec
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -165,8 +165,8 @@ def test_specs_round_trip_and_hash_by_content():
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"variant": "vgg"}', "@/no/such/file", '{"a": 1}'])
 def test_bad_specs_are_one_error(text):
-    with pytest.raises(ConfigError, match="not a EvaluationSpec") as caught:
-        EvaluationSpec.from_json(text)
+    with pytest.raises(ConfigError, match="not a ProtocolSpec") as caught:
+        ProtocolSpec.from_json(text)
     assert "__init__" not in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -174,7 +174,7 @@ def test_bad_specs_name_their_keys():
     with pytest.raises(
         ConfigError, match="scale is missing; dataset is missing; threads is missing; variant is missing"
     ):
-        EvaluationSpec.from_json("{}")
+        ProtocolSpec.from_json("{}")
     with pytest.raises(ConfigError, match="shape is unknown; colour is unknown; take one"):
         PrepareSpec.from_json('{"scale": "a", "dataset": "b", "threads": 1, "source": {}, "shape": 1, "colour": 2}')
     with pytest.raises(ConfigError, match="threads must be a whole number"):

@@ -1,25 +1,28 @@
 """The evaluation stages on a small prepared dataset and untrained networks: what they write, and what they refuse."""
 
 import dataclasses
-import importlib
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from protocol_values import linear
 
 from ltpa.core import layout
 from ltpa.core.errors import ConfigError, DataError, ModelError, RecordError
 from ltpa.core.records import Record, read_record, write_record
-from ltpa.core.specs import EvaluationSpec
+from ltpa.core.specs import ProtocolSpec
 from ltpa.data.arrays import PreparedDataset, Split, write_prepared
 from ltpa.data.normalise import fit_normaliser
 from ltpa.evaluation.controls import CONTROLS
 from ltpa.evaluation.inference import extract_features, network_pixels
+from ltpa.evaluation.mask_metrics import BOX_METRICS, MASK_METRICS
 from ltpa.evaluation.segmentation import score_maps
-from ltpa.evaluation.svm import SvmSettings, cross_validate
+from ltpa.evaluation.svm import cross_validate
 from ltpa.models import create_model, get_variant, load, save_model
-from ltpa.stages.segmentation import BOX_METRICS, MASK_METRICS
+from ltpa.protocols.base import Target
+from ltpa.protocols.transfer import TransferSettings
+from ltpa.stages import measure
 
 SIZE, CLASSES = 20, ["ant", "bee", "cat"]
 TRAINING = "0" * 64
@@ -74,10 +77,29 @@ def trained_record(variant, seed=0, **changes):
     return Record(**{**values, **changes})
 
 
+DECLARED = {
+    "segmentation": {"saliency": None},
+    "maps": {"saliency": None, "controls": []},
+    "fgsm": {"transferred": None},
+}
+INPUTS = {"saliency", "controls", "transferred"}
+
+
 def run_stage(results, stage, variant, targets, protocol, seeds=(0,)):
-    """Run a stage and give back its last record."""
-    spec = EvaluationSpec("toy", "toy", 1, variant, TRAINING, targets, protocol)
-    importlib.import_module(f"ltpa.stages.{stage}").run(spec, results, seeds)
+    """Measure by a protocol and give back the last record; `protocol` holds settings, inputs and the companion."""
+    protocol = dict(protocol)
+    companion = protocol.pop("companion", None)
+    names = INPUTS | ({"upsampling", "threshold"} if stage == "maps" else set())
+    inputs = {"upsampling": "bilinear", "threshold": None} if stage == "maps" else {}
+    inputs |= DECLARED.get(stage, {}) | {key: value for key, value in protocol.items() if key in names}
+    settings = {key: value for key, value in protocol.items() if key not in names}
+    shaped = [
+        dataclasses.asdict(Target(t["name"], t.get("kind", ""), {key: t[key] for key in t.keys() - {"name", "kind"}}))
+        for t in targets
+    ]
+    spec = ProtocolSpec("toy", "toy", 1, variant, stage, TRAINING, shaped, settings, inputs, companion)
+    for seed in seeds:
+        measure.run(spec, results, seed)
     return read_record(layout.run_dir(results, stage, "toy", variant, seeds[-1]) / layout.RECORD)
 
 
@@ -103,7 +125,7 @@ def test_transfer(results):
     pooled = PreparedDataset.open(layout.data_dir(results, "plain")).pooled()
     features = extract_features(network, pooled.images, 7)
     for normalise in ("raw", "l2"):
-        expected = cross_validate(features, pooled.labels, SvmSettings(folds=3), normalise, "plain")
+        expected = cross_validate(features, pooled.labels, linear(folds=3), normalise, "plain")
         assert record.extra["fold_accuracies_pct"][f"plain/{normalise}"] == expected.fold_accuracies_pct
     assert record.extra["fold_accuracies_pct"]["plain/raw"] != record.extra["fold_accuracies_pct"]["plain/l2"]
     assert metrics["svm_accuracy_pct", "plain", "l2"].value == pytest.approx(
@@ -120,7 +142,7 @@ def test_transfer_names_its_protocol_and_forgets_its_features(results):
     (folder / "features").mkdir()
     (folder / "features" / "cut-off.npy").write_bytes(b"half a file")
     other = run_stage(results, "transfer", "vgg-gap", target, changed)
-    assert own.extra["protocol"] == dataclasses.asdict(SvmSettings(folds=3)) | {"normalise": ["raw", "l2"]}
+    assert own.extra["protocol"] == TransferSettings(folds=3).of_job()
     assert other.extra["protocol"] == own.extra["protocol"] | changed
     assert own.extra["largest_duality_gap"]["plain/raw"] < 1e-8
     assert [key[2] for key in by_key(other)] == ["l2"]
@@ -143,7 +165,7 @@ def test_whitening_of_the_evaluated_set_is_what_the_network_then_sees(results):
     pooled = PreparedDataset.open(layout.data_dir(results, "plain")).pooled()
     network.preprocessing = fit_normaliser("gcn-zca", network_pixels(network, pooled.images, 500)).eval()
     features = extract_features(network, pooled.images, 500)
-    expected = cross_validate(features, pooled.labels, SvmSettings(folds=3), "raw", "plain")
+    expected = cross_validate(features, pooled.labels, linear(folds=3), "raw", "plain")
     found = run_stage(results, "transfer", "vgg-gap", target, {"folds": 3, "preprocessing": "zca"})
     assert found.extra["fold_accuracies_pct"]["plain/raw"] == expected.fold_accuracies_pct
 
@@ -160,15 +182,16 @@ def test_fgsm(results):
 
 
 def test_fgsm_beyond_the_paper_and_the_protocol_in_the_record(results):
-    transferred = {"variant": "vgg-gap", "training": TRAINING}
     protocol = {
         "epsilons": [0, 4.0],
         "pgd": {"epsilons": [2.0, 4.0], "steps": 2},
-        "transferred": transferred,
+        "transferred": "vgg-gap",
+        "companion": {"variant": "vgg-gap", "training": TRAINING},
         "loss": "score",
     }
     record = run_stage(results, "fgsm", "vgg-att2-concat-pc", [{"name": "toy"}], protocol)
-    assert record.extra["protocol"] == protocol
+    assert record.extra["protocol"]["loss"] == "score" and record.extra["protocol"]["transferred"] == "vgg-gap"
+    assert record.extra["protocol"]["pgd"]["steps"] == 2
     assert record.extra["transferred"] == "vgg-gap"
     metrics = by_key(record)
     assert {(name, condition) for name, _, condition in metrics if "pgd" in name} == {
@@ -187,8 +210,8 @@ def test_fgsm_beyond_the_paper_and_the_protocol_in_the_record(results):
 
 
 def test_perturbations_of_a_network_that_is_not_there(results):
-    protocol = {"transferred": {"variant": "vgg", "training": TRAINING}}
-    with pytest.raises(RecordError, match=r"vgg/seed-0/result.json: .* train it first, or set protocols.fgsm.transf"):
+    protocol = {"transferred": "vgg", "companion": {"variant": "vgg", "training": TRAINING}}
+    with pytest.raises(RecordError, match=r"vgg/seed-0/result.json: .* train it first, or change protocols.fgsm"):
         run_stage(results, "fgsm", "vgg-gap", [{"name": "toy"}], protocol)
     run = layout.run_dir(results, "train", "toy", "vgg", 8)
     write_record(run / layout.RECORD, trained_record("vgg", 8, status="failed", reason="loss is nan"))
@@ -356,7 +379,7 @@ def test_another_query_moves_maps_otherwise_and_stands_in_the_record(results):
         run_stage(results, "query", "vgg-att2-concat-dp", [{"name": "toy"}], protocol)
         for protocol in ({"pairs": 7}, {"pairs": 7, "query": "first"})
     )
-    assert other.extra["protocol"] == {"pairs": 7, "query": "first"}
+    assert other.extra["protocol"] == {"pairs": 7, "query": "first", "batch_size": 250}
     key = ("relative_change", "toy", "conv10")
     assert by_key(own)[key].value != by_key(other)[key].value and by_key(other)[key].n == 7
 
@@ -389,23 +412,19 @@ def test_a_network_trained_otherwise_is_refused(results):
 @pytest.mark.parametrize(
     ("stage", "variant", "targets", "protocol", "error", "message"),
     [
-        ("transfer", "vgg-gap", [{"name": "toy", "kind": "knn"}], {}, ConfigError, "kind 'knn'"),
         ("transfer", "vgg-gap", [], {"kernel": "rbf"}, ConfigError, "transfer: .*kernel"),
         ("transfer", "vgg-gap", [{"name": "toy", "kind": "svm"}], {"folds": 20}, DataError, "toy: .* 20 folds"),
-        ("segmentation", "vgg-gap", [], {}, ConfigError, "saliency"),
-        ("segmentation", "vgg-gap", [], {"saliency": None}, ConfigError, "declares no saliency"),
-        ("segmentation", "vgg-gap", [], {"saliency": None, "upsampling": "area"}, ConfigError, "upsampling is 'area'"),
-        ("segmentation", "vgg-gap", [], {"saliency": None, "cam_class": "cat"}, ConfigError, "cam_class is 'cat'"),
-        ("maps", "vgg-gap", [], {"threshold": 2}, ConfigError, "threshold is 2"),
-        ("segmentation", "vgg-gap", [{"name": "toy", "kind": "svm"}], {"saliency": {"source": "cam"}}, ConfigError,
-         "kind 'svm'"),
+        ("segmentation", "vgg-gap", [], {}, ModelError, "no attention map"),
+        ("segmentation", "vgg-gap", [], {"saliency": {"source": "gap"}}, ConfigError, "source is 'gap'"),
+        ("segmentation", "vgg-gap", [], {"saliency": None, "upsampling": "area"}, ConfigError, "upsampling.*area"),
+        ("segmentation", "vgg-gap", [], {"saliency": None, "cam_class": "cat"}, ConfigError, "cam_class.*cat"),
+        ("segmentation", "vgg-gap", [], {"threshold": 2}, ConfigError, "threshold.*2"),
         ("segmentation", "vgg-gap", [{"name": "plain", "kind": "masks"}], {"saliency": {"source": "cam"}}, DataError,
          "plain has no masks"),
         ("segmentation", "vgg-gap", [{"name": "toy", "kind": "masks", "class_ids": [1]}],
          {"saliency": {"source": "cam"}}, ConfigError, "1 entries for 3 classes"),
         ("maps", "vgg-gap", [{"name": "plain", "kind": "masks"}], {}, DataError, "plain has no masks"),
-        ("maps", "vgg-gap", [], {"controls": ["noise"]}, ConfigError, "control 'noise' is not known"),
-        ("query", "vgg-gap", [{"name": "toy"}], {}, ModelError, "no attention maps"),
+        ("query", "vgg-gap", [{"name": "toy"}], {}, ModelError, "no attention map"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(results, stage, variant, targets, protocol, error, message):

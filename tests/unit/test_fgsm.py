@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from protocol_values import one_step
 from tiny_networks import LinearNetwork, linear_network, random_images
 from torch.nn.functional import cross_entropy
 
-from ltpa.core.errors import ConfigError
-from ltpa.evaluation.fgsm import AttackResult, FgsmSettings, ascent_signs, attack, perturb, worst_case
+from ltpa.evaluation.fgsm import AttackResult, ascent_signs, attack, perturb, worst_case
 from ltpa.evaluation.inference import pixel_batches
 from ltpa.models import create_model
 
@@ -39,7 +39,7 @@ def numpy_attack(network, images, labels, epsilon, loss, clip=True, rounded=Fals
 def test_rates_are_those_of_the_formula(loss, clip, rounded):
     network, images = linear_network(SIZE, scale=0.001), random_images(60, SIZE)
     labels = np.random.default_rng(5).integers(0, 4, 60)
-    settings = FgsmSettings([0.5, 2, 16, 60], loss, clip, rounded, batch_size=17)
+    settings = one_step([0.5, 2, 16, 60], loss, clip, rounded, batch_size=17)
     found = attack(network, images, labels, settings)
     for epsilon in settings.epsilons:
         fooled, robust = numpy_attack(network, images, labels, epsilon, loss, clip, rounded)
@@ -51,7 +51,7 @@ def test_rates_are_those_of_the_formula(loss, clip, rounded):
 def test_epsilon_zero_changes_nothing_and_more_fools_more():
     network, images = linear_network(SIZE, scale=0.001), random_images(80, SIZE)
     labels = np.zeros(80, dtype=np.int64)
-    rates = attack(network, images, labels, FgsmSettings([0, 1, 4, 16, 64])).fooling_rate_pct
+    rates = attack(network, images, labels, one_step([0, 1, 4, 16, 64])).fooling_rate_pct
     assert rates[0] == 0
     assert list(rates.values()) == sorted(rates.values())
     assert rates[64] > rates[1]
@@ -68,7 +68,7 @@ def test_the_step_climbs_the_loss_of_real_networks(variant):
     with torch.no_grad():
         losses = [cross_entropy(network(pixels + step * signs), truth).item() for step in (-0.5, 0, 0.5)]
     assert losses[0] < losses[1] < losses[2]
-    assert attack(network, images, labels, FgsmSettings([0], batch_size=5)).fooling_rate_pct[0] == 0
+    assert attack(network, images, labels, one_step([0], batch_size=5)).fooling_rate_pct[0] == 0
 
 
 def test_fooling_counts_every_image_right_or_wrong():
@@ -77,7 +77,7 @@ def test_fooling_counts_every_image_right_or_wrong():
     network = LinearNetwork(weight, np.array([0.0, 2.0]), SIZE)  # grey level 208.3 is the border between the classes
     images = np.stack([np.full((SIZE, SIZE, 3), value, dtype=np.uint8) for value in (200, 206, 211, 220)])
     labels = np.array([0, 0, 0, 0])  # the first two are wrong from the start
-    found = attack(network, images, labels, FgsmSettings([4]))
+    found = attack(network, images, labels, one_step([4]))
     assert found.clean_accuracy_pct == 50
     assert found.fooling_rate_pct[4] == 50  # 206 and 211 cross the border
     assert found.robust_accuracy_pct[4] == 25  # 211 became wrong; 206 became right, which counts for nothing
@@ -99,7 +99,7 @@ def test_robust_accuracy_of_a_linear_network_has_a_closed_form(loss):
     logits = images.transpose(0, 3, 1, 2).reshape(len(images), -1) @ weight.T + bias
     margins = np.where(labels == 0, 1, -1) * (logits[:, 0] - logits[:, 1])
     norms = margins / np.abs(weight[0] - weight[1]).sum()
-    found = attack(network, images, labels, FgsmSettings([0, 0.5, 1, 2, 4, 8], loss))
+    found = attack(network, images, labels, one_step([0, 0.5, 1, 2, 4, 8], loss))
     for epsilon, rate in found.robust_accuracy_pct.items():
         assert rate == pytest.approx(100 * np.mean(norms > epsilon), abs=100 / 300)
     assert found.clean_accuracy_pct > found.robust_accuracy_pct[1] > found.robust_accuracy_pct[8]
@@ -114,8 +114,8 @@ def test_robust_accuracy_attacks_the_true_class(loss):
     (pixels,) = pixel_batches(network, images, 60)
     labels = network(pixels).argmax(dim=1).numpy()
     labels[::3] = (labels[::3] + 1) % 3
-    found = attack(network, images, labels, FgsmSettings([0, 4, 32], loss))
-    true = attack(network, images, labels, FgsmSettings([0, 4, 32], "true"))
+    found = attack(network, images, labels, one_step([0, 4, 32], loss))
+    true = attack(network, images, labels, one_step([0, 4, 32], "true"))
     assert found.robust_accuracy_pct[0] == found.clean_accuracy_pct == pytest.approx(100 * 2 / 3)
     assert found.robust_accuracy_pct[32] < found.clean_accuracy_pct
     if loss == "predicted":
@@ -127,7 +127,7 @@ def test_neither_batches_nor_order_nor_the_layout_of_channels_change_who_withsta
     torch.manual_seed(0)
     network = create_model("vgg-att2-concat-pc", 4, 20, 1 / 16, bn_weight="one", u_std=0.2).eval()
     images, labels = random_images(30, 20), np.arange(30) % 4
-    settings = [FgsmSettings([2, 8], batch_size=size) for size in (30, 7)]
+    settings = [one_step([2, 8], batch_size=size) for size in (30, 7)]
     whole, parts = (attack(network, images, labels, each) for each in settings)
     order = np.random.default_rng(0).permutation(30)
     shuffled = attack(network, images[order], labels[order], settings[1])
@@ -170,36 +170,19 @@ def test_preprocessing_is_inside_the_graph():
 def test_perturbed_pixels_stay_near_and_within_range():
     pixels = torch.tensor([0.0, 3.0, 254.0, 100.0])
     signs = torch.tensor([-1.0, 1.0, 1.0, 0.0])
-    settings = FgsmSettings()
+    settings = one_step()
     assert perturb(pixels, signs, 2.5, settings).tolist() == [0.0, 5.5, 255.0, 100.0]
-    assert perturb(pixels, signs, 2.5, FgsmSettings(clip=False)).tolist() == [-2.5, 5.5, 256.5, 100.0]
-    assert perturb(pixels, signs, 2.4, FgsmSettings(round=True)).tolist() == [0.0, 5.0, 255.0, 100.0]
+    assert perturb(pixels, signs, 2.5, one_step(clip=False)).tolist() == [-2.5, 5.5, 256.5, 100.0]
+    assert perturb(pixels, signs, 2.4, one_step(round=True)).tolist() == [0.0, 5.0, 255.0, 100.0]
 
 
 def test_images_without_a_gradient_are_counted():
     network = LinearNetwork(np.zeros((2, 3 * SIZE * SIZE)), np.array([1.0, 0.0]), SIZE)
-    found = attack(network, random_images(7, SIZE), np.zeros(7, dtype=np.int64), FgsmSettings([16], batch_size=3))
+    found = attack(network, random_images(7, SIZE), np.zeros(7, dtype=np.int64), one_step([16], batch_size=3))
     assert found.zero_gradients == 7 and found.fooling_rate_pct[16] == 0
 
 
 def test_the_attack_leaves_no_gradients_behind():
     network = linear_network(SIZE)
-    attack(network, random_images(3, SIZE), np.zeros(3, dtype=np.int64), FgsmSettings([1]))
+    attack(network, random_images(3, SIZE), np.zeros(3, dtype=np.int64), one_step([1]))
     assert network.weight.grad is None
-
-
-@pytest.mark.parametrize(
-    ("values", "named"),
-    [
-        ({"epsilons": []}, "epsilons"),
-        ({"epsilons": [1, -1]}, "epsilons"),
-        ({"epsilons": [float("nan")]}, "epsilons"),
-        ({"epsilons": [float("inf")]}, "epsilons"),
-        ({"epsilons": [2, 2.0]}, "once"),
-        ({"loss": "logit"}, "loss"),
-        ({"batch_size": 0}, "batch_size"),
-    ],
-)
-def test_bad_settings_are_refused(values, named):
-    with pytest.raises(ConfigError, match=named):
-        FgsmSettings(**values)

@@ -92,9 +92,9 @@ def dropped(path):
 )
 def test_boxes_that_are_none(results, capsys, spoil, message):
     spoil(results / BOXES)
-    command = ["twostream", "train", "--spec", training_spec().to_json(), "--results", results]
+    command = ["train", "--spec", training_spec().to_json(), "--results", results]
     assert re.search(message, refused(capsys, 3, *command))
-    assert not list(results.glob("twostream/**/result.json"))
+    assert not list(results.glob("train/**/result.json"))
 
 
 @pytest.mark.parametrize(
@@ -109,20 +109,20 @@ def test_boxes_that_are_none(results, capsys, spoil, message):
 )
 def test_boxes_of_other_images(results, tmp_path, capsys, changes, message):
     put_boxes(tmp_path / "other", results, **changes)
-    command = ["twostream", "train", "--spec", training_spec().to_json(), "--results", results]
+    command = ["train", "--spec", training_spec().to_json(), "--results", results]
     assert re.search(message, refused(capsys, 3, *command))
 
 
 def test_boxes_in_another_order_that_claim_to_be_of_these_images(results, tmp_path, capsys):
     put_boxes(tmp_path / "other", results, order=slice(None, None, -1))
     reseal(results / BOXES, data_hash=PreparedDataset.open(layout.data_dir(results, "squares")).data_hash)
-    command = ["twostream", "train", "--spec", training_spec().to_json(), "--results", results]
+    command = ["train", "--spec", training_spec().to_json(), "--results", results]
     found = refused(capsys, 3, *command)
     assert re.search(r"rows are not in the order of split train .*'train/0\.jpg'.*'train/23\.jpg'.*; delete", found)
 
 
 def test_more_boxes_than_there_are(results, capsys):
-    command = ["twostream", "train", "--spec", training_spec(boxes=4).to_json(), "--results", results]
+    command = ["train", "--spec", training_spec(boxes=4).to_json(), "--results", results]
     assert "3 boxes per image, 4 wanted; ask for at most 3, or set protocols.patches.boxes" in refused(
         capsys, 3, *command
     )
@@ -157,9 +157,9 @@ def test_weights_of_another_trunk(results, tmp_path, capsys, tensors, message):
     path = tmp_path / "trunk.pth"
     torch.save(tensors(), path)
     spec = training_spec(weights=str(path))
-    found = refused(capsys, 5, "twostream", "train", "--spec", spec.to_json(), "--results", results)
+    found = refused(capsys, 5, "train", "--spec", spec.to_json(), "--results", results)
     assert str(path) in found and re.search(message, found)
-    assert not list(results.glob("twostream/**/result.json"))
+    assert not list(results.glob("train/**/result.json"))
 
 
 @pytest.fixture(scope="module")

@@ -4,16 +4,15 @@ import json
 import time
 import types
 
-import pytest
 from mlflow.tracking import MlflowClient
 
 from ltpa.core import layout
-from ltpa.core.config import load_config
 from ltpa.core.declared import config_dir
 from ltpa.core.hashing import sha256_file
 from ltpa.core.provenance import library_versions
-from ltpa.core.specs import TrainSpec, TwoStreamSpec
+from ltpa.core.specs import TrainSpec
 from ltpa.plan import Plan, views
+from ltpa.plan.config import load_config
 from ltpa.runtime.lock import exclusive_folder
 from ltpa.stages import clean_state, track
 from ltpa.tables.spec import TrackSpec
@@ -36,9 +35,8 @@ def write(folder, count, torn=""):
     (folder / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows) + torn)
 
 
-@pytest.mark.parametrize("stage", ["train", "twostream"])
-def test_epochs_reach_the_store_while_a_training_runs(tmp_path, stage):
-    folder = state(tmp_path, stage=stage)
+def test_epochs_reach_the_store_while_a_training_runs(tmp_path):
+    folder = state(tmp_path)
     said = []
     turns = iter([1, 2, 2, 3])  # epochs done at each look; the third sees nothing new
 
@@ -53,9 +51,9 @@ def test_epochs_reach_the_store_while_a_training_runs(tmp_path, stage):
 
         track.follow(TrackSpec(scale="small"), tmp_path, stop, 60, said.append, interval=0.0)
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    (experiment,) = [e for e in client.search_experiments() if e.name == f"ltpa/small/{stage}"]
+    (experiment,) = [e for e in client.search_experiments() if e.name == "ltpa/small/train"]
     (run,) = client.search_runs([experiment.experiment_id])
-    assert run.data.tags[TAG_KEY] == f"{stage}/noise/vgg/seed-3" and run.info.status == "RUNNING"
+    assert run.data.tags[TAG_KEY] == "train/noise/vgg/seed-3" and run.info.status == "RUNNING"
     history = client.get_metric_history(run.info.run_id, "epoch/train_loss")
     assert [(point.step, point.value) for point in history] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert [point.step for point in client.get_metric_history(run.info.run_id, "epoch/test_error_pct")] == [3]
@@ -117,8 +115,11 @@ def test_states_of_every_kind_are_looked_at(tmp_path, monkeypatch):
     monkeypatch.setattr(clean_state, "code_hash", lambda code: " ".join(code))
     opened = types.SimpleNamespace(data_hash="data")
     monkeypatch.setattr(clean_state.PreparedDataset, "open", lambda folder: opened)
-    train = TrainSpec("small", "noise", 1, "vgg", {}, 2, 16, {"normalise": "gcn-zca"})
-    fine = TwoStreamSpec("small", "birds", 1, "row", {}, 2, {}, "scratch", "cut", 3)
+    train = TrainSpec(
+        "small", "noise", 1, "vgg", {}, 2, 16, {"normalise": "gcn-zca", "epochs": 1, "batch_size": 2, "lr": 0.1}
+    )
+    recipe = {"learning": "two-stream", "epochs": 1, "batch_size": 2, "lr": 0.1, "lr_local": 0.1, "patches": "cut"}
+    fine = TrainSpec("small", "birds", 1, "row", {}, 2, 16, recipe)
     boxes = layout.boxes_path(tmp_path, "birds", "cut", 0)
     boxes.parent.mkdir(parents=True)
     boxes.write_bytes(b"boxes")
@@ -131,20 +132,20 @@ def test_states_of_every_kind_are_looked_at(tmp_path, monkeypatch):
         "data_hash": "data",
         **versions,
     }
-    about |= {"code_hash": "ltpa.stages.twostream", "start": {"boxes": sha256_file(boxes), "weights": "w"}}
+    about |= {"code_hash": "ltpa.stages.train", "start": {"boxes": sha256_file(boxes), "weights": "w"}}
     fitted = {"dataset": "noise", "scheme": "gcn-zca", "data_hash": "data", "code_hash": "ltpa.data.normalise"}
     monkeypatch.setattr(clean_state, "fitting_code", lambda: "ltpa.data.normalise")
     kept = {
-        "twostream/wanted": about,
-        "twostream/held": {**about, "seed": 7},
+        "train/wanted": about,
+        "train/held": {**about, "seed": 7},
         "preprocessing/wanted": fitted,
         "elsewhere/unknown": None,
     }
     gone = {
-        "twostream/another row": {**about, "variant": "row2"},
-        "twostream/other recipe": {**about, "config_hash": "x"},
-        "twostream/other boxes": {**about, "start": {"boxes": "x"}},
-        "twostream/other code": {**about, "code_hash": "x"},
+        "train/another row": {**about, "variant": "row2"},
+        "train/other recipe": {**about, "config_hash": "x"},
+        "train/other boxes": {**about, "start": {"boxes": "x"}},
+        "train/other code": {**about, "code_hash": "x"},
         "preprocessing/other set": {**fitted, "dataset": "birds"},
         "preprocessing/other data": {**fitted, "data_hash": "x"},
         "preprocessing/other code": {**fitted, "code_hash": "x"},
@@ -156,8 +157,8 @@ def test_states_of_every_kind_are_looked_at(tmp_path, monkeypatch):
         if content is not None:
             (tmp_path / "state" / name / ABOUT).write_text(json.dumps(content))
     said = []
-    wanted = {"train": [(train, 0)], "twostream": [(fine, 0)], "patches": []}
-    with exclusive_folder(tmp_path / "state" / "twostream" / "held"):
+    wanted = {"train": [(train, 0), (fine, 0)], "patches": []}
+    with exclusive_folder(tmp_path / "state" / "train" / "held"):
         clean_state.run(tmp_path, wanted, True, said.append)
         assert all((tmp_path / "state" / name).is_dir() for name in kept | gone)
         clean_state.run(tmp_path, wanted, False, said.append)
@@ -172,6 +173,5 @@ def test_what_the_demo_resumes_stands_in_its_plan(tmp_path):
     found = views.resumable(plan)
     hashes = {(stage, spec.hash()) for stage, spec in found}
     for dataset in plan.fine_datasets:
-        rows = plan.config.twostream.rows
-        assert {("twostream", plan.twostream.training_spec(dataset, row).hash()) for row in rows} <= hashes
-    assert {stage for stage, _ in found} == {"train", "twostream", "patches"}
+        assert {("train", plan.train_spec(dataset, name).hash()) for name in plan.config.variants} <= hashes
+    assert {stage for stage, _ in found} == {"train", "patches"}

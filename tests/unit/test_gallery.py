@@ -12,7 +12,6 @@ from PIL import Image
 
 from ltpa.cli import main
 from ltpa.core import layout
-from ltpa.core.config import load_config, parse_config
 from ltpa.core.errors import ConfigError
 from ltpa.core.records import Metric, Record, write_record
 from ltpa.data.arrays import Split, write_prepared
@@ -24,6 +23,7 @@ from ltpa.evaluation.saliency import upsample
 from ltpa.evaluation.segmentation import otsu_masks
 from ltpa.models import create_model, load, save_model
 from ltpa.plan import Plan, gallery
+from ltpa.plan.config import load_config, parse_config
 from ltpa.plan.schema import FigureEntry, check_entries
 from ltpa.report.curves import draw_attack_curves
 from ltpa.report.gallery import Cell
@@ -35,8 +35,9 @@ from ltpa.stages import gallery as gallery_stage
 ROOT = Path(__file__).parents[2]
 SIZE, CLASSES = 20, ["ant", "bee", "cat"]
 PC, GAP = "vgg-att2-concat-pc", "vgg-gap"
-LIMITS = {"train": 0.5, "finegrained": 0.9}
-NETWORK = {"variant": PC, "dataset": "toy", "label": "att2", "masking": {}}
+LIMITS = {"cross-entropy": 0.5, "two-stream": 0.9}
+MASKING = {"upsampling": "bilinear", "threshold": None}
+NETWORK = {"variant": PC, "dataset": "toy", "label": "att2", "masking": MASKING}
 ATTENTION = {"source": "attention", "levels": ["conv10", "conv13"], "sqrt": True}
 
 
@@ -186,7 +187,7 @@ def test_figures_name_the_networks_that_did_not_learn(results: Path, tmp_path: P
     for name, kind in (("draw_overlays", "overlays"), ("draw_learning_curves", "curves"), ("draw_attack_curves", "a")):
         monkeypatch.setattr(figures_stage, name, lambda path, *rest, kind=kind: drawn.update({path.name: rest[-1]}))
     monkeypatch.setattr(figures_stage, "sha256_file", lambda path: "")
-    network = {"stage": "train", "dataset": "toy", "variant": "vgg", "seed": 0, "chance_pct": 90.0}
+    network = {"learning": "cross-entropy", "dataset": "toy", "variant": "vgg", "seed": 0, "chance_pct": 90.0}
     extra = {"networks": [{**network, "error_pct": error} for error in (44.0, 46.0)]}
     metrics = [Metric("fooling_rate_pct", 5.0, 9, "toy", "eps=2")]
     attack = trained("vgg", stage="fgsm", metrics=metrics, extra=extra)
@@ -402,7 +403,7 @@ def test_what_a_folder_lacks_is_named(results: Path, pictures: Path, capsys: pyt
         ("query", pictures / "lone", [], f"{pictures / 'lone'}: images of one class; query needs"),
         ("fgsm", mixed, [], f"{mixed / '7.png'}: an image beside the folder ant"),
         ("segmentation", pictures / "images", [], "--masks"),
-        ("query", pictures / "images", masks, "only they take it"),
+        ("query", pictures / "images", masks, "query: takes no --masks DIR"),
     ):
         assert evaluate(results, protocol, images, *options) != 0
         error = capsys.readouterr().err

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import ltpa
+from ltpa.protocols.registry import built_in, module_name
 
 PACKAGE = Path(ltpa.__file__).resolve().parent
 DESIGN = PACKAGE.parent / "docs" / "design.md"
@@ -21,19 +22,19 @@ LAYERS = (
     ("data",),
     ("models",),
     ("evaluation", "training"),
-    ("tables", "tracking", "report"),
+    ("protocols", "tables", "tracking", "report"),
     ("stages", "plan"),
     ("cli",),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
 
-def module_name(path: Path) -> str:
+def name_of(path: Path) -> str:
     parts = ("ltpa", *path.relative_to(PACKAGE).with_suffix("").parts)
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 LAYERED = sorted(name for name in MODULES if name not in ("ltpa", "ltpa.__main__"))
 
 
@@ -103,11 +104,10 @@ MAY_LOAD = {
     "ltpa.plan.views": set(),
     "ltpa.models": set(),
     "ltpa.stages.train": {"torch", "numpy"},
-    "ltpa.stages.transfer": {"torch", "numpy"},
-    "ltpa.stages.fgsm": {"torch", "numpy"},
-    "ltpa.stages.query": {"torch", "numpy"},
-    "ltpa.stages.twostream": {"torch", "numpy"},
-    "ltpa.stages.finegrained": {"torch", "numpy"},
+    "ltpa.stages.measure": {"numpy"},
+    **{module_name(name): set() for name in built_in()},
+    "ltpa.stages.cross_entropy": {"torch", "numpy"},
+    "ltpa.stages.two_stream": {"torch", "numpy"},
     "ltpa.stages.prepare": {"numpy"},
     "ltpa.stages.check": set(),
 }

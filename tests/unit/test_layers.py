@@ -145,13 +145,13 @@ def test_layers_of_the_networks(variant, size):
 
 def forms():
     """Profile and local stream -> its rows' options of the network, but for those of the loss."""
-    declared = load_declaration("twostream")
+    declared = load_declaration("profiles")["two-stream"]
     found = {}
     for profile in ("paper", "code"):
         for row in list_models():
             if get_variant(row).family != "two-stream":
                 continue
-            options = {**declared["profiles"][profile], **get_variant(row).architecture}
+            options = {**declared[profile], **get_variant(row).architecture}
             network = {key: value for key, value in options.items() if not key.startswith("rank_")}
             assert found.setdefault(f"{profile} {options['local']}", network) == network
     return found

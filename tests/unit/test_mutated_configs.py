@@ -11,11 +11,10 @@ import yaml
 
 from ltpa.cli import main
 from ltpa.core import declared
-from ltpa.core.config import load_config
 from ltpa.core.errors import ConfigError
 from ltpa.models.variants import declared_variants
-from ltpa.plan import Plan, views
-from ltpa.plan.twostream import EVALUATION, TRAINING
+from ltpa.plan import Plan, jobs, views
+from ltpa.plan.config import load_config
 
 ROOT = Path(__file__).parents[2]
 DEMO = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
@@ -93,16 +92,7 @@ def plan_everything(path: Path) -> None:
     """Make every spec of a configuration, as a run of the whole pipeline does."""
     plan = Plan(load_config(path), path.name)
     for run in views.all_runs(plan):
-        if run.stage == "train":
-            plan.train_spec(run.dataset, run.variant)
-        elif run.stage == "patches":
-            plan.patch_spec(run.dataset, run.variant)
-        elif run.stage == TRAINING:
-            plan.twostream.training_spec(run.dataset, run.variant)
-        elif run.stage == EVALUATION:
-            plan.twostream.evaluation_spec(run.dataset, run.variant)
-        else:
-            plan.evaluation_spec(run.stage, run.dataset, run.variant)
+        jobs.spec(plan, *run)
     for table in plan.config.tables:
         views.table_spec(plan, table)
     views.check_spec(plan)

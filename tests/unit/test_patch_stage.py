@@ -18,7 +18,7 @@ from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError, DataError, ModelError
 from ltpa.core.hashing import sha256_file
 from ltpa.core.records import read_record, write_record
-from ltpa.core.specs import EvaluationSpec
+from ltpa.core.specs import PatchSpec
 from ltpa.data.arrays import PreparedDataset, write_prepared
 from ltpa.data.boxes import read_boxes, read_sidecar
 from ltpa.models import create_model, get_variant, save_model
@@ -70,15 +70,16 @@ def results(tmp_path_factory):
 
 def make_spec(source, /, network=..., **changes):
     network = NETWORKS.get(source) if network is ... else network
-    protocol = {
-        **SETTINGS, "source": SOURCES[source], "network": network,
+    origin = {
+        **SOURCES[source], "network": network or "",
         "saliency": get_variant(network).saliency if network else None, "released": None,
         "protopnet": {
             "routine": "protopnet", "epochs": 2, "warm_epochs": 1, "per_class": 2, "width": 4, "batch_size": 5,
             "last_epochs": 1,
         },
     }  # fmt: skip
-    return EvaluationSpec("toy", "toy", 1, source, TRAINING, [{"name": "toy"}], {**protocol, **changes})
+    origin |= {key: changes.pop(key) for key in changes.keys() & origin.keys()}
+    return PatchSpec("toy", "toy", 1, source, TRAINING, origin, {**SETTINGS, **changes})
 
 
 def extract(results, source, /, seed=0, **changes):
@@ -209,8 +210,8 @@ def test_a_failed_training_gives_a_failed_record_and_no_boxes(results):
         ("protolite", {"network": None}, ConfigError, "mode protolite needs the network behind it"),
         ("center", {"network": "vgg"}, ConfigError, "mode center has no network behind it"),
         ("released", {}, ConfigError, "set protocols.patches.released"),
-        ("full", {"source": {"mode": "middle"}}, ConfigError, "'mode' is 'middle': must be 'protolite', "),
-        ("cam_window-cam", {"source": {"mode": "cam_window", "map": "x"}}, ConfigError, "'map' is 'x': must be"),
+        ("full", {"mode": "middle"}, ConfigError, "'mode' is 'middle': must be 'protolite', "),
+        ("cam_window-cam", {"map": "x"}, ConfigError, "'map' is 'x': must be"),
         ("center", {"boxen": 3}, ConfigError, "patches: .*boxen"),
         ("protolite", {"level": "conv99"}, ModelError, "no layer 'conv99'; use one of conv7, conv10, conv13"),
         ("cam_window-cam", {"network": "vgg"}, ModelError, "no class activation map"),

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from protocol_values import many_steps, one_step
 from tiny_networks import linear_network, random_images
 
-from ltpa.core.errors import ConfigError, ModelError
-from ltpa.evaluation.fgsm import FgsmSettings, attack
-from ltpa.evaluation.pgd import PgdSettings, attack_iterated, project, start_directions
+from ltpa.core.errors import ModelError
+from ltpa.evaluation.fgsm import attack
+from ltpa.evaluation.pgd import attack_iterated, project, start_directions
 from ltpa.models import create_model
 
 SIZE = 4
@@ -64,8 +65,8 @@ def numpy_iterated(network, settings, pgd, epsilon):
 @pytest.mark.parametrize(("clip", "rounded"), [(True, False), (False, False), (True, True)])
 def test_rates_are_those_of_the_formula(loss, random_start, clip, rounded):
     network = linear_network(SIZE, scale=0.001)
-    settings = FgsmSettings(loss=loss, clip=clip, round=rounded, batch_size=17)
-    pgd = PgdSettings([0.5, 4, 16, 60], steps=4, step_size=0.4, random_start=random_start, seed=3)
+    settings = one_step(loss=loss, clip=clip, round=rounded, batch_size=17)
+    pgd = many_steps([0.5, 4, 16, 60], steps=4, step_size=0.4, random_start=random_start, seed=3)
     found = attack_iterated(network, IMAGES, LABELS, settings, pgd)
     for epsilon in pgd.epsilons:
         fooled, robust = numpy_iterated(network, settings, pgd, epsilon)
@@ -78,7 +79,7 @@ def test_rates_are_those_of_the_formula(loss, random_start, clip, rounded):
 def test_transferred_rates_are_those_of_the_formula(loss):
     """The gradient is the source's; the class it refers to and the one that counts are the attacked network's."""
     network, source = linear_network(SIZE, scale=0.001), linear_network(SIZE, scale=0.001, seed=9)
-    settings = FgsmSettings([2, 16, 60], loss, batch_size=17)
+    settings = one_step([2, 16, 60], loss, batch_size=17)
     found = attack(network, IMAGES, LABELS, settings, source)
     (logits, _), (_, source_signs) = numpy_network(network), numpy_network(source)
     clean = flat(IMAGES)
@@ -97,8 +98,8 @@ def test_transferred_rates_are_those_of_the_formula(loss):
 
 def test_one_whole_step_is_the_fast_gradient_sign_attack():
     network = linear_network(SIZE, scale=0.001)
-    settings = FgsmSettings([1, 16, 60])
-    pgd = PgdSettings([1, 16, 60], steps=1, step_size=1, random_start=False)
+    settings = one_step([1, 16, 60])
+    pgd = many_steps([1, 16, 60], steps=1, step_size=1, random_start=False)
     assert_same(attack_iterated(network, IMAGES, LABELS, settings, pgd), attack(network, IMAGES, LABELS, settings))
 
 
@@ -106,17 +107,17 @@ def test_epsilon_zero_changes_nothing_in_any_attack():
     torch.manual_seed(0)
     network, source = (create_model(name, 4, 20, 1 / 16).eval() for name in ("vgg", "vgg-att2-concat-pc"))
     images = random_images(8, 20)
-    settings = FgsmSettings([0], batch_size=5)
+    settings = one_step([0], batch_size=5)
     assert attack(network, images, LABELS[:8], settings, source).fooling_rate_pct == {0: 0}
-    assert attack_iterated(network, images, LABELS[:8], settings, PgdSettings([0], 2)).fooling_rate_pct == {0: 0}
+    assert attack_iterated(network, images, LABELS[:8], settings, many_steps([0], 2)).fooling_rate_pct == {0: 0}
 
 
 def test_more_steps_climb_at_least_as_high_as_one():
     torch.manual_seed(1)
     network = create_model("vgg-att2-concat-pc", 4, 20, 1 / 16, bn_weight="one", u_std=0.2).eval()
     images = random_images(40, 20)
-    one = attack(network, images, LABELS[:40], FgsmSettings([4]))
-    many = attack_iterated(network, images, LABELS[:40], FgsmSettings(), PgdSettings([4], 10, random_start=False))
+    one = attack(network, images, LABELS[:40], one_step([4]))
+    many = attack_iterated(network, images, LABELS[:40], one_step(), many_steps([4], 10, random_start=False))
     assert many.fooling_rate_pct[4] >= one.fooling_rate_pct[4] > 0
 
 
@@ -136,12 +137,4 @@ def test_projection_keeps_to_ball_and_range():
 
 def test_networks_of_two_sizes_are_refused():
     with pytest.raises(ModelError, match="5 px does not fit a network of 4 px"):
-        attack(linear_network(4), IMAGES, LABELS, FgsmSettings(), linear_network(5))
-
-
-@pytest.mark.parametrize(
-    "values", [{"steps": 0}, {"step_size": 0}, {"step_size": float("inf")}, {"epsilons": []}, {"epsilons": [1, 1]}]
-)
-def test_bad_settings_are_refused(values):
-    with pytest.raises(ConfigError, match="pgd"):
-        PgdSettings(**values)
+        attack(linear_network(4), IMAGES, LABELS, one_step(), linear_network(5))

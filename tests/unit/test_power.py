@@ -6,9 +6,9 @@ from scipy.special import nctdtr
 from scipy.stats import t as student
 from scipy.stats import ttest_ind
 
-from ltpa.core.config import load_config
 from ltpa.core.declared import config_dir
 from ltpa.plan import Plan
+from ltpa.plan.config import load_config
 from ltpa.plan.power import markdown, power
 
 

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 from tiny_networks import random_images
 
-from ltpa.core.errors import ConfigError, DataError
+from ltpa.core.errors import DataError
 from ltpa.evaluation.inference import attention_maps
 from ltpa.evaluation.query import (
-    QuerySettings,
     at_temperature,
     choose_pairs,
     compare_maps,
@@ -167,9 +166,3 @@ def test_a_constant_plus_one_direction_has_rank_one_and_a_constant_none():
 def test_vectors_that_are_not_finite_are_refused():
     with pytest.raises(DataError, match="not finite"):
         effective_rank(np.array([[1.0, np.nan], [0, 1]]))
-
-
-@pytest.mark.parametrize("values", [{"pairs": 0}, {"batch_size": 0}, {"query": "last"}])
-def test_bad_settings_are_refused(values):
-    with pytest.raises(ConfigError, match="query"):
-        QuerySettings(**values)

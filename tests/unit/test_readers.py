@@ -19,7 +19,6 @@ from scipy.io import savemat
 from ltpa.archives.declare import parse_archives
 from ltpa.archives.extract import extract_all
 from ltpa.core import layout
-from ltpa.core.config import parse_config
 from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError, DataError
 from ltpa.core.specs import PrepareSpec
@@ -29,6 +28,7 @@ from ltpa.data.readers import READERS, read_listings
 from ltpa.data.source import Source, check_counts
 from ltpa.evaluation.direct import direct_accuracies
 from ltpa.plan import Plan, views
+from ltpa.plan.config import parse_config
 from ltpa.stages import prepare, table
 
 DECLARED = {name: entry for name, entry in load_declaration("datasets").items() if entry["reader"] != "embedded"}
@@ -206,7 +206,7 @@ def test_table_of_datasets_from_the_manifests(made):
     results, _ = made
     demo = yaml.safe_load((Path(__file__).parents[2] / "config/config.yaml").read_text())
     scale = {**demo["scale"], "name": "mini"}
-    demo["protocols"]["checks"]["local_beats"] = {}  # comparisons on datasets of the demo
+    demo["protocols"]["finegrained"]["local_beats"] = {}  # comparisons on datasets of the demo
     demo["protocols"]["patches"]["limits"] = {}  # of statistics of its parts
     plan = Plan(parse_config({**demo, "scale": scale, "datasets": PAPER}, "test"), "test", results.parents[1])
     assert plan.results == results

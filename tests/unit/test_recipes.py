@@ -14,10 +14,10 @@ from ltpa.training.arrays import Arrays
 from ltpa.training.augment import Draws, augment
 from ltpa.training.engine import Trainer
 from ltpa.training.loop import Watch
-from ltpa.training.recipe import Recipe
+from ltpa.training.recipe import Recipe, read_recipe
 from ltpa.training.schedule import epoch_rate, step_rate
 
-RECIPES = {name: Recipe.from_dict(values, name) for name, values in load_declaration("recipes").items()}
+RECIPES = {name: read_recipe(values, name) for name, values in load_declaration("recipes").items()}
 
 # recipe: images, batch, steps per epoch, epochs, rate, dampening, Nesterov, decay per step, flip, crop, normalisation
 PAPER = {

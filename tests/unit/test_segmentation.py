@@ -13,8 +13,10 @@ from sklearn.metrics import jaccard_score
 from tiny_networks import linear_network, random_images
 
 from ltpa.core.errors import ConfigError, DataError, ModelError
+from ltpa.core.schema import read_plain
 from ltpa.evaluation.inference import attention_maps
-from ltpa.evaluation.saliency import Masking, Saliency, upsample, upsample_logarithms
+from ltpa.evaluation.mask_metrics import pointing_metrics, subset_metrics
+from ltpa.evaluation.saliency import Saliency, upsample, upsample_logarithms
 from ltpa.evaluation.segmentation import (
     binary_masks,
     box_masks,
@@ -28,7 +30,7 @@ from ltpa.evaluation.segmentation import (
 )
 from ltpa.models import create_model
 from ltpa.models.variants import chosen_saliency, get_variant, list_models
-from ltpa.stages.segmentation import pointing_metrics, subset_metrics
+from ltpa.protocols.segmentation import SegmentationSettings
 
 BOTH = Saliency("attention", ("low", "high"), sqrt=True)
 
@@ -86,11 +88,15 @@ def test_a_threshold_is_a_share_of_each_maps_range():
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [(("lanczos",), "upsampling is 'lanczos'"), (("nearest", 1.5), "is 1.5"), (("nearest", float("nan")), "is nan")],
+    [
+        ({"upsampling": "lanczos"}, "'upsampling' is 'lanczos'"),
+        ({"threshold": 1.5}, "'threshold' is 1.5"),
+        ({"threshold": float("nan")}, "'threshold' is nan"),
+    ],
 )
 def test_impossible_ways_to_binarise_are_refused(values, message):
     with pytest.raises(ConfigError, match=message):
-        Masking(*values)
+        read_plain(SegmentationSettings, values, "segmentation")
 
 
 def test_levels_and_root_are_chosen_per_variant():

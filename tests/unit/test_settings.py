@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ltpa.core.config import load_config, parse_config
 from ltpa.core.errors import ConfigError
-from ltpa.core.patches import PatchSettings, PrototypeTraining
+from ltpa.core.patches import PatchSettings, PatchSource, PrototypeTraining
+from ltpa.core.schema import read_plain
 from ltpa.models import create_model
 from ltpa.plan import Plan
-from ltpa.stages.patches import _read_protocol
+from ltpa.plan.config import load_config, parse_config
 
 DEMO = yaml.safe_load((Path(__file__).parents[2] / "config" / "config.yaml").read_text())
 BOUNDARY = (
@@ -40,6 +40,11 @@ def spec():
     return type(spec).from_json(spec.to_json())
 
 
+def read_job(spec):
+    """As the job does."""
+    return read_plain(PatchSource, spec.source, "patches"), read_plain(PatchSettings, spec.settings, "patches")
+
+
 def is_accepted(read, *values):
     try:
         read(*values)
@@ -53,9 +58,9 @@ def is_accepted(read, *values):
 def test_plan_and_job_agree_on_settings_of_patches(spec, key):
     outcomes = set()
     for value in BOUNDARY:
-        job = dataclasses.replace(spec, protocol={**spec.protocol, key: value})
+        job = dataclasses.replace(spec, settings={**spec.settings, key: value})
         planned_too = is_accepted(lambda value=value: parsed(**{key: value}))
-        assert planned_too == is_accepted(_read_protocol, job), value
+        assert planned_too == is_accepted(read_job, job), value
         outcomes.add(planned_too)
     assert outcomes == {True, False}
 
@@ -65,15 +70,15 @@ def test_plan_and_job_agree_on_settings_of_prototypes(spec, key):
     outcomes = set()
     for value in (*BOUNDARY, 200, "protopnet"):
         training = {**PrototypeTraining().model_dump(mode="json"), key: value}
-        job = dataclasses.replace(spec, protocol={**spec.protocol, "protopnet": training})
+        job = dataclasses.replace(spec, source={**spec.source, "protopnet": training})
         planned_too = is_accepted(lambda value=value: parsed(protopnet={key: value}))
-        assert planned_too == is_accepted(_read_protocol, job), value
+        assert planned_too == is_accepted(read_job, job), value
         outcomes.add(planned_too)
     assert outcomes == {True, False}
 
 
 def test_the_plan_gives_jobs_what_they_read(spec):
-    source, settings = _read_protocol(spec)
+    source, settings = read_job(spec)
     assert source.protopnet == PrototypeTraining() and source.network == "vgg"
     assert settings.boxes == DEMO["protocols"]["patches"]["boxes"] and settings.min_side == PatchSettings().min_side
 
@@ -133,7 +138,7 @@ def test_limits_that_limit_nothing_are_refused(change, message):
 )
 def test_comparisons_of_nothing_are_refused(compared, message):
     config = copy.deepcopy(DEMO)
-    config["protocols"]["checks"]["local_beats"] = compared
+    config["protocols"]["finegrained"]["local_beats"] = compared
     with pytest.raises(ConfigError, match=message):
         Plan(parse_config(config, "test.yaml"), "test.yaml")
 
@@ -144,6 +149,6 @@ def test_a_key_twice_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"mine\.yaml: .*key 'seeds' stands twice, in lines \d+ and \d+"):
         load_config(path)
     path.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: [*a, *a]\n")
-    from ltpa.core.config import read_config_file
+    from ltpa.plan.config import read_config_file
 
     assert read_config_file(path)["b"] == {"x": 3, "y": 2}

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from ltpa.core import layout
-from ltpa.core.config import parse_config
 from ltpa.core.errors import ConfigError, ModelError, TrainingError
 from ltpa.core.per_image import load_hits
 from ltpa.core.records import read_record, write_record
@@ -15,6 +14,7 @@ from ltpa.core.specs import TrainSpec
 from ltpa.data.arrays import Split, write_prepared
 from ltpa.models import load, resolve_architecture
 from ltpa.plan import Plan
+from ltpa.plan.config import parse_config
 from ltpa.plan.jobs import inputs
 from ltpa.plan.plan import Run
 from ltpa.plan.views import all_runs

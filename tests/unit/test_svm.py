@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from protocol_values import linear
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_score
 from sklearn.preprocessing import normalize
 from sklearn.svm import SVC, LinearSVC
 
-from ltpa.core.errors import ConfigError, DataError
+from ltpa.core.errors import DataError
 from ltpa.evaluation import active_set
-from ltpa.evaluation.svm import SvmSettings, cross_validate, l2_normalise, stratified_folds, stratified_group_folds
+from ltpa.evaluation.svm import cross_validate, l2_normalise, stratified_folds, stratified_group_folds
 
 
 def blobs(count=90, classes=3, spread=1.0, seed=0):
@@ -27,7 +28,7 @@ def blobs(count=90, classes=3, spread=1.0, seed=0):
 )
 def test_fold_accuracies_are_those_of_scikit_learn(multiclass, classifier):
     features, labels = blobs()
-    found = cross_validate(features, labels, SvmSettings(multiclass=multiclass, seed=7), "raw", "toy")
+    found = cross_validate(features, labels, linear(multiclass=multiclass, seed=7), "raw", "toy")
     folds = StratifiedKFold(5, shuffle=True, random_state=7)
     expected = 100 * cross_val_score(classifier, features.astype(np.float64), labels, cv=folds)
     np.testing.assert_allclose(found.fold_accuracies_pct, expected)
@@ -37,13 +38,13 @@ def test_fold_accuracies_are_those_of_scikit_learn(multiclass, classifier):
 
 def test_the_plain_hinge_loss_is_that_of_scikit_learn_and_another_problem():
     features, labels = blobs(spread=2.0, count=300)
-    chosen = SvmSettings(solver="liblinear", loss="hinge", seed=7)
+    chosen = linear(solver="liblinear", loss="hinge", seed=7)
     found = cross_validate(features, labels, chosen, "raw", "toy")
     classifier = LinearSVC(loss="hinge", random_state=7)
     folds = StratifiedKFold(5, shuffle=True, random_state=7)
     expected = 100 * cross_val_score(classifier, features.astype(np.float64), labels, cv=folds)
     np.testing.assert_allclose(found.fold_accuracies_pct, expected)
-    squared = cross_validate(features, labels, SvmSettings(solver="liblinear", seed=7), "raw", "toy")
+    squared = cross_validate(features, labels, linear(solver="liblinear", seed=7), "raw", "toy")
     assert squared.fold_accuracies_pct != found.fold_accuracies_pct
 
 
@@ -75,28 +76,26 @@ def test_accuracy_in_grouped_folds_is_that_of_scikit_learn_and_lower_where_group
     generator = np.random.default_rng(3)
     groups, labels = np.repeat(np.arange(40), 6), np.repeat(np.arange(40) % 4, 6)
     features = np.repeat(generator.normal(0, 1, (40, 30)), 6, axis=0) + generator.normal(0, 0.1, (240, 30))
-    found = cross_validate(features, labels, SvmSettings(seed=7), "raw", "toy", groups=groups)
+    found = cross_validate(features, labels, linear(seed=7), "raw", "toy", groups=groups)
     folds = StratifiedGroupKFold(5, shuffle=True, random_state=7)
     expected = 100 * cross_val_score(LinearSVC(random_state=7), features, labels, cv=folds, groups=groups)
     np.testing.assert_allclose(found.fold_accuracies_pct, expected)
-    assert cross_validate(features, labels, SvmSettings(seed=7), "raw", "toy").accuracy_pct > 99 > found.accuracy_pct
+    assert cross_validate(features, labels, linear(seed=7), "raw", "toy").accuracy_pct > 99 > found.accuracy_pct
 
 
 def test_groups_that_fill_no_folds_are_refused():
     features, labels = blobs()
     with pytest.raises(DataError, match=r"toy: .* its 3 groups do not fill 5 folds; lower protocols"):
-        cross_validate(features, labels, SvmSettings(), "raw", "toy", groups=np.arange(90) % 3)
+        cross_validate(features, labels, linear(), "raw", "toy", groups=np.arange(90) % 3)
     with pytest.raises(DataError, match=r"toy: .* one fold has all images of class 0"):
-        cross_validate(
-            features, labels, SvmSettings(), "raw", "toy", groups=np.where(labels == 0, 9, np.arange(90) % 9)
-        )
+        cross_validate(features, labels, linear(), "raw", "toy", groups=np.where(labels == 0, 9, np.arange(90) % 9))
 
 
 @pytest.mark.parametrize("normalise", ["raw", "l2"])
 def test_both_solvers_of_one_problem_agree_and_ours_says_how_exact_it_is(normalise):
     features, labels = blobs(spread=1.5)
-    ours = cross_validate(features, labels, SvmSettings(), normalise, "toy")
-    theirs = cross_validate(features, labels, SvmSettings(solver="liblinear"), normalise, "toy")
+    ours = cross_validate(features, labels, linear(), normalise, "toy")
+    theirs = cross_validate(features, labels, linear(solver="liblinear"), normalise, "toy")
     assert ours.fold_accuracies_pct == theirs.fold_accuracies_pct
     assert ours.largest_gap < 1e-8 and theirs.largest_gap is None
     assert ours.unconverged == ours.fallbacks == 0
@@ -104,7 +103,7 @@ def test_both_solvers_of_one_problem_agree_and_ours_says_how_exact_it_is(normali
 
 def test_liblinear_steps_in_for_what_our_solver_cannot_certify(monkeypatch):
     features, labels = blobs()
-    expected = cross_validate(features, labels, SvmSettings(), "raw", "toy")
+    expected = cross_validate(features, labels, linear(), "raw", "toy")
     solve = active_set.fit
 
     def spoilt(*given):
@@ -114,20 +113,20 @@ def test_liblinear_steps_in_for_what_our_solver_cannot_certify(monkeypatch):
         return fits
 
     monkeypatch.setattr(active_set, "fit", spoilt)
-    found = cross_validate(features, labels, SvmSettings(), "raw", "toy")
+    found = cross_validate(features, labels, linear(), "raw", "toy")
     assert found.fallbacks == 1
     assert found.fold_accuracies_pct == expected.fold_accuracies_pct
 
 
 def test_separable_classes_are_all_found_and_two_classes_work():
     features, labels = blobs(classes=2, spread=0.01)
-    assert cross_validate(features, labels, SvmSettings(), "raw", "toy").accuracy_pct == 100
+    assert cross_validate(features, labels, linear(), "raw", "toy").accuracy_pct == 100
 
 
 def test_same_seed_same_folds_and_another_seed_others():
     features, labels = blobs(spread=2)
     first, again, other = (
-        cross_validate(features, labels, SvmSettings(seed=seed), "raw", "toy").fold_accuracies_pct for seed in (1, 1, 2)
+        cross_validate(features, labels, linear(seed=seed), "raw", "toy").fold_accuracies_pct for seed in (1, 1, 2)
     )
     assert first == again != other
 
@@ -141,7 +140,7 @@ def test_l2_normalisation_matches_scikit_learn_and_keeps_zero_rows():
 def test_normalised_accuracy_ignores_the_length_of_rows_and_raw_does_not():
     features, labels = blobs(spread=1.5)
     lengths = np.random.default_rng(3).uniform(0.01, 100, (len(features), 1))
-    settings = SvmSettings()
+    settings = linear()
     same = [cross_validate(each, labels, settings, "l2", "toy").accuracy_pct for each in (features, features * lengths)]
     assert same[0] == pytest.approx(same[1])
     raw = [cross_validate(each, labels, settings, "raw", "toy").accuracy_pct for each in (features, features * lengths)]
@@ -152,15 +151,15 @@ def test_fits_that_do_not_converge_are_counted_without_a_warning():
     features, labels = blobs(spread=3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = cross_validate(1000 * features, labels, SvmSettings(C=1000, solver="liblinear"), "raw", "toy")
-        easy = cross_validate(*blobs(spread=0.1), SvmSettings(solver="liblinear"), "raw", "toy")
+        found = cross_validate(1000 * features, labels, linear(C=1000, solver="liblinear"), "raw", "toy")
+        easy = cross_validate(*blobs(spread=0.1), linear(solver="liblinear"), "raw", "toy")
     assert found.unconverged == 5
     assert easy.unconverged == 0
 
 
 def test_bad_data_names_the_dataset():
     features, labels = blobs()
-    settings = SvmSettings()
+    settings = linear()
     with pytest.raises(DataError, match="toy: 1 class;"):
         cross_validate(features, np.zeros_like(labels), settings, "raw", "toy")
     few = np.where(np.arange(90) < 4, 3, labels)
@@ -178,25 +177,3 @@ def test_bad_data_names_the_dataset():
             cross_validate(broken, labels, settings, "raw", "toy", ids=names)
     with pytest.raises(DataError, match="toy: no images"):
         cross_validate(features[:0], labels[:0], settings, "raw", "toy")
-
-
-@pytest.mark.parametrize(
-    ("values", "named"),
-    [
-        ({"multiclass": "all"}, "multiclass"),
-        ({"solver": "sgd"}, "solver"),
-        ({"loss": "log"}, "loss"),
-        ({"loss": "hinge"}, "hinge goes with solver liblinear"),
-        ({"preprocessing": "none"}, "preprocessing"),
-        ({"storage": "disk"}, "storage"),
-        ({"normalise": ["raw", "max"]}, "normalise"),
-        ({"normalise": []}, "normalise"),
-        ({"folds": 1}, "folds"),
-        ({"C": 0.0}, "C > 0"),
-        ({"C": float("nan")}, "C > 0"),
-        ({"batch_size": 0}, "batch_size"),
-    ],
-)
-def test_bad_settings_are_refused(values, named):
-    with pytest.raises(ConfigError, match=named):
-        SvmSettings(**values)

@@ -408,9 +408,9 @@ def test_a_seed_that_did_not_learn_is_named_in_every_format(tmp_path):
 
 def test_what_uses_a_network_that_did_not_learn_says_so():
     """The record of an evaluation tells what its network errs."""
-    network = {"stage": "train", "dataset": "digits10", "variant": "vgg", "seed": 1, "chance_pct": 90.0}
+    network = {"learning": "cross-entropy", "dataset": "digits10", "variant": "vgg", "seed": 1, "chance_pct": 90.0}
     record_ = record("fgsm", "digits10", "vgg", 1, [], extra={"networks": [{**network, "error_pct": 50.0}]})
-    assert failures(record_, {"train": 0.5}) and not failures(record_, {"train": 0.6})
+    assert failures(record_, {"cross-entropy": 0.5}) and not failures(record_, {"cross-entropy": 0.6})
 
 
 def test_the_first_row_of_a_panel_shows_a_metric_of_its_own():

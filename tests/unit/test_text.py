@@ -15,9 +15,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from ltpa.core.config import load_config
 from ltpa.core.text import csv_value, figure_text, html_text, latex_text, markdown_text, printable
 from ltpa.plan import Plan, views
+from ltpa.plan.config import load_config
 from ltpa.report.boxes import draw_boxes
 from ltpa.report.curves import draw_attack_curves, draw_learning_curves
 from ltpa.report.gallery import Cell, draw_gallery

@@ -19,7 +19,7 @@ from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError, DataError, MemoryFullError, ModelError, TrainingError
 from ltpa.core.per_image import load_hits
 from ltpa.core.records import read_record
-from ltpa.core.specs import EvaluationSpec, TwoStreamSpec
+from ltpa.core.specs import ProtocolSpec, TrainSpec
 from ltpa.data.arrays import PreparedDataset, Split, write_prepared
 from ltpa.data.boxes import Boxes, write_boxes
 from ltpa.evaluation.step_maps import step_maps
@@ -27,21 +27,22 @@ from ltpa.evaluation.twostream import Block, blocks, holds_part, readouts, score
 from ltpa.models.store import load
 from ltpa.models.twostream.inputs import Views, crop, draw_views, follow, look, patches_of, shown
 from ltpa.runtime.stopping import Stopped, StopRequest
-from ltpa.stages import finegrained, step_pictures, twostream
+from ltpa.stages import measure, step_pictures, train
 from ltpa.stages.training import Watcher
 from ltpa.tables.mcnemar import mcnemar
+from ltpa.training.fine_data import FineData, held_out
 from ltpa.training.journal import LOG, PROGRESS, read_about, read_metrics
 from ltpa.training.loop import Interrupted, Watch
-from ltpa.training.recipe import TwoStreamRecipe
 from ltpa.training.schedule import epoch_rate
-from ltpa.training.twostream import FineData, TwoStreamStepper, TwoStreamTrainer, held_out
+from ltpa.training.two_stream_recipe import TwoStreamRecipe
+from ltpa.training.twostream import TwoStreamStepper, TwoStreamTrainer
 
 SIZE, CLASSES, RANKS = 16, 3, 3
 NETWORK = {
     "trunk": "vgg6_bn", "width": 0.0625, "image_size": 8, "patch_size": 8, "steps": 3, "hidden": 6, "layers": 1,
     "key_channels": 4, "basis_size": 2,
 }  # fmt: skip
-RECIPE = {"epochs": 2, "batch_size": 8, "lr": 0.02, "lr_local": 0.1, "evaluate_every": 1}
+RECIPE = {"learning": "two-stream", "epochs": 2, "batch_size": 8, "lr": 0.02, "lr_local": 0.1, "evaluate_every": 1}
 
 
 def made(count, seed=0):
@@ -72,8 +73,8 @@ def trainer(folder, seed=0, model=None, **arguments):
     return TwoStreamTrainer(
         model or network(),
         FineData(images, labels, boxes),
-        30,
-        lambda net, part: (part.stop - part.start) // 2,
+        np.arange(30) % 2,
+        lambda net, part: np.tile([1.0, 0.0, 0.0], (part.stop - part.start, 1)),
         recipe,
         seed,
         folder,
@@ -153,15 +154,13 @@ def test_what_a_stream_is_shown_is_normalised_by_imagenet():
 
 
 def test_published_schedules():
-    recipes = load_declaration("twostream")["recipes"]
-    paper, code = (TwoStreamRecipe.from_dict(recipes[name], name) for name in ("paper", "code"))
+    recipes = load_declaration("recipes")
+    paper, code = (TwoStreamRecipe.from_dict(recipes[f"two-stream-{name}"], name) for name in ("paper", "code"))
     rates = [epoch_rate(paper, epoch) for epoch in (1, 40, 41, 80, 81, 120)]
     assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5]) and paper.lr_local == 0.01
     assert [epoch_rate(code, e) for e in (30, 31, 61)] == pytest.approx([1e-3, 1e-4, 1e-5])
     assert code.lr_local == 0.001 and paper.augment == code.augment == "none"
     assert (paper.momentum, paper.weight_decay, paper.batch_size) == (0.9, 5e-4, 32)
-    for name, values in recipes.items():
-        TwoStreamRecipe.from_dict(values, name)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +172,8 @@ def test_published_schedules():
         ({"label_smoothing": 1.0}, "'label_smoothing' is 1.0: must be less than 1"),
         ({"precision": "tf32"}, "must be 'fp32' or 'bf16'"),
         ({"flip": "half"}, "unknown key 'flip'"),
+        ({"split": "dev"}, "'split' is 'dev': must be 'test' or 'validation'"),
+        ({"boxes": 0}, "'boxes' is 0"),
         ({"drop_last": "no"}, "'drop_last' is 'no': must be true or false"),
     ],
 )
@@ -218,7 +219,7 @@ def test_streams_learn_at_their_own_rates(tmp_path):
 @pytest.mark.parametrize("name", ["paper", "paper-flip_crop", "code"])
 def test_an_epoch_of_the_published_recipes_holds_every_image_of_cub(name):
     """188 steps, the last of 10 images; the embedded recipes leave such a rest out."""
-    recipes = load_declaration("twostream")["recipes"]
+    recipes = load_declaration("recipes")
     data = FineData(np.zeros((5_994, 2, 2, 3), np.uint8), np.zeros(5_994, np.int64))
     model = network(local="none")
 
@@ -228,7 +229,7 @@ def test_an_epoch_of_the_published_recipes_holds_every_image_of_cub(name):
         assert len(stepper.batches) == stepper.steps_per_epoch
         return stepper.batches
 
-    kept, dropped = batches(recipes[name]), batches(recipes["demo"])
+    kept, dropped = batches(recipes[f"two-stream-{name}"]), batches(recipes["two-stream-demo"])
     assert [len(batch) for batch in kept] == [32] * 187 + [10]
     assert np.array_equal(np.sort(np.concatenate(kept)), np.arange(5_994))
     assert [batch.tolist() for batch in dropped] == [batch.tolist() for batch in kept[:187]]
@@ -449,34 +450,35 @@ def results(tmp_path):
 
 def training_spec(**changes):
     options = {"local": "attention", **changes.pop("network", {})}
-    values = {
-        "scale": "unit", "dataset": "squares", "threads": 1, "variant": "row", "num_classes": CLASSES,
-        "architecture": two_stream_options(**{**NETWORK, **options}).plain(), "recipe": RECIPE, "weights": "scratch",
-        "patches": "made", "boxes": RANKS,
-    }  # fmt: skip
-    return TwoStreamSpec(**{**values, **changes})
+    recipe = {**RECIPE, "weights": "scratch", "patches": "made", "boxes": RANKS, **changes}
+    return TrainSpec(
+        scale="unit", dataset="squares", threads=1, variant="row", num_classes=CLASSES, recipe=recipe,
+        architecture=two_stream_options(**{**NETWORK, **options}).plain(), image_size=NETWORK["image_size"],
+    )  # fmt: skip
 
 
 def evaluation_spec(training, overlap=None):
-    return EvaluationSpec(
-        scale="unit", dataset="squares", threads=1, variant="row", training=training.hash(),
-        targets=[{"name": "squares"}], protocol={"training": dataclasses.asdict(training), "overlap": overlap},
+    recipe = TwoStreamRecipe.from_dict(training.recipe)
+    return ProtocolSpec(
+        scale="unit", dataset="squares", threads=1, variant="row", protocol="finegrained", training=training.hash(),
+        targets=[{"name": "squares"}], settings={}, patches=recipe.patches,
+        inputs={"boxes": recipe.boxes, "split": recipe.split, "overlap": overlap},
     )  # fmt: skip
 
 
 def evaluated(results, training, overlap=None):
-    twostream.run(training, results, [0])
-    finegrained.run(evaluation_spec(training, overlap), results, [0])
+    train.run(training, results, [0])
+    measure.run(evaluation_spec(training, overlap), results, 0)
     record = read_record(layout.run_dir(results, "finegrained", "squares", "row", 0) / layout.RECORD)
     return record, {(m.name, m.condition): m for m in record.metrics}
 
 
 def test_the_whole_road_learns_a_part_and_repeats_itself(results):
-    spec = training_spec(network={"local": "cnn", "rank_weight": 0.0}, recipe={**RECIPE, "epochs": 25})
+    spec = training_spec(network={"local": "cnn", "rank_weight": 0.0}, epochs=25)
     record, metrics = evaluated(results, spec)
     assert metrics["part_held_accuracy_pct", "local"].value > 60 > metrics["chance_accuracy_pct", ""].value
     assert {name for name, _ in metrics} >= {"mean_n_accuracy_pct", "random1_accuracy_pct", "top1_accuracy_pct"}
-    model = layout.run_dir(results, "twostream", "squares", "row", 0) / layout.MODEL
+    model = layout.run_dir(results, "train", "squares", "row", 0) / layout.MODEL
     first = model.read_bytes()
     shutil.rmtree(model.parent)  # else it would be found trained
     again, _ = evaluated(results, spec)
@@ -501,8 +503,8 @@ def test_steps_are_drawn_and_where_there_are_looks_these_too(results, local, mon
     drawn = []
     write = step_pictures.draw_steps
     monkeypatch.setattr(step_pictures, "draw_steps", lambda *given: drawn.append(given) or write(*given))
-    spec = training_spec(network={"local": local}, recipe={**RECIPE, "epochs": 1})
-    twostream.run(spec, results, [0])
+    spec = training_spec(network={"local": local}, epochs=1)
+    train.run(spec, results, [0])
     first = step_pictures.draw(spec, results, 0, 2).read_bytes()
     assert first[:4] == b"\x89PNG" and step_pictures.draw(spec, results, 0, 2).read_bytes() == first
     rows, caption = drawn[0][4:]
@@ -528,7 +530,7 @@ def test_images_that_the_pretraining_has_seen_are_left_out_of_a_second_number(re
     assert metrics["mean_n_accuracy_pct", "joint_minus_overlap"].n == 10
     listed.write_text("nothing.jpg\n")
     with pytest.raises(ConfigError, match="names no test image"):
-        finegrained.run(evaluation_spec(spec, {"path": str(listed), "sha256": ""}), results, [0])
+        measure.run(evaluation_spec(spec, {"path": str(listed), "sha256": ""}), results, 0)
 
 
 def test_stopping_asks_to_be_requeued_and_goes_on(results):
@@ -540,18 +542,18 @@ def test_stopping_asks_to_be_requeued_and_goes_on(results):
 
     watcher = Watcher(epoch=tell, say=told.append)
     with pytest.raises(Stopped, match="stopped in epoch 2; the same command resumes it") as stopped:
-        twostream.run(training_spec(), results, [0], stop, watcher=watcher)
+        train.run(training_spec(), results, [0], stop, watcher=watcher)
     assert stopped.value.exit_code == 75
     stop.received = None
-    twostream.run(training_spec(), results, [0], stop, watcher=watcher)
+    train.run(training_spec(), results, [0], stop, watcher=watcher)
     assert told == [(0, 1), (0, 2)], "the first epoch is not trained again"
-    twostream.run(training_spec(), results, [0], watcher=watcher)
+    train.run(training_spec(), results, [0], watcher=watcher)
     assert "trained already" in told[-1]
 
 
 def test_a_time_limit_that_allows_no_step_is_refused(results):
     with pytest.raises(ConfigError, match=r"time limit is over before the first step.*larger number"):
-        twostream.run(training_spec(), results, [0], StopRequest(0))
+        train.run(training_spec(), results, [0], StopRequest(0))
 
 
 def test_one_image_may_be_all_that_fits(tmp_path, monkeypatch):
@@ -570,18 +572,21 @@ def test_one_image_may_be_all_that_fits(tmp_path, monkeypatch):
 
 def test_a_test_error_is_that_of_the_first_draw_of_random_patches(results):
     spec = training_spec()
-    twostream.run(spec, results, [0])
-    folder = layout.run_dir(results, "twostream", "squares", "row", 0)
-    metrics = {metric.name: metric.value for metric in read_record(folder / layout.RECORD).metrics}
+    train.run(spec, results, [0])
+    folder = layout.run_dir(results, "train", "squares", "row", 0)
+    record = read_record(folder / layout.RECORD)
+    metrics = {metric.name: metric.value for metric in record.metrics}
     images, labels, boxes, _ = made(12, 1)
     hits = score(load(folder / layout.MODEL), images, labels, boxes, 0).correct["random1", "joint"][0]
     assert metrics["test_error_pct"] == pytest.approx(100 * (1 - hits.mean()))
+    assert np.array_equal(load_hits(folder, record, "test_error_pct", ""), hits)
+    assert np.array_equal(np.load(folder / layout.LOGITS).argmax(1) == labels, hits)
 
 
 def test_what_a_training_leaves_to_follow(results):
     """In its state folder, as every training: one line an epoch, progress, a log; and which run it is."""
-    twostream.run(training_spec(), results, [0])
-    (state,) = (results / "state" / "twostream").iterdir()
+    train.run(training_spec(), results, [0])
+    (state,) = (results / "state" / "train").iterdir()
     assert [row["epoch"] for row in read_metrics(state)] == [1, 2] and "lr_local" in read_metrics(state)[0]
     about = read_about(state)
     assert (about["variant"], about["seed"], about["torch"]) == ("row", 0, torch.__version__)
@@ -591,30 +596,30 @@ def test_what_a_training_leaves_to_follow(results):
 
 
 def test_a_diverged_run_can_be_recorded(results):
-    spec = training_spec(recipe={**RECIPE, "lr": 1e30})
+    spec = training_spec(lr=1e30)
     with pytest.raises(TrainingError):
-        twostream.run(spec, results, [0])
-    twostream.run(spec, results, [0], tolerate_failure=True)
-    finegrained.run(evaluation_spec(spec), results, [0])
+        train.run(spec, results, [0])
+    train.run(spec, results, [0], tolerate_failure=True)
+    measure.run(evaluation_spec(spec), results, 0)
     record = read_record(layout.run_dir(results, "finegrained", "squares", "row", 0) / layout.RECORD)
     assert record.status == "failed" and "not finite" in record.reason
 
 
 def test_bad_input_is_named(results, tmp_path):
     with pytest.raises(DataError, match="3 boxes per image, 10 wanted"):
-        twostream.run(training_spec(boxes=10), results, [0])
+        train.run(training_spec(boxes=10), results, [0])
     with pytest.raises(DataError, match="no such file"):
-        twostream.run(training_spec(patches="elsewhere"), results, [0])
+        train.run(training_spec(patches="elsewhere"), results, [0])
     with pytest.raises(ModelError, match="cannot read the weights"):
-        twostream.run(training_spec(weights=str(tmp_path / "none.pth")), results, [0])
-    with pytest.raises(ConfigError, match="split is 'dev'"):
-        twostream.run(training_spec(split="dev"), results, [0])
-    twostream.run(training_spec(), results, [0])
-    other = training_spec(recipe={**RECIPE, "lr": 0.5})
+        train.run(training_spec(weights=str(tmp_path / "none.pth")), results, [0])
+    with pytest.raises(ConfigError, match="'split' is 'dev'"):
+        train.run(training_spec(split="dev"), results, [0])
+    train.run(training_spec(), results, [0])
+    other = training_spec(lr=0.5)
     with pytest.raises(ModelError, match="trained under another configuration"):
-        finegrained.run(evaluation_spec(other), results, [0])
+        measure.run(evaluation_spec(other), results, 0)
     sidecar = results / "patches/squares/made/seed-0/boxes.json"
     content = json.loads(sidecar.read_text())
     sidecar.write_text(json.dumps({**content, "dataset": "birds"}))
     with pytest.raises(DataError, match="does not match its seal"):
-        twostream.run(training_spec(), results, [0])
+        train.run(training_spec(), results, [0])

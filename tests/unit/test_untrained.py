@@ -10,23 +10,21 @@ from tables_support import record
 from ltpa.core.records import Metric
 from ltpa.data.arrays import Split
 from ltpa.data.normalise import fit_normaliser
-from ltpa.evaluation.saliency import Masking, Saliency
-from ltpa.evaluation.segmentation import score_maps
+from ltpa.evaluation.mask_metrics import pointing_metrics, reference_metrics
+from ltpa.evaluation.saliency import Saliency
+from ltpa.evaluation.segmentation import PAPER, score_maps
 from ltpa.evaluation.untrained import DRAWS, untrained_networks
 from ltpa.models import create_model
 from ltpa.models.variants import get_variant
 from ltpa.stages.check import examine
-from ltpa.stages.segmentation import pointing_metrics, reference_metrics
 from ltpa.tables.spec import CheckSpec
 
 SIZE, IMAGES = 20, 60
+FACTS = {"attending": ["vgg-att2-concat-pc", "vgg-att-pc"], "beats": ["random", "untrained"], "must_attend": None}
 SPEC = CheckSpec(
     scale="demo",
-    compatibility={"vgg-att2-concat-pc": "pc", "vgg-att-pc": "pc"},
-    max_error_of_chance={"train": 0.5},
-    attention_beats=["random", "untrained"],
-    must_attend=None,
-    query_pc_max=1e-4,
+    max_error_of_chance={"cross-entropy": 0.5},
+    protocols={"segmentation": FACTS},
 )
 
 
@@ -62,18 +60,18 @@ def test_draws_depend_on_the_seed_alone_and_touch_no_random_stream():
 
 
 def test_references_are_of_a_bounded_number_of_images_with_an_object(monkeypatch):
-    monkeypatch.setattr("ltpa.stages.segmentation.REFERENCE_IMAGES", 7)
+    monkeypatch.setattr("ltpa.evaluation.mask_metrics.REFERENCE_IMAGES", 7)
     split = pictures(30)
     split.masks[:10] = 0
     model = create_model("vgg-att2-concat-pc", 4, SIZE, 1 / 16).eval()
     saliency = Saliency.from_declaration(get_variant("vgg-att2-concat-pc").saliency, "test")
-    centre, *draws = reference_metrics(model, saliency, split, "toy", Masking())
+    centre, *draws = reference_metrics(model, saliency, split, "toy", PAPER)
     assert (centre.condition, centre.n) == ("centre", 20)
     assert [(each.condition, each.n) for each in draws] == [(f"untrained-{draw}", 7) for draw in range(DRAWS)]
     middle = split.masks[10:, 9:11, 9:11].mean()
     assert centre.value == pytest.approx(100 * middle)
-    assert draws == reference_metrics(model, saliency, split, "toy", Masking())[1:]
-    assert reference_metrics(model, Saliency("cam"), split, "toy", Masking()) == []
+    assert draws == reference_metrics(model, saliency, split, "toy", PAPER)[1:]
+    assert reference_metrics(model, Saliency("cam"), split, "toy", PAPER) == []
 
 
 def untrained_record(variant: str, number: int, split: Split):
@@ -87,7 +85,7 @@ def untrained_record(variant: str, number: int, split: Split):
             part.train()
     saliency = Saliency.from_declaration(get_variant(variant).saliency, "test")
     scores = score_maps(saliency.maps(model, split.images, IMAGES), split.masks, saliency)
-    metrics = pointing_metrics([scores], "toy") + reference_metrics(model, saliency, split, "toy", Masking())
+    metrics = pointing_metrics([scores], "toy") + reference_metrics(model, saliency, split, "toy", PAPER)
     return record("segmentation", "toy", variant, number, metrics)
 
 

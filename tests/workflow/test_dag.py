@@ -119,7 +119,7 @@ def test_touched_sources_rerun_nothing(finished: Checkout):
 
 
 STATIC = {
-    "all_tables", "all_figures", "prepare", "train", "twostream", "transfer", "fgsm", "segmentation", "maps", "query",
+    "all_tables", "all_figures", "prepare", "train", "transfer", "fgsm", "segmentation", "maps", "query",
     "patches", "finegrained", "table", "check", "track", "figures", "gallery", "patch_picture", "step_picture",
 }  # fmt: skip
 

@@ -1,7 +1,7 @@
 # Networks: for each stage one job per dataset, network and seed. An evaluation covers all targets, folds and epsilons.
 
 
-for stage in jobs.STAGES.values():
+for stage in jobs.stages(PLAN).values():
 
     rule:
         name:
@@ -30,6 +30,7 @@ for stage in jobs.STAGES.values():
                 lambda *names, stage=stage.name: jobs.spec(PLAN, stage, *names),
                 "dataset",
                 "variant",
+                module=stage.module,
             ),
             command=f"{stage.command} --seed {{seed}}{jobs.flags(PLAN, stage)}",
         message:

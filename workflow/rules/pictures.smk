@@ -95,7 +95,8 @@ use rule figures as patch_picture with:
 
 use rule figures as step_picture with:
     input:
-        lambda wildcards: jobs.inputs(PLAN, "finegrained", **wildcards),
+        lambda wildcards: jobs.inputs(PLAN, "train", **wildcards),
+        f"{RESULTS}/train/{{dataset}}/{{variant}}/seed-{{seed}}/{layout.MODEL}",
     output:
         str(layout.steps_picture_path(PLAN.results, "{dataset}", "{variant}", "{seed}")),
     log:
@@ -103,16 +104,16 @@ use rule figures as step_picture with:
     benchmark:
         RULES.benchmark("step_picture", "{dataset}", "{variant}", "seed-{seed}")
     wildcard_constraints:
-        variant=RULES.networks("twostream"),
+        variant=RULES.networks("train"),
     params:
         **RULES.params(
             "step_picture",
-            PLAN.twostream.training_spec,
+            PLAN.train_spec,
             "dataset",
             "variant",
             module="step_pictures",
         ),
-        command="twostream show --seed {seed}",
+        command="steps --seed {seed}",
     message:
         "Drawing the steps of {wildcards.variant} on {wildcards.dataset}"
 

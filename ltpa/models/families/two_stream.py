@@ -59,8 +59,8 @@ class Options(NetworkOptions):
 
     builder: ClassVar[str] = "ltpa.models.twostream.network:build_twostream"
     recipes: ClassVar[str] = "two-stream"
-    learning: ClassVar[Literal["cross-entropy", "two-stream"]] = "two-stream"
-    needs: ClassVar[tuple[str, ...]] = ("boxes",)
+    learning: ClassVar[str] = "two-stream"
+    trained_on: ClassVar[str] = "fine"
 
     width: Annotated[float, Field(gt=0, le=4)] = 1.0
     trunk: str = "vgg19"
@@ -87,6 +87,11 @@ class Options(NetworkOptions):
     basis: Literal["fixed", "learned"] = "fixed"
     basis_size: Annotated[int, Field(ge=1, le=64)] = 8
     score_scale: Literal["none", "sqrt"] = "none"
+
+    @property
+    def sees_patches(self) -> bool:
+        """Not without a local stream."""
+        return self.local != "none"
 
     @property
     def has_steps(self) -> bool:

@@ -1,30 +1,17 @@
-"""Attention maps against object masks (paper section 5.4, figure 9), and the pointing game.
+"""Metrics of maps against masks and boxes: Jaccard by subset, the pointing game, and its references."""
 
-Targets are `{"name", "kind": "masks", "class_ids": [...] or null}`, a dataset whose classes are the subsets and all of
-whose images are scored, and `{"name", "kind": "pointing", "split"}`, whose split is scored in the pointing game alone
-and passed over where it has neither masks nor boxes. Where boxes are known, peaks and mass inside them are counted too.
-`class_ids` gives for each subset the network's class, null where it has none; only class activation maps need it.
-Beside attention stand references of the pointing game that nothing was learnt for: a centre prior, and the same network
-untrained. Protocol keys: `SegmentationSettings`.
-"""
-
-import dataclasses
-import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ltpa.core.errors import ConfigError, DataError
 from ltpa.core.records import Metric
-from ltpa.core.specs import EvaluationSpec
 from ltpa.data.arrays import PreparedDataset, Split
 from ltpa.evaluation.controls import centre_prior
 from ltpa.evaluation.saliency import CAM, COMBINED, Masking, Saliency
 from ltpa.evaluation.segmentation import Scores, box_masks, score_maps
 from ltpa.evaluation.untrained import untrained_networks
-from ltpa.stages.common import Measurement, evaluate_each, read_settings
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
@@ -35,84 +22,26 @@ REFERENCE_IMAGES = 100  # at most so many are shown to each untrained network
 BOX_METRICS = ("pointing_in_box_pct", "box_chance_pct", "mass_in_box_pct")
 
 
-@dataclasses.dataclass(frozen=True)
-class SegmentationSettings:
-    """The protocol's settings.
-
-    Attributes:
-        saliency: how the variant's map is made (`ltpa.models.variants.chosen_saliency`).
-        upsampling, threshold: those of `Masking`.
-        cam_class: class activation maps of the `annotated` class of a subset, or of each image's `predicted` one.
-        batch_size: images per forward pass.
-    """
-
-    saliency: dict[str, Any] | None
-    upsampling: str = "bilinear"
-    threshold: float | None = None
-    cam_class: str = "annotated"
-    batch_size: int = 250
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError("segmentation: needs batch_size >= 1")
-        if self.cam_class not in ("annotated", "predicted"):
-            raise ConfigError(f"segmentation: cam_class is {self.cam_class!r}; use annotated or predicted")
-        self.masking()
-
-    def masking(self) -> Masking:
-        """How maps become binary."""
-        return Masking(self.upsampling, self.threshold)
-
-
-def run(spec: EvaluationSpec, results: Path, seeds: Sequence[int]) -> None:
-    """Score the maps of the network of each seed and write its record.
-
-    Raises:
-        ConfigError: the variant declares no saliency map, or a target or setting is wrong.
-        DataError: a target lacks masks, or a map is not finite.
-    """
-    evaluate_each(__name__, spec, results, seeds, functools.partial(measure, spec))
-
-
-def measure(
-    spec: EvaluationSpec, model: "AttentionClassifier", datasets: list[PreparedDataset], folder: Path
-) -> Measurement:
-    """Jaccard by subset and pointing by level for each target."""
-    settings = read_settings(SegmentationSettings, "segmentation", spec.protocol)
-    saliency = Saliency.from_declaration(settings.saliency, "segmentation")
-    metrics: list[Metric] = []
-    facts: dict[str, Any] = {}
-    for target, dataset in zip(spec.targets, datasets, strict=True):
-        if target.get("kind") == "pointing":
-            found, facts[dataset.name] = _pointing(model, saliency, target, dataset, settings)
-        elif target.get("kind") == "masks":
-            found, facts[dataset.name] = _masks(model, saliency, target, dataset, settings)
-        else:
-            kind = target.get("kind")
-            raise ConfigError(f"segmentation: target {dataset.name} is of kind {kind!r}; use masks or pointing")
-        metrics += found
-    return Measurement(metrics, facts)
-
-
-def _pointing(
+def point_at_split(
     model: "AttentionClassifier",
     saliency: Saliency,
-    target: dict[str, Any],
+    split: Split,
     dataset: PreparedDataset,
-    settings: SegmentationSettings,
+    masking: Masking,
+    batch_size: int,
 ) -> tuple[list[Metric], dict[str, Any]]:
-    split = dataset.split(target["split"])
+    """The pointing game on one split of a dataset, its references, and facts; nothing without masks and boxes."""
     if split.masks is None and split.boxes is None:
         return [], {"skipped": "no masks or boxes"}
-    maps = saliency.maps(model, split.images, settings.batch_size)
+    maps = saliency.maps(model, split.images, batch_size)
     metrics: list[Metric] = []
     facts: dict[str, Any] = {}
     if split.masks is not None:
-        scores = score_maps(maps, split.masks, saliency, masking=settings.masking())
+        scores = score_maps(maps, split.masks, saliency, masking=masking)
         metrics += pointing_metrics([scores], dataset.name)
-        metrics += reference_metrics(model, saliency, split, dataset.name, settings.masking())
+        metrics += reference_metrics(model, saliency, split, dataset.name, masking)
         facts = _facts([scores])
-    return metrics + box_metrics([(maps, split.boxes)], dataset, saliency, settings.masking()), facts
+    return metrics + box_metrics([(maps, split.boxes)], dataset, saliency, masking), facts
 
 
 def box_metrics(
@@ -130,43 +59,53 @@ def box_metrics(
     return pointing_metrics(scored, dataset.name, BOX_METRICS) if scored else []
 
 
-def _masks(
+def score_by_subset(
     model: "AttentionClassifier",
     saliency: Saliency,
-    target: dict[str, Any],
     dataset: PreparedDataset,
-    settings: SegmentationSettings,
+    masking: Masking,
+    batch_size: int,
+    class_ids: Sequence[int | None] | None,
+    annotated: bool,
 ) -> tuple[list[Metric], dict[str, Any]]:
+    """Jaccard by class of a dataset with masks, the pointing game, its references, and facts.
+
+    `class_ids` gives for each class of the dataset the network's class, null where it has none; only class activation
+    maps of the `annotated` class need it, and classes without one are left out of those.
+
+    Raises:
+        ConfigError: `class_ids` does not fit the dataset.
+        DataError: the dataset has no masks.
+    """
     pooled = dataset.pooled()
     if pooled.masks is None:
         raise DataError(f"dataset {dataset.name} has no masks; segmentation needs one per image")
     metrics, scored, boxed, left_out = [], [], [], []
     for subset in np.unique(pooled.labels).tolist():
         class_id = None
-        if saliency.source == CAM and settings.cam_class == "annotated":
-            class_id = _class_id(target, subset, dataset)
+        if saliency.source == CAM and annotated:
+            class_id = _class_id(class_ids, subset, dataset)
             if class_id is None:
                 left_out.append(dataset.classes[subset])
                 continue
         members = np.flatnonzero(pooled.labels == subset).tolist()
-        maps = saliency.maps(model, pooled.images[members], settings.batch_size, class_id)
-        scores = score_maps(maps, [pooled.masks[row] for row in members], saliency, masking=settings.masking())
+        maps = saliency.maps(model, pooled.images[members], batch_size, class_id)
+        scores = score_maps(maps, [pooled.masks[row] for row in members], saliency, masking=masking)
         metrics += subset_metrics(scores, dataset.name, dataset.classes[subset])
         scored.append(scores)
         boxed.append((maps, None if pooled.boxes is None else pooled.boxes[members]))
     if scored:
-        metrics += pointing_metrics(scored, dataset.name) + box_metrics(boxed, dataset, saliency, settings.masking())
-        metrics += reference_metrics(model, saliency, pooled, dataset.name, settings.masking())
+        metrics += pointing_metrics(scored, dataset.name) + box_metrics(boxed, dataset, saliency, masking)
+        metrics += reference_metrics(model, saliency, pooled, dataset.name, masking)
     return metrics, {**_facts(scored), "subsets_without_class": left_out}
 
 
-def _class_id(target: dict[str, Any], subset: int, dataset: PreparedDataset) -> int | None:
-    class_ids = target.get("class_ids")
+def _class_id(class_ids: Sequence[int | None] | None, subset: int, dataset: PreparedDataset) -> int | None:
     if class_ids is None:
         return None
     if len(class_ids) != len(dataset.classes):
         raise ConfigError(
-            f"segmentation: target {dataset.name}: class_ids has {len(class_ids)} entries for "
+            f"dataset {dataset.name}: class_ids has {len(class_ids)} entries for "
             f"{len(dataset.classes)} classes; give one per class, null where the network has none"
         )
     return class_ids[subset]
@@ -245,3 +184,30 @@ def _facts(parts: list[Scores]) -> dict[str, Any]:
         "empty_masks": sum(int((scores.area == 0).sum()) for scores in parts),
         "constant_maps": sum(int(scores.constant.sum()) for scores in parts),
     }
+
+
+def map_metrics(
+    maps: dict[str, np.ndarray],
+    saliency: Saliency | None,
+    by_subset: bool,
+    pooled: Split,
+    dataset: PreparedDataset,
+    masking: Masking,
+) -> list[Metric]:
+    """Metrics of maps (N, h, w) of all images of `pooled` by kind, and with a `saliency` of `combined`.
+
+    Jaccard by subset where that is asked for, and pointing inside masks and boxes where there are any.
+    """
+    metrics: list[Metric] = []
+    if pooled.masks is not None:
+        scored = [score_maps(maps, pooled.masks, saliency, masking=masking)] if not by_subset else []
+        for subset in np.unique(pooled.labels).tolist() if by_subset else ():
+            members = np.flatnonzero(pooled.labels == subset).tolist()
+            chosen = {kind: each[members] for kind, each in maps.items()}
+            masks = [pooled.masks[row] for row in members]
+            scores = score_maps(chosen, masks, saliency, saliency is None, masking)
+            for kind in scores.jaccard:
+                metrics += subset_metrics(scores, dataset.name, dataset.classes[subset], kind, f"{kind}_")
+            scored.append(scores)
+        metrics += pointing_metrics(scored, dataset.name)
+    return metrics + box_metrics([(maps, pooled.boxes)], dataset, saliency, masking)

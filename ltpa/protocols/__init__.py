@@ -1,0 +1,1 @@
+"""Protocols: every way in which trained networks are measured, one file each."""
