@@ -1,6 +1,7 @@
 """The benchmark as a DAG: `snakemake all_tables`, or any single table by its name."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -24,7 +25,9 @@ from ltpa.core import layout
 from ltpa.plan.config import parse_config, read_config_file
 from ltpa.core.errors import LtpaError
 from ltpa.plan import Plan, gallery, jobs, views
+from ltpa.plan.products import behind_table, products
 from ltpa.plan.rules import Rules, literal
+from ltpa.plan.summary import check_warnings
 from ltpa.runtime.lost_jobs import extend_slurm_plugin
 
 SOURCE = ", ".join(map(str, workflow.configfiles)) or "--config"
@@ -65,14 +68,16 @@ onstart:
     )
 
 
+onsuccess:
+    for line in check_warnings(PLAN):
+        print(f"ltpa: warning: {line}", file=sys.stderr)
+
+
+# All that the jobs declare, so that a deleted file is made anew: Snakemake looks for those alone that it is asked for.
 rule all_tables:
     default_target: True
     input:
-        [path for name in PLAN.config.tables for path in views.table_files(PLAN, name)],
-        f"{RESULTS}/checks.md",
-        [f"{RESULTS}/tracking.json"] if JOBS.track else [],
-        views.figure_files(PLAN),
-        f"{RESULTS}/figures/paper/index.json",
+        products(PLAN),
 
 
 include: "workflow/rules/data.smk"
@@ -84,8 +89,11 @@ include: "workflow/rules/pictures.smk"
 # A table or a figure by its name: a rule for each that the command line asks for, so that the list of rules is the same
 # whatever tables there are.
 TARGETS = {
-    **{name: views.table_files(PLAN, name) for name in PLAN.tables},
-    **{name: gallery.files(PLAN, name) for name in gallery.gallery_spec(PLAN).figures},
+    **{name: partial(behind_table, PLAN, name) for name in PLAN.tables},
+    **{
+        name: partial(gallery.files, PLAN, name)
+        for name in gallery.gallery_spec(PLAN).figures
+    },
 }
 for asked in sorted(TARGETS.keys() & set(sys.argv)):
 
@@ -93,4 +101,4 @@ for asked in sorted(TARGETS.keys() & set(sys.argv)):
         name:
             asked
         input:
-            TARGETS[asked],
+            TARGETS[asked](),

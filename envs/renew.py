@@ -56,7 +56,7 @@ def imported(stages: Iterable[str]) -> set[str]:
     distributions = importlib.metadata.packages_distributions()
     found = set(reached(tuple(stage if stage.startswith("ltpa.") else f"ltpa.stages.{stage}" for stage in stages)))
     for package in LOADED_BY_NAME:
-        if f"ltpa.{package}" in found:
+        if f"ltpa.{package}.registry" in found:
             paths = (path.relative_to(PACKAGE.parent).with_suffix("") for path in (PACKAGE / package).rglob("*.py"))
             found.update(reached(tuple(".".join(path.parts).removesuffix(".__init__") for path in paths)))
     files = {module_file(name) for name in found | set(COMMAND_LINE)}

@@ -4,13 +4,17 @@ Each subcommand imports what it needs when it runs, so that starting any of them
 """
 
 import argparse
+import contextlib
+import errno
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from ltpa.cli import data, jobs, pictures, tools, views
+from ltpa.cli import data, jobs, pictures, tools, verify, views
 from ltpa.cli.options import group
-from ltpa.core.errors import LtpaError
+from ltpa.core.errors import DiskFullError, LtpaError
+from ltpa.core.files import FULL
 from ltpa.core.text import printable
 
 
@@ -19,13 +23,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     _print_warnings()
     try:
-        options.run(options)
+        with _output_that_fits():
+            options.run(options)
     except LtpaError as error:
         print(f"ltpa: error: {printable(error)}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         return 0
     return 0
+
+
+@contextlib.contextmanager
+def _output_that_fits() -> Iterator[None]:
+    """Say in one line where what is printed does not fit on the disk that it is sent to.
+
+    Raises:
+        DiskFullError: it does not.
+        BrokenPipeError: nobody reads it any more.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in (*FULL, errno.EPIPE):
+            raise
+        try:
+            sys.stdout.flush()
+        except OSError:  # what waits in the buffer would fail once more at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno not in FULL:
+            raise
+        where = error.filename or "what is printed, or a temporary file"
+        raise DiskFullError(
+            f"{where}: cannot write ({error.strerror}); free space and run the same command again"
+        ) from error
 
 
 class _OneLine(logging.Formatter):
@@ -45,6 +76,6 @@ def _print_warnings() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ltpa", description=__doc__.splitlines()[0] if __doc__ else None)
     command = group(parser)
-    for part in (jobs, views, pictures, data, tools):
+    for part in (jobs, views, verify, pictures, data, tools):
         part.add_commands(command)
     return parser

@@ -117,11 +117,14 @@ def _clean_state(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
+    from ltpa.plan import views
     from ltpa.plan.budget import Budget
     from ltpa.report.doctor import examine
     from ltpa.tracking.store import check_store
 
     plan = load_plan(options)
     needed = Budget(plan, _facts, None).total().disk_bytes
-    if not examine(print, Path.cwd(), plan.results, lambda: check_store(plan.results), plan.config.jobs.gpus, needed):
+    wanted = [Path(path) for path in views.records(plan, views.all_runs(plan))]
+    gpus = plan.config.jobs.gpus
+    if not examine(print, Path.cwd(), plan.results, lambda: check_store(plan.results), gpus, needed, wanted):
         raise LtpaError("something above needs attention before the pipeline can run")

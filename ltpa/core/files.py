@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ltpa.core.errors import DiskFullError, LtpaError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 _HIDDEN = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # in small letters; left behind by Windows and macOS
-_LITTLE = 1 << 16  # bytes; no disk that is not full has so little
+LITTLE = 1 << 16  # bytes; no disk that is not full has so little
 
 
 def is_hidden(name: str) -> bool:
@@ -81,7 +81,7 @@ def write_errors(
     except OSError as error:
         free = shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.is_dir())).free
         # NumPy says only that fewer bytes were written than it wished to.
-        if error.errno not in _FULL and (error.errno is not None or free >= max(needed or 0, _LITTLE)):
+        if error.errno not in FULL and (error.errno is not None or free >= max(needed or 0, LITTLE)):
             reason = error.strerror or error
             raise LtpaError(f"{path}: {what} ({reason}); free space or choose another folder") from error
         size = "" if needed is None else f"{needed} bytes are needed and "

@@ -11,6 +11,9 @@ LOGITS = "logits.npy"
 BOXES = "boxes.parquet"
 BOXES_SIDECAR = "boxes.json"
 MANIFEST = "manifest.json"
+TRACKING = "tracking.json"
+CHECKS = "checks.md"
+CHECKS_JSON = "checks.json"
 FIGURE_SUFFIXES = ("png", "svg", "pdf")
 TABLE_SUFFIXES = ("csv", "md", "tex", "html")
 
@@ -28,6 +31,18 @@ def downloads_dir(results: Path) -> Path:
 def run_dir(results: Path, stage: str, dataset: str, variant: str, seed: int | str) -> Path:
     """Folder of one stage's result for one trained network."""
     return Path(results) / stage / dataset / variant / f"seed-{seed}"
+
+
+def run_of(path: Path) -> tuple[str, str, str, int] | None:
+    """Stage, dataset, variant and seed whose record lies at `path`; None where it is not the place of a record."""
+    parts = Path(path).absolute().parts[-5:]
+    if len(parts) < 5:
+        return None
+    stage, dataset, variant, folder, name = parts
+    seed = folder.removeprefix("seed-")
+    if name != RECORD or folder == seed or not (seed.isascii() and seed.isdecimal()):
+        return None
+    return stage, dataset, variant, int(seed)
 
 
 def boxes_path(results: Path, dataset: str, source: str, seed: int) -> Path:

@@ -1,43 +1,7 @@
 """Did the networks behind a record learn? One answer for checks, tables and figures."""
 
-import dataclasses
-from collections.abc import Mapping
-
+from ltpa.core.facts import Limits, Outcome
 from ltpa.core.records import Record
-
-# By kind of learning: the largest error of a network that learned, as a share of that of guessing. A kind that is left
-# out has no limit.
-Limits = Mapping[str, float]
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What a trained network errs on its test images, and what guessing errs, in percent.
-
-    `learning` is the kind of its training, which has a limit of its own.
-    """
-
-    learning: str
-    dataset: str
-    variant: str
-    seed: int
-    error_pct: float
-    chance_pct: float
-
-    @property
-    def share(self) -> float:
-        """The error as a share of that of guessing."""
-        return self.error_pct / self.chance_pct
-
-    def failure(self, limits: Limits) -> str:
-        """Why the network counts as not having learned; empty where it has."""
-        limit = limits.get(self.learning)
-        if limit is None or self.share <= limit:
-            return ""
-        return (
-            f"{self.variant} on {self.dataset}, seed {self.seed}: test error {self.error_pct:.1f} %, beyond {limit:g} "
-            f"of guessing ({self.chance_pct:.1f} %)"
-        )
 
 
 def outcomes(record: Record) -> list[Outcome]:
@@ -49,7 +13,8 @@ def outcomes(record: Record) -> list[Outcome]:
     if error is None or chance is None:
         return []
     learning = record.extra.get("recipe", {}).get("learning", "cross-entropy")
-    return [Outcome(learning, record.dataset, record.variant, record.seed, error, chance)]
+    network = record.extra.get("model_sha256") or ""
+    return [Outcome(learning, record.dataset, record.variant, record.seed, error, chance, network, record.computed_on)]
 
 
 def failures(record: Record, limits: Limits) -> list[str]:

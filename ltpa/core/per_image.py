@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 
 from ltpa.core import layout
+from ltpa.core.artefacts import sha256_of
 from ltpa.core.errors import RecordError
 from ltpa.core.files import write_bytes
 from ltpa.core.hashing import sha256_file
 from ltpa.core.records import Record
-
-_FILES = {"hits": layout.HITS, "logits": layout.LOGITS}
 
 
 def save_hits(folder: Path, hits: Mapping[tuple[str, str], np.ndarray]) -> dict[str, Any]:
@@ -45,7 +44,7 @@ def load_hits(folder: Path, record: Record, metric: str, condition: str) -> np.n
     if facts is None or [metric, condition] not in facts["rows"]:
         return None
     path = Path(folder) / layout.HITS
-    if _sha256(path) != facts["sha256"]:
+    if sha256_of(path) != facts["sha256"]:
         raise RecordError(
             f"{path}: missing, or not the file that {layout.RECORD} beside it tells of; delete {layout.RECORD} and run "
             "again to remake both"
@@ -54,21 +53,8 @@ def load_hits(folder: Path, record: Record, metric: str, condition: str) -> np.n
     return found
 
 
-def intact(folder: Path, record: Record) -> bool:
-    """Whether the files that the record tells of lie in `folder` as they were written."""
-    return all(
-        _sha256(Path(folder) / name) == record.extra[key]["sha256"]
-        for key, name in _FILES.items()
-        if key in record.extra
-    )
-
-
 def _save(path: Path, array: np.ndarray) -> str:
     stream = io.BytesIO()
     np.save(stream, array)
     write_bytes(path, stream.getvalue())
     return sha256_file(path)
-
-
-def _sha256(path: Path) -> str:
-    return sha256_file(path) if path.is_file() else ""

@@ -1,17 +1,29 @@
 """The result record: one small JSON file per stage, dataset, variant and seed, sealed with its own SHA-256."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
+from pydantic import ConfigDict
+
+from ltpa.core import layout
 from ltpa.core.errors import LtpaError, RecordError
-from ltpa.core.files import write_text
-from ltpa.core.hashing import digest
+from ltpa.core.facts import Facts
+from ltpa.core.schema import PLAIN, read_json
+from ltpa.core.sealed import read_sealed, write_sealed
 
 FORMAT = 1
+
+# Lowest and highest value by the end of a metric's name, which tells its unit. Other metrics may take any value.
+_RANGES = {
+    "_pct": (0.0, 100.0),
+    "_loss": (0.0, math.inf),
+    "_change": (0.0, math.inf),
+    "_divergence": (0.0, math.inf),
+}
+_ROUNDING = 1e-6  # by which a value may lie beyond, when it was summed up in other words than its limit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +32,13 @@ class Metric:
 
     Attributes:
         name: what was measured, unit at the end (`test_error_pct`, `jaccard_pct`).
-        value: finite float.
-        n: number of items (images, folds) behind the value.
+        value: finite float, possible in that unit.
+        n: number of items (images, folds) behind the value, at least 1.
         target: concrete dataset the number was measured on; empty where it is the record's own.
         condition: what else tells it apart (`eps=1`, `raw`, a class or level name); may be empty.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = PLAIN
 
     name: str
     value: float
@@ -35,7 +49,12 @@ class Metric:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """Everything one job found out, and what it came from. `status` is `ok` or `failed` (then `reason` says why)."""
+    """Everything one job found out, and what it came from. `status` is `ok` or `failed` (then `reason` says why).
+
+    `device` is `cpu` or the GPU's model, `processor` the kind of processor (`ltpa.core.provenance.processor`).
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = PLAIN
 
     stage: str
     scale: str
@@ -52,9 +71,15 @@ class Record:
     threads: int
     seconds: float
     peak_memory_mb: float
-    status: str = "ok"
+    status: Literal["ok", "failed"] = "ok"
     reason: str = ""
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    processor: str = ""
+
+    @property
+    def computed_on(self) -> str:
+        """The kind of machine: the processor, with the GPU's model before it where one was used."""
+        return self.processor if self.device == "cpu" else f"{self.device} ({self.processor})"
 
 
 def epsilon_of(condition: str) -> float:
@@ -86,39 +111,52 @@ def write_record(path: Path, record: Record) -> None:
     """Write `record` to `path` atomically.
 
     Raises:
-        RecordError: a metric is not finite, or the record is `ok` with a reason or `failed` without one.
+        RecordError: what `read_record` would refuse.
     """
-    for metric in record.metrics:
-        if not math.isfinite(metric.value):
-            raise RecordError(f"{path}: metric {metric.name} ({metric.target} {metric.condition}) is {metric.value}")
-    if record.status not in ("ok", "failed") or (record.status == "failed") != bool(record.reason):
-        raise RecordError(f"{path}: status {record.status!r} with reason {record.reason!r} makes no sense")
-    content = {"format": FORMAT, **dataclasses.asdict(record)}
-    write_text(path, json.dumps({**content, "sha256": digest(content)}, indent=1, ensure_ascii=False) + "\n")
+    _check(path, record, "nothing was written")
+    write_sealed(path, {"format": FORMAT, **dataclasses.asdict(record)})
 
 
 def read_record(path: Path) -> Record:
-    """Read a record and check its seal.
+    """Read a record and check its seal, its types, and whether it says what can be.
 
     Raises:
-        RecordError: the file is missing, truncated, edited, or of another format; the message says how to remake it.
+        RecordError: the file is missing, truncated, edited, or of another format; it holds a key or value that this
+            version does not know, or a number that its unit does not allow; it lies in the folder of another run. The
+            message names the file and says how to remake it.
     """
+    path = Path(path)
     remedy = f"delete it and ask for its table again to remake it ({path})"
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecordError(f"{path}: no such result record; run the stage that makes it") from error
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path}: not a readable result record ({error}); {remedy}") from error
-    if not isinstance(content, dict) or "sha256" not in content:
-        raise RecordError(f"{path}: not a result record; {remedy}")
-    seal = content.pop("sha256")
-    if digest(content) != seal:
-        raise RecordError(f"{path}: its content does not match its SHA-256 (truncated or edited); {remedy}")
-    if content.pop("format", None) != FORMAT:
-        raise RecordError(f"{path}: written in another format; {remedy}")
-    metrics = [Metric(**metric) for metric in content.pop("metrics")]
-    return Record(metrics=metrics, **content)
+    missing = "no such result record; run the stage that makes it"
+    record = read_sealed(path, Record, RecordError, version=FORMAT, missing=missing, remedy=remedy)
+    _check(path, record, remedy)
+    return record
+
+
+def _check(path: Path, record: Record, remedy: str) -> None:
+    """Raise `RecordError` where a record's values contradict each other, their units, or the path."""
+    if record.status not in ("ok", "failed") or (record.status == "failed") != bool(record.reason):
+        raise RecordError(f"{path}: status {record.status!r} with reason {record.reason!r} makes no sense; {remedy}")
+    place, own = layout.run_of(path), (record.stage, record.dataset, record.variant, record.seed)
+    if place not in (None, own):
+        raise RecordError(
+            f"{path}: the record of another run ({layout.run_dir(Path(), *own)}), to be put back there; {remedy}"
+        )
+    for metric in record.metrics:
+        where = f"metric {' '.join(filter(None, (metric.name, metric.target, metric.condition)))}"
+        low, high = next(
+            (limits for end, limits in _RANGES.items() if metric.name.endswith(end)), (-math.inf, math.inf)
+        )
+        if not (math.isfinite(metric.value) and low - _ROUNDING <= metric.value <= high + _ROUNDING):
+            raise RecordError(f"{path}: {where} is {metric.value}, which its unit does not allow; {remedy}")
+        if metric.n < 1:
+            raise RecordError(f"{path}: {where} comes from {metric.n} items; {remedy}")
+    read_json(Facts, record.extra, f"{path}: key 'extra'", RecordError, f"; {remedy}")
+
+
+def _range(name: str) -> tuple[float, float]:
+    """Lowest and highest value of a metric."""
+    return next((limits for end, limits in _RANGES.items() if name.endswith(end)), (-math.inf, math.inf))
 
 
 def metric_value(record: Record, name: str, target: str | None = None, condition: str | None = None) -> float:

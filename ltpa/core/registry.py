@@ -1,16 +1,76 @@
-"""Members of the package that are found by a name: readers of datasets, families of networks."""
+"""Members of the package, and of users' own files, that are found by a name: readers, families, protocols."""
 
+import functools
 import importlib
-from collections.abc import Iterator, Mapping
+import importlib.util
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ltpa.core.declared import near_matches
+from ltpa.core.errors import ConfigError
+from ltpa.core.hashing import sha256_file
+
+SUFFIX = ".py"
+_trusted: set[str] = set()
+
+
+def trust(places: Iterable[str]) -> None:
+    """Let code run from the files among `places`, which a configuration or a spec names (`FILE.py` or `FILE.py:name`).
+
+    A file of a network may name such code, too, and is no reason to run it.
+    """
+    _trusted.update(file for place in places if (file := place.partition(":")[0]).endswith(SUFFIX))
 
 
 def member(place: str) -> Any:
-    """What lies at `package.module:attribute`; the module is imported."""
+    """What lies at `package.module:attribute`, or at `FILE.py:attribute` of a trusted file; the module is imported.
+
+    Raises:
+        ConfigError: the file is not trusted, is missing, does not run, or lacks the attribute.
+    """
     module, _, attribute = place.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    if not module.endswith(SUFFIX):
+        return getattr(importlib.import_module(module), attribute)
+    try:
+        return getattr(run_file(module), attribute)
+    except AttributeError as error:
+        raise ConfigError(f"{module}: defines no {attribute}; add it") from error
+
+
+def run_file(name: str) -> ModuleType:
+    """The module that a user's file defines; it runs once for each content.
+
+    Raises:
+        ConfigError: the file is not trusted, is missing, or does not run.
+    """
+    if name not in _trusted:
+        raise ConfigError(
+            f"{name}: code of a file runs only where a configuration names it; declare what it defines under 'own'"
+        )
+    try:
+        return _run(name, sha256_file(Path(name)))
+    except OSError as error:
+        raise ConfigError(f"{name}: cannot be read ({error.strerror}); correct the path") from error
+
+
+@functools.cache
+def _run(name: str, sha256: str) -> ModuleType:
+    path = Path(name)
+    module_name = f"ltpa_user_{path.stem}_{sha256[:12]}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path}: not a Python file; name one that ends in {SUFFIX}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, ImportError, NameError, AttributeError, TypeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        raise ConfigError(f"{path}: does not run ({type(error).__name__}: {text}); correct it") from error
+    return module
 
 
 class Registry(Mapping[str, str]):

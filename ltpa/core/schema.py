@@ -1,10 +1,13 @@
 """Plain data against a pydantic model: the base of every such model, and one line for what is wrong."""
 
+import dataclasses
+import functools
+import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Strict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Strict, TypeAdapter, ValidationError
 from typing_extensions import is_typeddict
 
 from ltpa.core.declared import near_matches
@@ -20,6 +23,7 @@ _MUST_BE = {
     "list_type": "a list",
     "dict_type": "a mapping",
     "model_type": "a mapping",
+    "dataclass_type": "a mapping",
     "greater_than": "greater than {gt}",
     "greater_than_equal": "at least {ge}",
     "less_than": "less than {lt}",
@@ -37,6 +41,7 @@ class PlainData(BaseModel):
 
 
 Model = TypeVar("Model", bound=BaseModel)
+Read = TypeVar("Read")
 Item = TypeVar("Item")
 
 
@@ -64,9 +69,37 @@ def read_plain(
     try:
         return model.model_validate(dict(values))
     except ValidationError as problems:
-        first, *others = problems.errors()
-        more = f" (and {len(others)} more)" if others else ""
-        raise error(f"{where}: {_describe(first, model)}{more}{remedy}") from problems
+        raise error(f"{where}: {_first(problems, model)}{remedy}") from problems
+
+
+def read_json(
+    model: type[Read], values: Any, where: str, error: type[LtpaError] = ConfigError, remedy: str = ""
+) -> Read:
+    """Plain JSON as a `model`, which may be a dataclass, too: lists become tuples, nothing else is converted.
+
+    Raises:
+        LtpaError: as `read_plain`.
+    """
+    kind: Any = model
+    try:
+        read: Read = _adapter(kind).validate_json(json.dumps(values, allow_nan=False), strict=True)
+        return read
+    except ValidationError as problems:
+        raise error(f"{where}: {_first(problems, model)}{remedy}") from problems
+    except ValueError as problem:  # not JSON: NaN, or text that is no Unicode
+        raise error(f"{where}: {problem}{remedy}") from problem
+
+
+@functools.cache
+def _adapter(model: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(model)
+
+
+def _first(problems: ValidationError, model: type) -> str:
+    """The first of the problems, and how many there are besides."""
+    first, *others = problems.errors()
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{_describe(first, model)}{more}"
 
 
 def requirement(problem: Any) -> str:
@@ -77,10 +110,10 @@ def requirement(problem: Any) -> str:
     return " ".join(f"{text[0].lower()}{text[1:]}".split())
 
 
-def _describe(problem: Any, model: type[BaseModel]) -> str:
+def _describe(problem: Any, model: type) -> str:
     location, kind, value = problem["loc"], problem["type"], problem["input"]
     key = ".".join(map(str, location))
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         unknown = str(location[-1])
         return f"unknown key {unknown!r}; {near_matches(unknown, _keys_at(model, location))} (at {key!r})"
     if kind == "missing":
@@ -97,18 +130,19 @@ def _describe(problem: Any, model: type[BaseModel]) -> str:
     return f"key {key!r}{given}: {text}"
 
 
-def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+def _keys_at(model: type, location: tuple[int | str, ...]) -> list[str]:
     """Keys that may stand where the last one of `location` does; list positions and free keys are passed over."""
     kind: Any = model
     for part in location[:-1]:
-        annotations = {key: field.annotation for key, field in getattr(kind, "model_fields", {}).items()}
-        kind = next(_records_in(annotations.get(str(part))), kind)
+        kind = next(_records_in(get_type_hints(kind, include_extras=True).get(str(part))), kind)
     return list(getattr(kind, "model_fields", kind.__annotations__))
 
 
 def _records_in(annotation: Any) -> Iterator[Any]:
-    """The models and typed dictionaries in an annotation."""
-    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or is_typeddict(annotation)):
+    """The models, dataclasses and typed dictionaries in an annotation."""
+    if isinstance(annotation, type) and (
+        issubclass(annotation, BaseModel) or is_typeddict(annotation) or dataclasses.is_dataclass(annotation)
+    ):
         yield annotation
     for part in get_args(annotation):
         yield from _records_in(part)

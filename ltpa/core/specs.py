@@ -5,6 +5,7 @@ that JSON is the record's `config_hash`.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -12,6 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ltpa.core.errors import ConfigError
 from ltpa.core.hashing import canonical_json, digest
+from ltpa.core.registry import trust
 from ltpa.core.schema import requirement
 
 _REMEDY = "take one of results/<scale>/specs, or name what to run"
@@ -52,6 +54,7 @@ class Spec:
             raise ConfigError(f"not a {cls.__name__}: {problems}; {_REMEDY}") from error
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"not a {cls.__name__}: {error}; {_REMEDY}") from error
+        trust(spec.code)
         return spec
 
     def hash(self) -> str:
@@ -90,8 +93,9 @@ class ProtocolSpec(Spec):
 
     `file` is empty for the protocols of this package. `training` is the hash of the `TrainSpec` the networks come from.
     `targets` are the datasets evaluated on (`ltpa.protocols.base.Target`), `settings` those of the protocol, `inputs`
-    what else its result depends on, `companion` the `variant` and the `training` of the network that it reads besides,
-    `patches` the patch source whose boxes it reads; empty for none.
+    what else its result depends on, `companion` the `variant` and the `training` of the network that it reads besides.
+    That is of the same seed, or with two `companion_seeds` of the first of these, and for the first of the second.
+    `patches` is the patch source whose boxes it reads; empty for none.
     """
 
     variant: str
@@ -102,8 +106,16 @@ class ProtocolSpec(Spec):
     inputs: dict[str, Any]
     companion: dict[str, str] | None = None
     patches: str = ""
+    companion_seeds: list[int] = dataclasses.field(default_factory=list)
     file: str = ""
     device: str = "cpu"
+
+
+def companion_seed(pair: Sequence[int], seed: int) -> int:
+    """The seed of the network that is read beside one of `seed`; `pair` as in `ProtocolSpec.companion_seeds`."""
+    if not pair:
+        return seed
+    return pair[1] if seed == pair[0] else pair[0]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,6 +64,12 @@ def printable(text: object) -> str:
     )
 
 
+def shortened(text: object, length: int = 200) -> str:
+    """`text` as `printable` writes it, of which at most `length` characters are shown."""
+    shown = printable(text)
+    return shown if len(shown) <= length else f"{shown[:length]} ..."
+
+
 def markdown_text(text: object) -> str:
     """`text` as Markdown that reads as this text: in a paragraph, a heading, an item of a list or a cell of a table."""
     escaped = _MARKDOWN.sub(r"\\\g<0>", printable(text).strip())

@@ -5,7 +5,6 @@ the number of images per split and class.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -14,12 +13,12 @@ import numpy as np
 
 from ltpa.core import layout
 from ltpa.core.errors import DataError
-from ltpa.core.files import atomic_path, write_text
-from ltpa.core.hashing import digest, sha256_file
+from ltpa.core.files import atomic_path
+from ltpa.core.hashing import sha256_file
+from ltpa.data.manifest import ArrayEntry, Manifest, SplitEntry, data_hash, read_manifest, remedy, write_manifest
 from ltpa.data.masks import OBJECT, VOID, Masks, RaggedMasks
 from ltpa.data.rows import draft_path
 
-FORMAT = 1
 HASHED_BELOW = 16 * 2**20  # bytes; larger datasets are checked by file size, shape and dtype alone when opened
 
 
@@ -97,14 +96,13 @@ class PreparedDataset:
             DataError: a file is missing, truncated or edited; the message names it and the remedy.
         """
         folder = Path(folder)
-        manifest = _read_manifest(folder)
-        entries = [entry for split in manifest["splits"].values() for entry in split["arrays"].values()]
-        hashed = verify or sum(entry["bytes"] for entry in entries) < HASHED_BELOW
+        manifest = read_manifest(folder / layout.MANIFEST)
+        hashed = verify or sum(entry.bytes for entry in manifest.entries()) < HASHED_BELOW
         splits = {
-            name: Split.from_arrays({key: _open_array(folder, entry, hashed) for key, entry in split["arrays"].items()})
-            for name, split in manifest["splits"].items()
+            name: Split.from_arrays({key: _open_array(folder, entry, hashed) for key, entry in split.arrays.items()})
+            for name, split in manifest.splits.items()
         }
-        return cls(manifest["name"], manifest["classes"], splits, _data_hash(manifest), manifest["facts"])
+        return cls(manifest.name, manifest.classes, splits, manifest.data_hash, manifest.facts)
 
     @property
     def image_size(self) -> int:
@@ -146,14 +144,13 @@ def write_prepared(
     for split_name, split in splits.items():
         _check_split(f"dataset {name}, split {split_name}", split, len(classes), size)
     (folder / layout.MANIFEST).unlink(missing_ok=True)
-    manifest: dict[str, Any] = {"format": FORMAT, "name": name, "classes": list(classes), "facts": facts, "splits": {}}
+    entries = {}
     for split_name, split in splits.items():
-        entries = {field: _write_array(folder, split_name, field, array) for field, array in split.arrays().items()}
+        arrays = {field: _write_array(folder, split_name, field, array) for field, array in split.arrays().items()}
         per_class = np.bincount(split.labels, minlength=len(classes)).tolist()
-        manifest["splits"][split_name] = {"count": len(split), "per_class": per_class, "arrays": entries}
-    manifest["data_hash"] = _data_hash(manifest)
-    sealed = {**manifest, "sha256": digest(manifest)}
-    write_text(folder / layout.MANIFEST, json.dumps(sealed, indent=1, ensure_ascii=False) + "\n")
+        entries[split_name] = SplitEntry(count=len(split), per_class=per_class, arrays=arrays)
+    hashed = data_hash(list(classes), entries)
+    write_manifest(folder, Manifest(name=name, classes=list(classes), facts=facts, splits=entries, data_hash=hashed))
 
 
 def _check_split(where: str, split: Split, classes: int, size: int) -> None:
@@ -187,62 +184,35 @@ def _check_split(where: str, split: Split, classes: int, size: int) -> None:
         raise DataError(f"{where}: masks hold values other than 0, {OBJECT} and {VOID}")
 
 
-def _write_array(folder: Path, split: str, field: str, array: np.ndarray) -> dict[str, Any]:
+def _write_array(folder: Path, split: str, field: str, array: np.ndarray) -> ArrayEntry:
     path, draft = folder / f"{split}.{field}.npy", draft_path(folder, split, field)
     if isinstance(array, np.memmap) and array.filename == draft.resolve():
         draft.replace(path)
     else:
         with atomic_path(path, array.nbytes) as temporary:
             np.save(temporary, np.ascontiguousarray(array), allow_pickle=False)
-    return {
-        "file": path.name,
-        "bytes": path.stat().st_size,
-        "sha256": sha256_file(path),
-        "shape": list(array.shape),
-        "dtype": array.dtype.str,
-    }
+    return ArrayEntry(
+        file=path.name,
+        bytes=path.stat().st_size,
+        sha256=sha256_file(path),
+        shape=list(array.shape),
+        dtype=array.dtype.str,
+    )
 
 
-def _data_hash(manifest: dict[str, Any]) -> str:
-    files = {
-        entry["file"]: entry["sha256"] for split in manifest["splits"].values() for entry in split["arrays"].values()
-    }
-    return digest({"classes": manifest["classes"], "files": files})
-
-
-def _remedy(folder: Path) -> str:
-    return f"delete {folder / layout.MANIFEST} and prepare the dataset again"
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / layout.MANIFEST
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; prepare the dataset first: ltpa prepare {folder.name}") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable ({error}); {_remedy(folder)}") from error
-    seal = content.pop("sha256", None) if isinstance(content, dict) else None
-    if seal is None or digest(content) != seal:
-        raise DataError(f"{path}: content does not match its SHA-256 (truncated or edited); {_remedy(folder)}")
-    if content["format"] != FORMAT:
-        raise DataError(f"{path}: written in another format; {_remedy(folder)}")
-    return content
-
-
-def _open_array(folder: Path, entry: dict[str, Any], hashed: bool) -> np.ndarray:
-    path = folder / entry["file"]
+def _open_array(folder: Path, entry: ArrayEntry, hashed: bool) -> np.ndarray:
+    path = folder / entry.file
     try:
         size = path.stat().st_size
-        if size != entry["bytes"]:
-            raise DataError(f"{path}: {size} bytes, manifest says {entry['bytes']}; {_remedy(folder)}")
-        if hashed and sha256_file(path) != entry["sha256"]:
-            raise DataError(f"{path}: content does not match its SHA-256 in the manifest; {_remedy(folder)}")
+        if size != entry.bytes:
+            raise DataError(f"{path}: {size} bytes, manifest says {entry.bytes}; {remedy(folder)}")
+        if hashed and sha256_file(path) != entry.sha256:
+            raise DataError(f"{path}: content does not match its SHA-256 in the manifest; {remedy(folder)}")
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: missing; {_remedy(folder)}") from error
+        raise DataError(f"{path}: missing; {remedy(folder)}") from error
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable ({error}); {_remedy(folder)}") from error
-    if list(array.shape) != entry["shape"] or array.dtype.str != entry["dtype"]:
-        raise DataError(f"{path}: {array.dtype} {array.shape}, manifest says otherwise; {_remedy(folder)}")
+        raise DataError(f"{path}: not readable ({error}); {remedy(folder)}") from error
+    if list(array.shape) != entry.shape or array.dtype.str != entry.dtype:
+        raise DataError(f"{path}: {array.dtype} {array.shape}, manifest says otherwise; {remedy(folder)}")
     return array

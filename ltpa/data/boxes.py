@@ -5,22 +5,39 @@ on images and settings alone; the hash of the data, labels included, stands in t
 """
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Mapping
 from enum import IntFlag
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from ltpa.core.errors import DataError
-from ltpa.core.files import atomic_path, write_text
-from ltpa.core.hashing import digest, sha256_file
+from ltpa.core.files import atomic_path
+from ltpa.core.hashing import sha256_file
+from ltpa.core.schema import PLAIN
+from ltpa.core.sealed import read_sealed, write_sealed
 from ltpa.data.arrays import PreparedDataset
 
 FORMAT = 1
+_SEAL = "seal"
 _CORNERS = ("y0", "x0", "y1", "x1")
+
+
+class _Sidecar(BaseModel):
+    """What a sidecar certainly holds; what else it holds is free."""
+
+    model_config = ConfigDict(**{**PLAIN, "extra": "allow"})
+
+    dataset: str
+    data_hash: str
+    image_size: int
+    images: dict[str, int]
+    boxes_per_image: Annotated[int, Field(ge=1)]
+    flags: dict[str, dict[str, int]]
+    sha256: dict[str, str]
 
 
 class Flag(IntFlag):
@@ -92,8 +109,7 @@ def write_boxes(path: Path, dataset: PreparedDataset, splits: Mapping[str, Boxes
         "sha256": {Path(path).name: sha256_file(path)},
         **facts,
     }
-    sealed = {**content, "seal": digest(content)}
-    write_text(sidecar_path(path), json.dumps(sealed, indent=1, ensure_ascii=False) + "\n")
+    write_sealed(sidecar_path(path), content, _SEAL)
 
 
 def flag_counts(flags: np.ndarray) -> dict[str, int]:
@@ -123,19 +139,11 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     Raises:
         DataError: it is missing, damaged or of another format.
     """
-    beside = sidecar_path(path)
-    try:
-        content = json.loads(beside.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{beside}: no such file; run `ltpa patches` for these boxes") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{beside}: not readable ({error}); {_remedy(path)}") from error
-    seal = content.pop("seal", None) if isinstance(content, dict) else None
-    if seal is None or digest(content) != seal:
-        raise DataError(f"{beside}: content does not match its seal (truncated or edited); {_remedy(path)}")
-    if content["format"] != FORMAT:
-        raise DataError(f"{beside}: written in another format; {_remedy(path)}")
-    return content
+    missing = "no such file; run `ltpa patches` for these boxes"
+    read = read_sealed(
+        sidecar_path(path), _Sidecar, DataError, version=FORMAT, missing=missing, remedy=_remedy(path), seal=_SEAL
+    )
+    return read.model_dump()
 
 
 def read_boxes(path: Path, dataset: PreparedDataset, split: str, count: int | None = None) -> np.ndarray:

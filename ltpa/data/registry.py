@@ -4,7 +4,7 @@ from typing import Any
 
 from ltpa.core.declared import load_declaration, near_matches
 from ltpa.core.errors import ConfigError
-from ltpa.core.registry import Registry
+from ltpa.core.registry import SUFFIX, Registry, member
 
 EMBEDDED = "embedded"
 GENERATOR, PREPARER = "ltpa.data.embedded:generate", "ltpa.data.real:prepare_real"
@@ -30,7 +30,19 @@ def code_of(reader: str) -> list[str]:
     """Where the code lies that prepares the datasets of a reader; of an unknown one, that of all files."""
     if reader == EMBEDDED:
         return [GENERATOR]
+    if reader.endswith(SUFFIX):
+        return [PREPARER, reader]
     return [PREPARER, *([READERS[reader]] if reader in READERS else [])]
+
+
+def load_reader(reader: str) -> Any:
+    """The function `read` of a reader, by its name or of a user's own file `FILE.py`.
+
+    Raises:
+        ValueError: there is none of that name; the message names near matches.
+        ConfigError: a user's file is not trusted, does not run, or defines no `read` (`ltpa.core.registry`).
+    """
+    return member(f"{reader}:read") if reader.endswith(SUFFIX) else READERS.load(reader)
 
 
 def list_datasets() -> list[str]:

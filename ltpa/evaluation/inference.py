@@ -42,6 +42,12 @@ def pixel_batches(model: "AttentionClassifier", images: np.ndarray, batch_size: 
         yield pixels.contiguous(memory_format=torch.channels_last)
 
 
+def spread(total: int, count: int) -> np.ndarray:
+    """Rows of at most `count` of `total` images, spread evenly over them."""
+    chosen = min(count, total)
+    return np.arange(chosen) * total // chosen
+
+
 def network_pixels(model: "AttentionClassifier", images: np.ndarray, batch_size: int) -> np.ndarray:
     """The images at the network's input size, (N, S, S, 3) uint8; resized ones are rounded."""
     if images.shape[1:3] == (model.image_size, model.image_size):
@@ -79,6 +85,36 @@ def predict(model: "AttentionClassifier", images: np.ndarray, batch_size: int) -
         NotFiniteError: a logit is not finite.
     """
     return _collect(model, images, batch_size, lambda inputs: decided(model(inputs)))
+
+
+def true_classes(model: "AttentionClassifier", labels: np.ndarray, dataset: str) -> np.ndarray:
+    """The labels (N,) int64 of images of a dataset, which are classes of the network.
+
+    Raises:
+        DataError: the dataset has more classes than the network.
+    """
+    found = np.asarray(labels)
+    if int(found.max()) >= model.num_classes:
+        raise DataError(
+            f"dataset {dataset} has class {int(found.max())}, and the network classes 0 to {model.num_classes - 1}; "
+            "take images of the network's own classes"
+        )
+    return found
+
+
+def logits_of(model: "AttentionClassifier", images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Logits, (N, classes) float32; minus infinity for a class without probability.
+
+    Raises:
+        NotFiniteError: another logit is not finite.
+    """
+
+    def measure(inputs: torch.Tensor) -> torch.Tensor:
+        logits = model(inputs)
+        decided(logits)
+        return logits.float()
+
+    return _collect(model, images, batch_size, measure)
 
 
 def class_probabilities(model: "AttentionClassifier", images: np.ndarray, batch_size: int) -> np.ndarray:

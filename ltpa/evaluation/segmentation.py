@@ -158,7 +158,7 @@ def score_maps(
         raise DataError(f"maps of {sorted(counts)} images for {len(masks)} masks; both must be of the same images")
     blocks = [
         _score_block({name: maps[rows] for name, maps in levels.items()}, truth, saliency, each, masking)
-        for rows, truth in _same_size(masks)
+        for rows, truth in same_size(masks)
     ]
     names = blocks[0].pointing
     return Scores(
@@ -170,7 +170,7 @@ def score_maps(
     )
 
 
-def _same_size(masks: Masks | Sequence[np.ndarray]) -> Iterator[tuple[slice, np.ndarray]]:
+def same_size(masks: Masks | Sequence[np.ndarray]) -> Iterator[tuple[slice, np.ndarray]]:
     """Runs of neighbours of one size, of up to `_BLOCK_PIXELS`: which they are, and the masks as one array."""
     start, run = 0, [masks[0]]
     for row in range(1, len(masks)):

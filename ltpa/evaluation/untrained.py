@@ -26,7 +26,7 @@ def untrained_networks(model: "AttentionClassifier", draws: int = DRAWS) -> "Ite
     device = next(model.parameters()).device
     for draw in range(draws):
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(model.metadata.get("seed", 0), "untrained", draw))
+            torch.manual_seed(derive(model.metadata.get("extra", {}).get("seed", 0), "untrained", draw))
             network = build_model(model.architecture, model.num_classes, model.image_size)
         network.preprocessing = model.preprocessing
         network.to(device).eval()

@@ -1,12 +1,12 @@
 """Networks that classify by attended local features alone: VGG-att, att2, att3 and RN-att, att2."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from torch import Tensor, nn
 
 from ltpa.core.errors import ModelError
-from ltpa.models.attention import AttentionUnit
+from ltpa.models.attention import AttentionUnit, attended_vector
 from ltpa.models.base import AttentionClassifier
 from ltpa.models.blocks import scale_gradient
 from ltpa.models.heads import HEADS, PREDICTIONS, summed_cross_entropy
@@ -86,6 +86,28 @@ class AttendedClassifier(AttentionClassifier):
     def attention(self, x: Tensor, query: Tensor | None = None) -> dict[str, Tensor]:
         """Attention maps (N, h, w) by level, each summing to 1; with `query`, g is that of the query images."""
         return {level: weights for level, (_, weights) in self._attend(x, query).items()}
+
+    def weighted_maps(self, x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """By level the map l (N, C, h, w) whose vectors are averaged, and their weights a (N, h, w)."""
+        units = cast(dict[str, AttentionUnit], dict(self.units.items()))
+        return {level: units[level].weigh(*pair) for level, pair in self._compared(x, None).items()}
+
+    def vectors_under(self, maps: Mapping[str, tuple[Tensor, Tensor]], weights: Mapping[str, Tensor]) -> list[Tensor]:
+        """g_a (N, C) of every level from its `weighted_maps`, with other weights for the levels of `weights`."""
+        return [attended_vector(local, weights.get(level, own)) for level, (local, own) in maps.items()]
+
+    def classify(self, vectors: Sequence[Tensor]) -> Tensor:
+        """Logits (N, classes) from one g_a (N, C) per level."""
+        return self.predict(self.head.level_logits(vectors))
+
+    def flow(self) -> list[tuple[str, nn.Module]]:
+        """Its modules with their roles, `trunk`, `branch`, `units` or `head`, in the order in which images pass."""
+        return [
+            ("trunk", self.trunk),
+            *(("branch", branch) for branch in self.branches.values()),
+            *(("units", unit) for unit in self.units.values()),
+            ("head", self.head),
+        ]
 
     def log_attention(self, x: Tensor, query: Tensor | None = None) -> dict[str, Tensor]:
         """Logarithms of the attention maps by level, (N, h, w) float64."""

@@ -25,6 +25,11 @@ def _vectors(local: Tensor) -> Tensor:
     return local.flatten(2).transpose(1, 2)
 
 
+def attended_vector(local: Tensor, weights: Tensor) -> Tensor:
+    """g_a = sum_i a_i l_i (N, C) of the map `local` (N, C, h, w) under weights a (N, h, w)."""
+    return (weights.to(local.dtype).flatten(1).unsqueeze(1) @ _vectors(local)).squeeze(1)
+
+
 class Parametrised(nn.Module):
     """Eq. 2, `pc`: c_i = <u, l_i + g>, by default with a bias as in the published code.
 
@@ -47,8 +52,8 @@ class Parametrised(nn.Module):
     def forward(self, local: Tensor, g: Tensor) -> Tensor:
         """Scores (N, h, w) of `local` (N, C, h, w) with `g` (N, C)."""
         factor = 1 if self.shift_matters else 0
-        weight = widened(self.u.weight)
-        bias = None if self.u.bias is None else scale_gradient(widened(self.u.bias), factor)
+        weight = self.u.weight.to(local.dtype)
+        bias = None if self.u.bias is None else scale_gradient(self.u.bias.to(local.dtype), factor)
         from_local = F.conv2d(local, weight, bias).squeeze(1)
         from_global = F.linear(scale_gradient(g, factor), weight.flatten(1))
         return from_local + from_global.unsqueeze(2)
@@ -83,7 +88,7 @@ class Additive(nn.Module):
     @in_full_precision
     def forward(self, local: Tensor, g: Tensor) -> Tensor:
         """Scores (N, h, w) of `local` (N, C, h, w) with `g` (N, C)."""
-        return F.conv2d(tanh(local + g[:, :, None, None]), widened(self.u.weight)).squeeze(1)
+        return F.conv2d(tanh(local + g[:, :, None, None]), self.u.weight.to(local.dtype)).squeeze(1)
 
 
 class LocalOnly(nn.Module):
@@ -98,7 +103,7 @@ class LocalOnly(nn.Module):
     @in_full_precision
     def forward(self, local: Tensor, g: Tensor | None = None) -> Tensor:
         """Scores (N, h, w) of `local` (N, C, h, w); `g` is ignored."""
-        return F.conv2d(local, widened(self.u.weight)).squeeze(1)
+        return F.conv2d(local, self.u.weight.to(local.dtype)).squeeze(1)
 
 
 COMPATIBILITIES: dict[str, type[Parametrised | DotProduct | Additive | LocalOnly]] = {
@@ -174,17 +179,19 @@ class AttentionUnit(nn.Module):
         Returns:
             g_a = sum_i a_i l_i (N, C) and a (N, h, w), non-negative, summing to 1 over each map.
         """
+        local, weights = self.weigh(local, g)
+        return attended_vector(local, weights), weights
+
+    def weigh(self, local: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The vectors l that are averaged, as a map (N, C, h, w), and their weights a (N, h, w)."""
         local = self.project_local(local)
-        weights = self.normalise(self._scores(local, g))
-        attended = weights.to(local.dtype).flatten(1).unsqueeze(1) @ _vectors(local)
-        return attended.squeeze(1), weights
+        scores = self.compatibility(local, None if g is None else self.project_global(g))
+        return local, self.normalise(scores)
 
     def log_weights(self, local: Tensor, g: Tensor | None) -> Tensor:
-        """Logarithms (N, h, w) of the weights a, float64, in which none of them underflows."""
-        scores = self._scores(self.project_local(local), g).double()
+        """Logarithms (N, h, w) of the weights a, scored in float64: none underflows, and no two become equal."""
+        g = None if g is None else self.project_global(g).double()
+        scores = self.compatibility(self.project_local(local).double(), g)
         if self.normalise is spatial_sigmoid:
             scores = F.logsigmoid(scores)
         return scores.flatten(1).log_softmax(dim=1).view_as(scores)
-
-    def _scores(self, projected: Tensor, g: Tensor | None) -> Tensor:
-        return self.compatibility(projected, None if g is None else self.project_global(g))

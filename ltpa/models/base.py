@@ -1,6 +1,7 @@
 """What every network of the benchmark offers."""
 
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,12 +24,14 @@ class AttentionClassifier(nn.Module):
         image_size: side S of the images in pixels.
         feature_dim: length of a row of `features`.
         attention_levels: keys of `attention`, from input to output; empty for networks without trained attention.
+        gated_levels: those whose map multiplies features; the maps of all others are weights of a mean.
         preprocessing: maps raw RGB (N, 3, S, S), floats 0-255, to network input; differentiable. Identity until set.
         metadata: what `ltpa.models.store.load` read beside the weights; empty for a new network.
     """
 
     feature_dim: int
     attention_levels: tuple[str, ...] = ()
+    gated_levels: tuple[str, ...] = ()
 
     def __init__(self, architecture: dict[str, Any], num_classes: int, image_size: int) -> None:
         super().__init__()
@@ -77,6 +80,34 @@ class AttentionClassifier(nn.Module):
         Networks that make their maps from scores take the logarithms from these, so that no weight underflows.
         """
         return {level: maps.double().log() for level, maps in self.attention(x, query).items()}
+
+    def weighted_maps(self, x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """By level the map (N, C, h, w) that attention weighs, and the weights (N, h, w); none without attention.
+
+        With `vectors_under` and `classify` it says what the network makes of other weights:
+        `classify(vectors_under(weighted_maps(x), {}))` are the logits of `x`.
+        """
+        return {}
+
+    def vectors_under(self, maps: Mapping[str, tuple[Tensor, Tensor]], weights: Mapping[str, Tensor]) -> list[Tensor]:
+        """The vectors (N, C) that are classified when `weights` (N, h, w), by level, stand in for the network's own.
+
+        Raises:
+            ModelError: the network has no attention.
+        """
+        raise ModelError(f"a {self.architecture['family']} network has no attention whose weights could be others")
+
+    def classify(self, vectors: Sequence[Tensor]) -> Tensor:
+        """Logits (N, classes) of such vectors.
+
+        Raises:
+            ModelError: the network has no attention.
+        """
+        raise ModelError(f"a {self.architecture['family']} network has no attended vectors to classify")
+
+    def flow(self) -> list[tuple[str, nn.Module]]:
+        """Its modules with their roles, in the order in which images pass; none for networks without attention."""
+        return []
 
     def global_descriptor(self, x: Tensor, level: str | None = None) -> Tensor:
         """Global feature vector g (N, d) that `level` (default: the last) compares its local features with.

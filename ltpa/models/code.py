@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ltpa.core.registry import SUFFIX
 from ltpa.models.registry import parse_options
 
 
@@ -13,4 +14,6 @@ def code_of(architecture: Mapping[str, Any]) -> list[str]:
         ModelError: the architecture is not possible.
     """
     options = parse_options(architecture)
+    if options.family.endswith(SUFFIX):
+        return [options.family, options.built_by()]
     return [f"{type(options).__module__}:{type(options).__qualname__}", options.built_by()]

@@ -13,6 +13,7 @@ from ltpa.core.errors import ModelError
 from ltpa.core.registry import member
 from ltpa.core.schema import ListOf, PlainData
 
+MAX_SIDE = 1024  # of images, in pixels; a full-width network's maps of them take gigabytes
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -22,10 +23,12 @@ class NetworkOptions(PlainData):
 
     Attributes:
         builder: module and name of the function that builds a network of these options, given the number of classes and
-            the image size.
+            the image size; in a user's own file the name alone.
         recipes: the group of training recipes that a configuration gives it (`recipes: {GROUP: ...}`).
         learning: the kind of training step (`ltpa.training.recipe.KINDS`).
         trained_on: the use (`config/datasets`) of the datasets that it is meant for; empty for any.
+        named_by: the options that tell its variants apart: a network in which they differ from a variant's declaration
+            does not bear its name. Others a configuration may choose.
         family: its name.
         width: factor on every channel count, 1 for the published networks.
     """
@@ -34,6 +37,7 @@ class NetworkOptions(PlainData):
     recipes: ClassVar[str]
     learning: ClassVar[str] = "cross-entropy"
     trained_on: ClassVar[str] = ""
+    named_by: ClassVar[tuple[str, ...]] = ()
 
     family: str
     width: Annotated[float, Field(gt=0, le=16)] = 1.0
@@ -119,11 +123,12 @@ class ClassifierOptions(NetworkOptions):
 
     def check_image_size(self, size: int) -> None:
         """Raise `ModelError` unless the network takes images of `size` x `size` pixels."""
-        if not isinstance(size, int) or size < self.smallest_image or size % self.size_multiple:
+        known = isinstance(size, int) and self.smallest_image <= size <= MAX_SIDE
+        if not known or size % self.size_multiple:
             multiple = f", divisible by {self.size_multiple}" if self.size_multiple > 1 else ""
             raise ModelError(
                 f"{self.family} cannot take images of size {size!r}; use a whole number of at least "
-                f"{self.smallest_image}{multiple}, so that every pool has something to pool"
+                f"{self.smallest_image}{multiple}, so that every pool has something to pool, and at most {MAX_SIDE}"
             )
 
     def build(self, num_classes: int, image_size: int) -> Any:
@@ -155,6 +160,15 @@ class AttentionOptions(ClassifierOptions):
     """
 
     known_levels: ClassVar[tuple[str, ...]]
+    named_by: ClassVar[tuple[str, ...]] = (
+        "compatibility",
+        "normalisation",
+        "head",
+        "head_norm",
+        "attention_bias",
+        "project",
+        "levels",
+    )
 
     compatibility: Literal["pc", "dp", "tanh", "local"] = "pc"
     normalisation: Literal["softmax", "sigmoid"] = "softmax"

@@ -1,12 +1,13 @@
 """VGG-PAN: progressive attention (Seo et al. 2016) as the paper compares with it."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from ltpa.core.errors import ModelError
-from ltpa.models.attention import AttentionUnit, Parametrised
+from ltpa.models.attention import AttentionUnit, Parametrised, attended_vector
 from ltpa.models.base import AttentionClassifier
 from ltpa.models.blocks import max_pool
 from ltpa.models.families.vgg_pan import Options
@@ -22,6 +23,7 @@ class PanClassifier(AttentionClassifier):
     """
 
     attention_levels = ("conv10", "conv13")
+    gated_levels = ("conv10",)
 
     def __init__(
         self,
@@ -50,9 +52,10 @@ class PanClassifier(AttentionClassifier):
     def _gate_and_conv13(self, conv10: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (N, h, w) whose sigmoid is the gate, and conv13's map from the gated map of conv10."""
         scores = self.gate(conv10, g)
-        return scores, self.trunk.local(
-            "conv13", self.trunk.pool10(conv10 * scores.sigmoid().to(conv10.dtype).unsqueeze(1))
-        )
+        return scores, self._conv13(conv10, scores.sigmoid())
+
+    def _conv13(self, conv10: Tensor, gate: Tensor) -> Tensor:
+        return self.trunk.local("conv13", self.trunk.pool10(conv10 * gate.to(conv10.dtype).unsqueeze(1)))
 
     def local_features(self, x: Tensor) -> dict[str, Tensor]:
         """Maps (N, C, h, w) by layer name, from input to output; conv10's is the one before the gate."""
@@ -88,6 +91,40 @@ class PanClassifier(AttentionClassifier):
         """conv10: the gate (N, h, w), each value in (0, 1); conv13: attention weights that sum to 1 over the map."""
         scores, conv13, last = self._compared(x, query)
         return {"conv10": scores.sigmoid(), "conv13": self.unit(conv13, last)[1]}
+
+    def weighted_maps(self, x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """By level the map (N, C, h, w) that is gated (conv10) or averaged (conv13), and its weights (N, h, w)."""
+        conv10 = self._conv10(x)["conv10"]
+        gate = self.gate(conv10, self.gate_branch(conv10)).sigmoid()
+        return {"conv10": (conv10, gate), "conv13": self._weighed(self._conv13(conv10, gate))}
+
+    def vectors_under(self, maps: Mapping[str, tuple[Tensor, Tensor]], weights: Mapping[str, Tensor]) -> list[Tensor]:
+        """The one vector (N, C) that is classified. Behind another gate conv13 is computed and weighed anew."""
+        conv13, own = maps["conv13"]
+        if "conv10" in weights:
+            conv13, own = self._weighed(self._conv13(maps["conv10"][0], weights["conv10"]))
+        return [attended_vector(conv13, weights.get("conv13", own))]
+
+    def _weighed(self, conv13: Tensor) -> tuple[Tensor, Tensor]:
+        return self.unit.weigh(conv13, None if self.last_branch is None else self.last_branch(conv13))
+
+    def classify(self, vectors: Sequence[Tensor]) -> Tensor:
+        """Logits (N, classes) from the attended vector (N, C)."""
+        return self.head.linear(self.head.features(vectors))
+
+    def flow(self) -> list[tuple[str, nn.Module]]:
+        """Its modules with their roles, in the order in which images pass; the trunk's last section sees the gate."""
+        last = [] if self.last_branch is None else [("branch", self.last_branch)]
+        return [
+            ("trunk", self.trunk.section1),
+            ("trunk", self.trunk.section2),
+            ("branch", self.gate_branch),
+            ("units", self.gate),
+            ("trunk", self.trunk.section3),
+            *last,
+            ("units", self.unit),
+            ("head", self.head),
+        ]
 
     def log_attention(self, x: Tensor, query: Tensor | None = None) -> dict[str, Tensor]:
         """Logarithms of the maps by level, (N, h, w) float64."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ltpa.core.declared import near_matches
-from ltpa.core.errors import ModelError
-from ltpa.core.registry import member
+from ltpa.core.errors import ConfigError, ModelError
+from ltpa.core.registry import SUFFIX, member
 from ltpa.core.schema import read_plain
 from ltpa.models import families as folder
 from ltpa.models.options import NetworkOptions
@@ -24,14 +24,29 @@ def families() -> tuple[str, ...]:
 
 
 def family(name: Any) -> type[NetworkOptions]:
-    """The declaration of a family. Imports its file and no other family's.
+    """The declaration of a family. Imports its file and no other family's; `FILE.py` is a family of a user's own.
 
     Raises:
         ModelError: no family has this name; the message lists near matches.
+        ConfigError: a user's file is not trusted, does not run, or defines no `Options` (`ltpa.core.registry`).
     """
+    if isinstance(name, str) and name.endswith(SUFFIX):
+        return _of_file(name)
     if not isinstance(name, str) or name not in families():
         raise ModelError(f"unknown family {name!r}: {near_matches(str(name), families())}")
     options: type[NetworkOptions] = member(f"{folder.__name__}.{name.replace('-', '_')}:Options")
+    return options
+
+
+def _of_file(name: str) -> type[NetworkOptions]:
+    options = member(f"{name}:Options")
+    if not (isinstance(options, type) and issubclass(options, NetworkOptions)):
+        raise ConfigError(f"{name}: Options is no class derived from NetworkOptions (ltpa.models.options); derive it")
+    missing = [key for key in ("builder", "recipes") if not hasattr(options, key)]
+    if missing:
+        raise ConfigError(f"{name}: Options lacks {' and '.join(missing)}; ltpa.models.options says what they are")
+    if ":" not in options.builder:
+        options.builder = f"{name}:{options.builder}"
     return options
 
 

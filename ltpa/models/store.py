@@ -2,11 +2,13 @@
 
 The header's only entry, `ltpa`, is JSON: variant, resolved architecture, classes, image size, normalisation scheme, and
 a SHA-256 over these and every tensor. Tensors of the normalisation have names that begin with `preprocessing.`.
+
+A file is trusted with nothing: its facts are held against a schema, its tensors against those of the network that the
+facts describe, and its bytes against the SHA-256, in this order, before memory is spent on them.
 """
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +19,25 @@ from ltpa.core.errors import LtpaError, ModelError
 from ltpa.core.files import write_bytes
 from ltpa.core.hashing import canonical_json, sha256_file
 from ltpa.models.base import AttentionClassifier
-from ltpa.models.registry import build_model, parse_options
+from ltpa.models.header import FORMAT, describe, parse_header
+from ltpa.models.registry import parse_options
+from ltpa.models.tensorfile import Stored, TensorFile, difference
 
-FORMAT = 1
 _HEADER = "ltpa"
-_RETRAIN = "delete it and train again"
 
 
-def seal(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) of the description and of every tensor's name, type, shape and bytes."""
+def seal(
+    description: Mapping[str, Any],
+    tensors: Mapping[str, Tensor | Stored],
+    blocks: Callable[[str], Iterable[bytes | memoryview]],
+) -> str:
+    """SHA-256 (hex) of the description and of every tensor's name, type, shape and bytes, which `blocks` gives."""
     state = hashlib.sha256(canonical_json(description).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         state.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        state.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        for block in blocks(name):
+            state.update(block)
     return state.hexdigest()
 
 
@@ -49,7 +56,7 @@ def save_model(
 
     Args:
         path: the file, usually `model.safetensors`.
-        model: the network; its weights are stored as they are, whatever device and memory format they have.
+        model: the network, in float32; whatever device and memory format its weights have.
         variant: the name it was made under.
         architecture: its resolved architecture.
         num_classes: number of classes.
@@ -58,7 +65,7 @@ def save_model(
         extra: further JSON-like facts to carry along (dataset, seed, hashes); `load` returns them in `metadata`.
 
     Raises:
-        ModelError: the arguments do not describe `model`.
+        ModelError: the arguments do not describe `model`, or nothing that `load` would read.
         LtpaError: the file cannot be written.
     """
     resolved = parse_options(architecture).plain()
@@ -79,45 +86,31 @@ def save_model(
         "normalisation": getattr(model.preprocessing, "scheme", None),
         "extra": dict(extra or {}),
     }
+    try:
+        problem = difference(tensors, describe(description).network().state_dict())
+    except ModelError as error:
+        raise ModelError(f"{path}: will not save this network ({error})") from error
+    if problem:
+        raise ModelError(f"{path}: will not save this network ({problem})")
     write_sealed(path, description, tensors)
+
+
+def check_savable(normalisation: str | None, **facts: Any) -> None:
+    """Refuse before a training what `save_model`, given the same `facts`, would refuse after it.
+
+    Raises:
+        ModelError: the first fact that is wrong.
+    """
+    describe({"format": FORMAT, "normalisation": normalisation, **facts}).network()
 
 
 def write_sealed(path: Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write tensors (on the CPU, contiguous) and a JSON-like description under one seal, atomically."""
     from safetensors.torch import save
 
-    header = canonical_json({**description, "sha256": seal(description, tensors)})
+    sealed = seal(description, tensors, lambda name: [tensors[name].reshape(-1).view(torch.uint8).numpy().data])
+    header = canonical_json({**description, "sha256": sealed})
     write_bytes(path, save(dict(tensors), metadata={_HEADER: header}))
-
-
-def read_sealed(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Description and tensors of a model file whose seal is intact."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(_HEADER)
-            names = file.keys()
-            # Copied to addresses of torch's own choosing: how kernels round depends on where their operands begin.
-            tensors = {name: file.get_tensor(name).clone() for name in names}
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: no such model file; run its training first") from error
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{path}: not a complete safetensors file ({error}); name one that `ltpa train` wrote, or {_RETRAIN}"
-        ) from error
-    try:
-        description = json.loads(header or "")
-        expected = description.pop("sha256")
-    except (ValueError, AttributeError, KeyError) as error:
-        raise ModelError(f"{path}: a safetensors file, but not a model written by ltpa") from error
-    if description.get("format") != FORMAT:
-        raise ModelError(f"{path}: model format {description.get('format')}, this version reads {FORMAT}; {_RETRAIN}")
-    if seal(description, tensors) != expected:
-        raise ModelError(
-            f"{path}: content does not match its SHA-256 {expected[:12]}... (edited or damaged); {_RETRAIN}"
-        )
-    return description, tensors
 
 
 def load(
@@ -137,35 +130,57 @@ def load(
         expect_sha256: refuse any other file than the one with this digest, which its training's record holds.
 
     Raises:
-        ModelError: no such file, truncated, edited, not a model, or not the expected one; the message names both sides.
+        ModelError: no such file, truncated, edited, not a model, or not the expected one; the message names the file
+            and what is wrong with it.
     """
     path = Path(path)
-    description, tensors = read_sealed(path)
+    file = TensorFile(path)
+    description, sealed = _read_header(file)
     for key, expected in (
         ("variant", expect_variant),
         ("num_classes", expect_classes),
         ("normalisation", expect_normalisation),
     ):
-        if expected is not None and description[key] != expected:
-            raise ModelError(
-                f"{path}: holds {key} {description[key]}, but {expected} was asked for; name another file, or train "
-                "that network first"
+        if expected is not None and description.get(key) != expected:
+            raise file.refused(
+                f"holds {key} {description.get(key)}, but {expected} was asked for",
+                "name another file, or train that network first",
             )
+    try:
+        facts = describe(description)
+    except ModelError as error:
+        raise file.refused(error) from error
+    try:
+        model = facts.network()
+    except (LtpaError, RuntimeError) as error:  # torch's errors are those of trunks that it cannot build
+        reason = " ".join(str(error).split())
+        raise file.refused(f"does not fit this version of the networks ({reason})") from error
+    file.check(model.state_dict())
+    if seal(description, file.tensors, file.blocks) != sealed:
+        raise file.refused(f"content does not match its SHA-256 {sealed[:12]}... (edited or damaged)")
     if expect_sha256 is not None and sha256_file(path) != expect_sha256:
         raise ModelError(
             f"{path}: not the network that its record tells of (SHA-256 {expect_sha256[:12]}...); "
             "delete both and train again"
         )
-    try:
-        with torch.device("meta"):
-            model = build_model(description["architecture"], description["num_classes"], description["image_size"])
-        if description["normalisation"] is not None:
-            from ltpa.data.normalise import build_normaliser
+    if facts.normalisation is not None:  # with its constants, which no file holds
+        from ltpa.data.normalise import build_normaliser
 
-            model.preprocessing = build_normaliser(description["normalisation"], description["image_size"])
-        model.load_state_dict(tensors, assign=True)
-    except (LtpaError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{path}: does not fit this version of the networks ({reason}); {_RETRAIN}") from error
+        model.preprocessing = build_normaliser(facts.normalisation, facts.image_size)
+    model.load_state_dict({name: file.read(name) for name in file.tensors}, assign=True)
     model.metadata = description
     return model.eval()
+
+
+def _read_header(file: TensorFile) -> tuple[dict[str, Any], str]:
+    """The facts in a file's header, not yet held against the schema, and the SHA-256 beside them."""
+    if _HEADER not in file.metadata:
+        raise file.refused("a safetensors file, but not a model written by ltpa", "name one that `ltpa train` wrote")
+    try:
+        description = parse_header(file.metadata[_HEADER])
+    except ValueError as error:
+        raise file.refused(f"its header cannot be read ({error})") from error
+    sealed = description.pop("sha256")
+    if description.get("format") != FORMAT:
+        raise file.refused(f"model format {description.get('format')!r}, this version reads {FORMAT}")
+    return description, sealed

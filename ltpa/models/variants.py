@@ -2,13 +2,15 @@
 
 import fnmatch
 import functools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Required
 
 from typing_extensions import TypedDict
 
 from ltpa.core.declared import load_declaration, near_matches
-from ltpa.core.errors import ConfigError, ModelError
+from ltpa.core.errors import ConfigError, LtpaError, ModelError
 from ltpa.core.schema import PLAIN, PlainData, read_plain
+from ltpa.models.options import NetworkOptions
 from ltpa.models.registry import build_model, family, parse_options
 
 if TYPE_CHECKING:
@@ -70,27 +72,37 @@ def declared_variants() -> dict[str, Variant]:
     Raises:
         ConfigError: an entry lacks a key, has an unknown or wrong one, or names a baseline that is not declared.
     """
-    variants = {
-        name: read_plain(Variant, entry, f"{SOURCE}: {name}") for name, entry in load_declaration("variants").items()
-    }
+    return read_variants(load_declaration("variants"), SOURCE)
+
+
+def read_variants(
+    entries: Mapping[str, Any], where: str, beside: Mapping[str, Variant] | None = None
+) -> dict[str, Variant]:
+    """Declarations of variants, checked; `where` names their file in messages, `beside` holds those declared elsewhere.
+
+    Raises:
+        ConfigError: an entry lacks a key, has an unknown or wrong one, or names a baseline that is not declared.
+    """
+    variants = {name: read_plain(Variant, entry, f"{where}: {name}") for name, entry in entries.items()}
+    known = {**(beside or {}), **variants}
     for name, variant in variants.items():
-        if variant.baseline is not None and variant.baseline not in variants:
-            known = near_matches(variant.baseline, variants)
-            raise ConfigError(f"{SOURCE}: {name}: baseline {variant.baseline!r} is no variant; {known}")
+        if variant.baseline is not None and variant.baseline not in known:
+            near = near_matches(variant.baseline, known)
+            raise ConfigError(f"{where}: {name}: baseline {variant.baseline!r} is no variant; {near}")
     return variants
 
 
-def check_architectures() -> None:
-    """Refuse a declared variant whose network is not possible.
+def check_architectures(variants: Mapping[str, Variant], where: str) -> None:
+    """Refuse a declared variant whose network is not possible; `where` names the file of the declarations.
 
     Raises:
         ConfigError: naming the variant and the option.
     """
-    for name, variant in declared_variants().items():
+    for name, variant in variants.items():
         try:
             parse_options(variant.architecture)
-        except ModelError as error:
-            raise ConfigError(f"{SOURCE}: {name}: architecture: {error}; correct it there") from error
+        except LtpaError as error:
+            raise ConfigError(f"{where}: {name}: architecture: {error}; correct it there") from error
 
 
 def list_models(filter: str = "*", extensions: bool = True) -> list[str]:
@@ -117,9 +129,10 @@ def get_variant(name: str) -> Variant:
     return variants[name]
 
 
-def chosen_saliency(variant: str, levels: str = "declared", root: str = "declared") -> dict[str, Any] | None:
-    """A variant's `saliency` under a protocol's choices, as plain data; None where it declares none.
+def chosen_saliency(variant: str | Variant, levels: str = "declared", root: str = "declared") -> dict[str, Any] | None:
+    """The `saliency` of a variant under a protocol's choices, as plain data; None where it declares none.
 
+    The variant is named, or given as declared.
     Class activation maps have neither levels nor a root and stay as they are.
 
     Args:
@@ -129,33 +142,63 @@ def chosen_saliency(variant: str, levels: str = "declared", root: str = "declare
     Raises:
         ModelError: no variant has this name.
     """
-    if (saliency := get_variant(variant).saliency) is None:
+    chosen = variant if isinstance(variant, Variant) else get_variant(variant)
+    if chosen.saliency is None:
         return None
-    declared: dict[str, Any] = {**saliency}
+    declared: dict[str, Any] = {**chosen.saliency}
     if not declared.get("levels"):
         return declared
-    attended = get_variant(variant).architecture.get("levels", declared["levels"])
+    attended = chosen.architecture.get("levels", declared["levels"])
     used = {"declared": declared["levels"], "last": declared["levels"][-1:], "all": attended}[levels]
     roots = {"declared": declared.get("sqrt", False) and len(used) > 1, "always": True, "never": False}
     return {**declared, "levels": list(used), "sqrt": roots[root]}
 
 
-def resolve_architecture(variant: str, width: float = 1.0, **options: Any) -> dict[str, Any]:
+def check_named(variant: str, options: NetworkOptions) -> None:
+    """Refuse options of another network than the declared variant of this name; other names are let through.
+
+    A `pc` network without its dead branch keeps its name.
+
+    Raises:
+        ModelError: the first option that differs, here and there.
+    """
+    declared = declared_variants().get(variant)
+    if declared is None:
+        return
+    own = parse_options(declared.architecture)
+    for key in ("family", *own.named_by):
+        known = [getattr(each, key) for each in (own, own.without_dead_branch())]
+        found = getattr(options, key, None)
+        if found not in known:
+            raise ModelError(
+                f"variant {variant}: {key} is {_text(known[0])}, and this network's is {_text(found)}; take the "
+                "variant that has it, or declare one"
+            )
+
+
+def _text(value: Any) -> str:
+    return repr(list(value) if isinstance(value, tuple) else value)
+
+
+def resolve_architecture(variant: str | Variant, width: float = 1.0, **options: Any) -> dict[str, Any]:
     """Every option of a variant's network as plain JSON data, with `width` and `options` laid over its declaration.
+
+    The variant is named, or given as declared.
 
     Raises:
         ModelError: unknown variant or option, or a combination that is not possible.
     """
-    declared = get_variant(variant).architecture
+    chosen = variant if isinstance(variant, Variant) else get_variant(variant)
+    name, declared = variant if isinstance(variant, str) else chosen.label, chosen.architecture
     if options.get("family", declared["family"]) != declared["family"]:
         raise ModelError(
-            f"variant {variant}: family is {declared['family']!r}, and no option makes it {options['family']!r}; "
+            f"variant {name}: family is {declared['family']!r}, and no option makes it {options['family']!r}; "
             "take a variant of that family"
         )
     try:
         return parse_options({**declared, "width": width, **options}).plain()
     except ModelError as error:
-        raise ModelError(f"variant {variant}: {error}") from error
+        raise ModelError(f"variant {name}: {error}") from error
 
 
 def create_model(

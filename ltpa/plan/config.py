@@ -133,12 +133,15 @@ def _of_each_kind(given: Any) -> Any:
 
 
 class Checks(PlainData):
-    """What the pipeline asserts about its own results.
+    """What the pipeline checks of its own results.
+
+    What does not hold is a warning, or with `strict` fails the run.
 
     A seed learned where its test error is at most `max_error_of_chance` of that of guessing, by kind of learning; a
     number holds for the first kind. Protocols have checks of their own, by settings in their own sections.
     """
 
+    strict: bool = False
     max_error_of_chance: Annotated[dict[str, Annotated[float, Field(gt=0, le=1)]], BeforeValidator(_of_each_kind)] = (
         _LEARNED
     )
@@ -151,6 +154,21 @@ class FixedProtocols(PlainData):
     checks: Checks = Checks()
 
 
+class Own(PlainData):
+    """Declarations of the user's own, beside those of `config/` and in the same form.
+
+    In place of a name of code they may give a file, by its path from the working directory. As `family` of a variant's
+    architecture it defines `Options`, as the files of `ltpa/models/families` do; as `reader` of a dataset it defines
+    `read`, as those of `ltpa/data/readers` do. A variant of the user's own has a row of its own in every table that
+    measures such networks.
+    """
+
+    variants: dict[Name, dict[str, Any]] = {}
+    datasets: dict[Name, dict[str, Any]] = {}
+    recipes: dict[Name, dict[str, Any]] = {}
+    tables: dict[Name, dict[str, Any]] = {}
+
+
 class Config(PlainData):
     """The whole run configuration. Names refer to declarations in `config/`; `ltpa.plan` checks that they exist.
 
@@ -158,7 +176,7 @@ class Config(PlainData):
     recipe for each family, by what it is for; of the keys `VARIANT on ROLE`, `VARIANT`, `ROLE` and `default` the first
     that is there holds. `protocols` holds a section for each protocol: its own class `Settings`. One with the key
     `module` is a protocol of the user's, which that file defines; the path is relative to the working directory.
-    `own_tables` declares further tables, in the form of `config/tables.yaml`.
+    `own` declares what is the user's own.
     """
 
     scale: Scale
@@ -170,7 +188,7 @@ class Config(PlainData):
     recipes: dict[str, dict[str, str]]
     data: dict[str, dict[str, Any]] = {}
     protocols: FixedProtocols = FixedProtocols()
-    own_tables: dict[Name, dict[str, Any]] = {}
+    own: Own = Own()
 
     _unique = field_validator("seeds", "variants", "datasets", "tables")(once_each)
 

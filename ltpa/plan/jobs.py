@@ -7,7 +7,7 @@ import dataclasses
 
 from ltpa.core import layout
 from ltpa.core.patches import RELEASED
-from ltpa.core.specs import Spec
+from ltpa.core.specs import Spec, companion_seed
 from ltpa.plan.plan import Plan
 from ltpa.protocols.base import Protocol
 from ltpa.protocols.registry import built_in, find
@@ -98,9 +98,10 @@ def inputs(plan: Plan, stage: str, dataset: str, variant: str, seed: int | str) 
     if stage == "patches":
         return [manifest, *_behind_patches(plan, dataset, variant, seed)]
     companion = plan.companion(stage, dataset, variant)
+    beside = companion_seed(plan.companion_seeds(stage), int(seed))
     return [
         *_network(plan, dataset, variant, seed),
-        *(_network(plan, dataset, companion, seed) if companion else []),
+        *(_network(plan, dataset, companion, beside) if companion else []),
         *(plan.manifest(target.name) for target in plan.targets(stage, dataset, variant)),
         *_boxes(plan, dataset, plan.protocols[stage].patches(plan, dataset, variant), seed),
     ]

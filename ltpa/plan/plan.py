@@ -8,6 +8,7 @@ from ltpa.core import layout
 from ltpa.core.declared import load_declaration, unknown_name
 from ltpa.core.errors import ConfigError, ModelError
 from ltpa.core.patches import PatchSource
+from ltpa.core.registry import trust
 from ltpa.core.specs import PatchSpec, PrepareSpec, ProtocolSpec, TrainSpec
 from ltpa.data.registry import EMBEDDED
 from ltpa.data.registry import code_of as reader_code
@@ -15,9 +16,12 @@ from ltpa.models.code import code_of as network_code
 from ltpa.models.options import NetworkOptions
 from ltpa.models.registry import family, parse_options
 from ltpa.models.variants import (
+    SOURCE,
     check_architectures,
+    check_named,
     chosen_saliency,
     declared_variants,
+    read_variants,
     resolve_architecture,
 )
 from ltpa.plan.config import Config
@@ -58,18 +62,17 @@ class Plan:
         self.config = config
         self.source = source
         self.results = Path(root) / "results" / config.scale.name
-        self.variants = declared_variants()
-        self.datasets = load_declaration("datasets")
-        self.recipes = load_declaration("recipes")
+        own = self._own_declarations()
+        self.variants = {**declared_variants(), **own["variants"]}
+        self.datasets = {**load_declaration("datasets"), **own["datasets"]}
+        self.recipes = {**load_declaration("recipes"), **own["recipes"]}
         self.profiles = load_declaration("profiles")
         self.patch_sources = load_declaration("patches")
-        self.tables = {**load_declaration("tables"), **config.own_tables}
-        for name in config.own_tables.keys() & load_declaration("tables").keys():
-            raise ConfigError(
-                f"{source}: key 'own_tables.{name}': config/tables.yaml has such a table; rename this one"
-            )
-        check_architectures()
-        check_entries(self.datasets, DatasetEntry, "config/datasets")
+        self.tables = {**load_declaration("tables"), **own["tables"]}
+        check_architectures(declared_variants(), SOURCE)
+        check_architectures(own["variants"], f"{source}: key 'own.variants'")
+        check_entries(load_declaration("datasets"), DatasetEntry, "config/datasets")
+        check_entries(own["datasets"], DatasetEntry, f"{source}: key 'own.datasets'")
         declared = Declared(self.variants, self.datasets, self.recipes, self.patch_sources, self.tables)
         check_names(config, declared, source)
         for dataset in config.data:
@@ -90,6 +93,22 @@ class Plan:
                 protocol.check_names(self, self.settings(name))
             except ConfigError as error:
                 raise ConfigError(f"{source}: {error}") from error
+
+    def _own_declarations(self) -> dict[str, dict[str, Any]]:
+        """What the configuration declares of its own, by kind; its files are trusted from here on."""
+        kinds: dict[str, dict[str, Any]] = {
+            kind: getattr(self.config.own, kind) for kind in type(self.config.own).model_fields
+        }
+        for kind, entries in kinds.items():
+            for name in entries.keys() & load_declaration(kind).keys():
+                raise ConfigError(
+                    f"{self.source}: key 'own.{kind}.{name}': config/{kind}.yaml has one; rename this one"
+                )
+        where = f"{self.source}: key 'own.variants'"
+        kinds["variants"] = read_variants(kinds["variants"], where, declared_variants())
+        trust(variant.family for variant in kinds["variants"].values())
+        trust(str(entry.get("reader")) for entry in kinds["datasets"].values())
+        return kinds
 
     def _roles(self) -> dict[str, str]:
         roles: dict[str, str] = {}
@@ -165,7 +184,9 @@ class Plan:
         declared = self.variants[variant].architecture
         base = {key: value for key, value in profile.items() if key not in declared}
         try:
-            return resolve_architecture(variant, **{"width": 1.0, **base, **laid})
+            architecture = resolve_architecture(self.variants[variant], **{"width": 1.0, **base, **laid})
+            check_named(variant, parse_options(architecture))
+            return architecture
         except ModelError as error:
             where = f"{self.source}: key 'scale.networks' (with 'networks' of dataset {dataset})"
             raise ConfigError(f"{where}: {error}") from error
@@ -254,6 +275,7 @@ class Plan:
             inputs=protocol.inputs(self, dataset, variant),
             companion={"variant": other, "training": beside.hash()} if other and beside else None,
             patches=protocol.patches(self, dataset, variant),
+            companion_seeds=self.companion_seeds(name),
             file=file,
             device=self.device,
             code=sorted(code),
@@ -284,6 +306,11 @@ class Plan:
         """The dataset that this one stands for; its own name where it is no stand-in."""
         return str(self.datasets[dataset].get("plays", dataset))
 
+    @property
+    def known_roles(self) -> list[str]:
+        """The roles that declared datasets can fill."""
+        return list(dict.fromkeys(entry.get("plays", name) for name, entry in self.datasets.items()))
+
     def using(self, use: str) -> list[str]:
         """The configuration's datasets of one `use`: their own, or that of the dataset they stand for."""
         return [name for name in self.config.datasets if self.declared_of_role(name, "use") == use]
@@ -309,7 +336,7 @@ class Plan:
     def saliency(self, variant: str) -> dict[str, Any] | None:
         """How the map of figure 9 is made of a variant, under the choices of `protocols.segmentation`."""
         chosen = self.settings("segmentation")
-        return chosen_saliency(variant, chosen.levels, chosen.root)
+        return chosen_saliency(self.variants[variant], chosen.levels, chosen.root)
 
     def masking(self) -> dict[str, Any]:
         """How every map becomes binary (`ltpa.evaluation.saliency.Masking`)."""
@@ -374,7 +401,16 @@ class Plan:
 
     def companion(self, stage: str, dataset: str, variant: str) -> str | None:
         """The variant whose networks `stage` reads beside those of `variant`; None where it reads no other."""
-        return self.protocols[stage].companion(self, dataset, variant) if stage in self.protocols else None
+        protocol = self.protocols.get(stage)
+        if protocol is None or (protocol.other_seed and not self.companion_seeds(stage)):
+            return None
+        return protocol.companion(self, dataset, variant)
+
+    def companion_seeds(self, stage: str) -> list[int]:
+        """Two seeds where `stage` reads networks of another seed (`ltpa.core.specs.companion_seed`); else none."""
+        protocol = self.protocols.get(stage)
+        seeds = self.config.seeds[:2]
+        return seeds if protocol and protocol.other_seed and len(seeds) == 2 else []
 
     def targets(self, stage: str, dataset: str, variant: str) -> list[Target]:
         """The datasets a stage evaluates on."""

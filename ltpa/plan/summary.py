@@ -1,8 +1,10 @@
 """A configuration in numbers: how many jobs it means, and which runs are done."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
+from ltpa.core import layout
 from ltpa.core.errors import RecordError
 from ltpa.core.records import read_record
 from ltpa.plan.plan import Plan
@@ -43,3 +45,13 @@ def _state(path: Path) -> str:
         return {"ok": "done", "failed": "failed"}[read_record(path).status]
     except RecordError:
         return "damaged"
+
+
+def check_warnings(plan: Plan) -> list[str]:
+    """What the checks of a finished run warn of; nothing where they were not made."""
+    path = plan.results / layout.CHECKS_JSON
+    try:
+        warnings = json.loads(path.read_text(encoding="utf-8"))["warnings"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+    return [f"{path.with_name(layout.CHECKS)}: {each}" for each in warnings]

@@ -18,14 +18,14 @@ from ltpa.protocols.registry import has_checks, module_name
 from ltpa.report.spec import FiguresSpec
 from ltpa.tables.declaration import Declaration, Description, Panel, parse_declaration
 from ltpa.tables.needs import needed
-from ltpa.tables.published import Published, load_published, to_dicts
+from ltpa.tables.published import YOURS, Published, load_published, to_dicts
 from ltpa.tables.spec import CheckSpec, TableSpec, TrackSpec
 
 
 def _table(plan: Plan, table: str) -> tuple[Declaration, list[Published]]:
     """Declaration, without panels whose protocol setting this scale leaves empty, and published values of a table."""
-    own = table in plan.config.own_tables
-    where = f"{plan.source}: key 'own_tables'" if own else "config/tables.yaml"
+    own = table in plan.config.own.tables
+    where = f"{plan.source}: key 'own.tables'" if own else "config/tables.yaml"
     values = {**_of_metric(plan, plan.tables[table]), **plan.tables[table]} if own else plan.tables[table]
     declaration = parse_declaration(values, table, where)
     known = [*jobs.stages(plan), "prepare"]
@@ -40,9 +40,49 @@ def _table(plan: Plan, table: str) -> tuple[Declaration, list[Published]]:
     if changed := _other_readings(plan, declaration.stage):
         note = f"Protocol settings that are not the default: {', '.join(changed)}."
         declaration = declaration.model_copy(update={"notes": [*declaration.notes, note]})
-    if own:
+    published = config_dir() / "published" / f"{table}.csv"
+    if own or (declaration.beyond_paper and not published.exists()):
         return declaration, _unpublished(plan, table, declaration)
-    return declaration, load_published(config_dir() / "published" / f"{table}.csv")
+    entries = load_published(published)
+    if declaration.kind == "metrics" and (mine := _own_rows(plan, declaration, entries)):
+        declaration = declaration.model_copy(update={"groups": {**declaration.groups, YOURS: "Yours"}})
+        entries = [*entries, *mine]
+    return declaration, entries
+
+
+def _own_rows(plan: Plan, declaration: Declaration, published: list[Published]) -> list[Published]:
+    """For each variant of the user's own the cells that the paper's rows have, where it is measured there."""
+    cells = dict.fromkeys((entry.source, entry.target, entry.condition) for entry in published)
+    found = []
+    for variant in plan.config.variants:
+        if variant not in plan.config.own.variants:
+            continue
+        for source, target, condition in cells:
+            if source not in plan.roles or not _is_measured(plan, declaration.stage, plan.roles[source], variant):
+                continue
+            found.append(
+                Published(
+                    table=published[0].table,
+                    group=YOURS,
+                    variant=variant,
+                    label=plan.variants[variant].label,
+                    source=source,
+                    target=target,
+                    condition=condition,
+                    value=None,
+                    sd=None,
+                    quoted=False,
+                    where="yours",
+                )
+            )
+    return found
+
+
+def _is_measured(plan: Plan, stage: str, dataset: str, variant: str) -> bool:
+    """Whether a stage says something of the networks of a variant trained on a dataset."""
+    if stage in plan.protocols:
+        return not plan.inapplicable(stage, dataset, variant)
+    return stage == "train" and plan.trains(dataset, variant)
 
 
 def _of_metric(plan: Plan, declared: dict[str, Any]) -> dict[str, Any]:
@@ -52,40 +92,50 @@ def _of_metric(plan: Plan, declared: dict[str, Any]) -> dict[str, Any]:
     kind = kinds.get(str(declared.get("metric")))
     found = {"unit": kind.unit, "direction": kind.better, "caption": kind.title} if kind else {}
     fixed = {"paper": "", "layout": "wide", "decimals": 2, "tolerance": 0.0, "beyond_paper": True}
+    fixed["direction"] = "higher"  # where neither is better: with nothing published it decides nothing
     return {**fixed, **{key: value for key, value in found.items() if value}}
 
 
 def _unpublished(plan: Plan, table: str, declaration: Declaration) -> list[Published]:
-    """A row for each variant of the configuration that the table's protocol applies to, without published values."""
-    columns = [column for column in declaration.columns if column.source in plan.roles]
-    if not columns:
+    """A row for each variant of the configuration that the table's protocol applies to, without published values.
+
+    Where the protocol divides them (`Protocol.row_groups`) a variant has a row in each of its groups.
+    """
+    sources = {str(column.source or block.source) for block in declaration.blocks() for column in declaration.columns}
+    if not sources & plan.roles.keys():
+        key = f"{plan.source}: key 'tables': {table}"
         raise ConfigError(
-            f"{plan.source}: key 'own_tables.{table}.columns': no column has a source that a dataset "
-            f"of the configuration stands for; name one of {', '.join(plan.roles)}"
+            f"{key}: no column has a source that a dataset of the configuration stands for; there are "
+            f"{', '.join(plan.roles)}"
         )
     protocol = plan.protocols.get(declaration.stage)
-    rows = [
-        (variant, column)
-        for variant in plan.config.variants
-        for column in columns
-        if not (protocol and plan.inapplicable(protocol.name, plan.roles[str(column.source)], variant))
-    ]
-    return [
+    entries = [
         Published(
             table=table,
-            group="",
+            group=group,
             variant=variant,
             label=plan.variants[variant].label,
-            source=str(column.source),
-            target=column.target or "",
-            condition=column.condition or "",
+            source=str(column.source or block.source),
+            target=column.target or block.target or "",
+            condition=column.condition or block.condition or "",
             value=None,
             sd=None,
             quoted=False,
             where="measured here alone",
         )
-        for variant, column in rows
+        for block in declaration.blocks()
+        for column in declaration.columns
+        for variant in plan.config.variants
+        for group in (protocol.row_groups(plan, variant) if protocol else ("",))
     ]
+    order = [*declaration.groups, ""]
+    used = [
+        entry
+        for entry in dict.fromkeys(entries)
+        if entry.source in plan.roles
+        and not (protocol and plan.inapplicable(protocol.name, plan.roles[entry.source], entry.variant))
+    ]
+    return sorted(used, key=lambda entry: order.index(entry.group) if entry.group in order else len(order))
 
 
 def _other_readings(plan: Plan, stage: str) -> list[str]:
@@ -311,9 +361,9 @@ def table_files(plan: Plan, table: str) -> list[str]:
 
 
 def figure_runs(plan: Plan) -> list[Run]:
-    """What the figures read besides networks: training on the first source set, attacks."""
-    training = [run for run in source_runs(plan) if run.stage == "train"]
-    return training + [run for run in all_runs(plan) if run.stage == "fgsm"]
+    """What the figures read besides networks: training and maps on the first source set, and what shows networks."""
+    first = [run for run in source_runs(plan) if run.stage in ("train", "segmentation")]
+    return first + [run for run in all_runs(plan) if run.stage in ("fgsm", "causal", "calibration")]
 
 
 def network_code(plan: Plan, runs: Iterable[Run]) -> list[str]:
@@ -368,6 +418,7 @@ def check_spec(plan: Plan) -> CheckSpec:
         scale=plan.config.scale.name,
         records=_within(plan, records(plan, check_runs(plan))),
         max_error_of_chance=learning_limits(plan),
+        strict=plan.config.protocols.checks.strict,
         protocols={name: protocol.check_facts(plan) for name, protocol in checked.items()},
         files=files,
         patch_limits=plan.config.protocols.patches.limits,

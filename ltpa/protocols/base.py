@@ -64,6 +64,16 @@ class Settings(PlainData):
         return self.model_dump(mode="json", exclude_defaults=True, exclude={*self.no_reading, "module"})
 
 
+class ChosenVariants(Settings):
+    """Settings of a protocol that measures all variants it can, or those that `variants` names."""
+
+    not_of_job = frozenset({"variants"})
+    no_reading = frozenset({"variants", "batch_size"})
+
+    variants: Annotated[ListOf[str], AfterValidator(once_each)] | None = None
+    batch_size: BatchSize = 250  # images per pass
+
+
 @dataclasses.dataclass(frozen=True)
 class MetricKind:
     """A number that a protocol measures.
@@ -124,7 +134,8 @@ class Measurement:
     """What a protocol found for one network: its metrics, and small extra facts for the record.
 
     `hits` says which test images are right, (N,) bool by metric name and condition, for tests over images
-    (`ltpa.core.per_image`); of protocols that are `per_image` alone.
+    (`ltpa.core.per_image`); of protocols that are `per_image` alone. `extra["notes"]`, a list of sentences, is shown to
+    who measures images of their own.
     """
 
     metrics: list[Metric]
@@ -142,6 +153,10 @@ class Scene(typing.Protocol):
     @property
     def known_variants(self) -> Sequence[str]:
         """All variants that are declared."""
+
+    @property
+    def known_roles(self) -> Sequence[str]:
+        """The roles that declared datasets can fill."""
 
     def using(self, use: str) -> list[str]:
         """The configuration's datasets of one `use` (`config/datasets`), in its order."""
@@ -189,6 +204,7 @@ class Protocol(abc.ABC):
         on_source: every applicable network of the set of use `source` is measured, also where no table asks for it.
         about_checks: a line for each kind of its checks.
         needs_masks: a folder of images must come with masks.
+        other_seed: the companion is of another seed: the first of the configuration, and for that one the second.
         settings_of: other protocols whose settings decide on its results, too.
     """
 
@@ -203,18 +219,23 @@ class Protocol(abc.ABC):
     on_source: ClassVar[bool] = False
     about_checks: ClassVar[tuple[str, ...]] = ()
     needs_masks: ClassVar[bool] = False
+    other_seed: ClassVar[bool] = False
     settings_of: ClassVar[tuple[str, ...]] = ()
 
-    def check_names(self, scene: Scene, settings: Any) -> None:  # noqa: B027 (most protocols name nothing)
-        """Refuse settings that name what is not declared.
+    def check_names(self, scene: Scene, settings: Any) -> None:
+        """Refuse settings that name what is not declared; here the variants of `ChosenVariants`.
 
         Raises:
             ConfigError: naming the key, the value and near matches.
         """
+        if isinstance(settings, ChosenVariants):
+            check_variants(scene, f"protocols.{self.name}.variants", settings.variants or ())
 
     def inapplicable(self, scene: Scene, dataset: str, variant: str) -> str:
         """Why the networks of `variant` trained on `dataset` are not measured; empty where they are."""
-        return ""
+        settings = scene.settings(self.name)
+        chosen = settings.variants if isinstance(settings, ChosenVariants) else None
+        return "" if chosen is None or variant in chosen else f"not among protocols.{self.name}.variants"
 
     def targets(self, scene: Scene, dataset: str, variant: str) -> list[Target]:
         """The datasets that networks trained on `dataset` are evaluated on: its own, unless a protocol says more."""
@@ -224,8 +245,12 @@ class Protocol(abc.ABC):
         """What else a result depends on: plain data that the plan knows and the job does not."""
         return {}
 
+    def row_groups(self, scene: Scene, variant: str) -> Sequence[str]:
+        """The groups of rows that a variant has in a table without published values (`{group}`, as in the paper's)."""
+        return ("",)
+
     def companion(self, scene: Scene, dataset: str, variant: str) -> str | None:
-        """The variant whose network of the same dataset and seed is read, too; None for none."""
+        """The variant whose network of the same dataset is read, too; None for none."""
         return None
 
     def patches(self, scene: Scene, dataset: str, variant: str) -> str:
@@ -278,6 +303,14 @@ class Protocol(abc.ABC):
             DataError: a dataset lacks what is needed.
             NotFiniteError: the network gives numbers that are not finite; the caller names its file.
         """
+
+
+def without_attention(scene: Scene, protocol: str, variant: str) -> str:
+    """Why a protocol of trained attention with a setting `variants` passes a variant over; empty where it does not."""
+    if not scene.network(variant).map_levels:
+        return "has no trained attention"
+    chosen = scene.settings(protocol).variants
+    return "" if chosen is None or variant in chosen else f"not among protocols.{protocol}.variants"
 
 
 def check_variants(scene: Scene, key: str, names: Iterable[str]) -> None:

@@ -164,7 +164,8 @@ class Finegrained(Protocol):
             metrics += _without_overlap(context.inputs["overlap"], dataset, scores, target)
         metrics += [m for m in context.trained.metrics if m.name == "parity_best_test_accuracy_pct"]
         hits = {(f"{policy}_accuracy_pct", JOINT): scores.correct[policy, JOINT] for policy in (MEAN_N, TOP1)}
-        return Measurement(metrics, {"weights": context.trained.extra["weights"]}, hits)
+        origin = {key: context.trained.extra[key] for key in ("weights", "patches")}
+        return Measurement(metrics, origin, hits)
 
 
 def _overlap(settings: FinegrainedSettings, role: str) -> dict[str, str] | None:

@@ -80,10 +80,10 @@ class Query(Protocol):
                 )
 
     def check_facts(self, scene: Scene) -> dict[str, Any]:
-        """The compatibility of every network with attention, and how much a map of pc may change."""
+        """The compatibility of every network with a query, and how much a map of pc may change."""
         networks = {name: scene.network(name) for name in scene.trained_variants}
         return {
-            "compatibility": {name: _compatibility(each) for name, each in networks.items() if each.map_levels},
+            "compatibility": {name: _compatibility(each) for name, each in networks.items() if each.query_levels},
             "pc_max": scene.settings(self.name).pc_max,
         }
 
@@ -145,5 +145,7 @@ class Query(Protocol):
 
 def _compatibility(options: Any) -> str:
     """`pc` where a softmax over pc scores makes every map independent of the query; otherwise what its scores are."""
-    kind = str(options.compatibility)
-    return "pc-sigmoid" if kind == "pc" and options.map_follows_query else kind
+    if not options.map_follows_query:
+        return "pc"
+    kind = str(getattr(options, "compatibility", options.family))
+    return "pc-sigmoid" if kind == "pc" else kind

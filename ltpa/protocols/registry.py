@@ -2,16 +2,13 @@
 
 import functools
 import importlib
-import importlib.util
 import inspect
 import pkgutil
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import ltpa.protocols
 from ltpa.core.errors import ConfigError
-from ltpa.core.hashing import sha256_file
+from ltpa.core.registry import run_file, trust
 from ltpa.protocols.base import Protocol
 
 _OTHERS = ("base", "registry")
@@ -43,27 +40,11 @@ def find(name: str, file: str = "") -> Protocol:
     """
     if not file:
         return _defined(importlib.import_module(module_name(name)), module_name(name))
-    protocol = _defined(_run(Path(file)), file)
+    trust([file])
+    protocol = _defined(run_file(file), file)
     if protocol.name != name:
         raise ConfigError(f"{file}: defines protocol {protocol.name!r}, not {name!r}; give both one name")
     return protocol
-
-
-def _run(path: Path) -> ModuleType:
-    try:
-        name = f"ltpa_user_{path.stem}_{sha256_file(path)[:12]}"
-        spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None:
-            raise ConfigError(f"{path}: not a Python file; name one that ends in .py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); correct the path") from error
-    except (SyntaxError, ImportError, NameError, AttributeError, TypeError, ValueError) as error:
-        text = " ".join(str(error).split())
-        raise ConfigError(f"{path}: does not run ({type(error).__name__}: {text}); correct it") from error
-    return module
 
 
 def _defined(module: ModuleType, where: str) -> Protocol:

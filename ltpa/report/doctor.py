@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ltpa.core.files import is_there
@@ -28,6 +28,7 @@ def examine(
     store: Callable[[], str | None],
     gpus: int = 0,
     needed_bytes: int = 0,
+    wanted: Collection[Path] = (),
 ) -> bool:
     """Call `say` with one line per finding; return whether the pipeline can run here.
 
@@ -38,10 +39,11 @@ def examine(
             note on it.
         gpus: how many GPUs the configuration asks for per job.
         needed_bytes: what all results of the configuration take on the disk.
+        wanted: the records that the configuration wants.
     """
     machine = [*_python(), *_libraries(), *_processors(gpus), *_conda(), *_slurm(), *_slots(), *_cache()]
     good = True
-    for state, text in (*machine, *examine_workspace(root, results, store, needed_bytes)):
+    for state, text in (*machine, *examine_workspace(root, results, store, needed_bytes, wanted)):
         say(f"[{state:^4}] {text}")
         good &= state != "bad"
     return good

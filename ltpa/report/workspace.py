@@ -6,7 +6,7 @@ import shutil
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from ltpa.core.errors import LtpaError, RecordError
@@ -26,7 +26,11 @@ Finding = tuple[str, str]  # `ok`, `note` or `bad`, and a line of text
 
 
 def examine_workspace(
-    root: Path, results: Path, store: Callable[[], str | None], needed_bytes: int = 0
+    root: Path,
+    results: Path,
+    store: Callable[[], str | None],
+    needed_bytes: int = 0,
+    wanted: Collection[Path] = (),
 ) -> list[Finding]:
     """Findings about a run from folder `root` with results below `results`.
 
@@ -34,6 +38,7 @@ def examine_workspace(
         store: checks the MLflow store; raises `LtpaError` where it is damaged or locked, and returns any further note
             on it.
         needed_bytes: what all results together take on the disk.
+        wanted: the records that the configuration wants.
     """
     folder = _existing(results)
     survey = Survey.of(root / ".snakemake", folder if folder == results else None)
@@ -43,7 +48,7 @@ def examine_workspace(
         *_locks(root),
         *_clock(survey),
         *_encoding(),
-        *_records(results),
+        *_records(results, wanted),
         *_store(store),
     ]
 
@@ -171,17 +176,23 @@ def _encoding() -> list[Finding]:
     return [("bad", f"file names are {sys.getfilesystemencoding()} here; export LC_ALL=C.UTF-8")]
 
 
-def _records(results: Path) -> list[Finding]:
+def _records(results: Path, wanted: Collection[Path]) -> list[Finding]:
     paths = sorted(results.glob("*/*/*/seed-*/result.json")) if is_there(results) else []
-    damaged, failed = [], 0
+    findings, failed = [], 0
     for path in paths:
         try:
             failed += read_record(path).status == "failed"
         except RecordError as error:
-            damaged.append(("bad", f"{error}"))
+            findings.append(("bad", f"{error}"))
+    if paths and not findings:
+        findings.append(("ok", f"{len(paths)} result records can be read; `ltpa verify` compares them with all else"))
     if failed:
-        damaged.append(("note", f"{failed} runs are recorded as failed; `ltpa status` names them"))
-    return damaged or [("ok", f"{len(paths)} result records, all whole")] if paths else []
+        findings.append(("note", f"{failed} runs are recorded as failed; `ltpa status` names them"))
+    missing = [path for path in wanted if not is_there(path)]
+    if paths and missing:
+        text = f"{len(missing)} of the {len(wanted)} results that the configuration wants are missing, such as"
+        findings.append(("note", f"{text} {missing[0]}; `snakemake all_tables` makes them, `ltpa verify` names all"))
+    return findings
 
 
 def _store(check: Callable[[], str | None]) -> list[Finding]:

@@ -123,9 +123,6 @@ def _belongs(path: Path, key: str) -> bool:
     return named == f"{key}\n".encode() and _sealed_content(path) is not None
 
 
-def clear(folder: Path) -> None:
-    """Remove all states of a finished run, newest first."""
-    for path in reversed(_states(folder)):
-        remove(path)
-    for path in folder.glob("step-*"):
-        path.unlink(missing_ok=True)
+def has_states(folder: Path) -> bool:
+    """Whether there are saved states in `folder`, whole or not."""
+    return bool(_states(folder))

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ltpa.core import layout
 from ltpa.core.checks import Check
 from ltpa.core.errors import LtpaError
 from ltpa.core.files import write_text
@@ -19,24 +20,49 @@ SPEC = CheckSpec
 
 
 def run(spec: CheckSpec, results: Path, records: Sequence[Path]) -> None:
-    """Write `checks.json` and `checks.md` below `results`, print what failed on stderr, and raise if anything did.
+    """Write `checks.json` and `checks.md` below `results`, print what failed on stderr, and raise where that is asked.
 
     Raises:
         RecordError: a record is unreadable or edited.
-        LtpaError: there are no training records, or a check failed.
+        LtpaError: there are no training records, or a check failed and the checks are `strict`.
+    """
+    checks, files = contents(spec, results, records)
+    for path, text in files.items():
+        write_text(path, text)
+    failed = [check for check in checks if check.fails]
+    for check in failed:
+        print(f"{'FAILED' if spec.strict else 'WARNING'} {_line(check)}", file=sys.stderr)
+    if failed and spec.strict:
+        more = f" (and {len(failed) - 1} more, printed above)" if len(failed) > 1 else ""
+        raise LtpaError(
+            f"{len(failed)} of {len(checks)} checks failed: {_line(failed[0])}{more}; with protocols.checks.strict: "
+            "false they are warnings"
+        )
+
+
+def contents(spec: CheckSpec, results: Path, records: Sequence[Path]) -> tuple[list[Check], dict[Path, str]]:
+    """All checks, and the text of `checks.json` and `checks.md` by path.
+
+    Raises:
+        RecordError: a record is unreadable or edited.
+        LtpaError: there are no training records.
     """
     checks = examine(spec, [read_record(path) for path in records])
     if not any(check.check == "learns" for check in checks):
         raise LtpaError(f"{results}: no training records to check; pass them with --records")
-    failed = [check for check in checks if check.fails]
-    content = {"scale": spec.scale, "passed": not failed, "checks": [dataclasses.asdict(check) for check in checks]}
-    write_text(Path(results) / "checks.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    write_text(Path(results) / "checks.md", _markdown(spec, checks))
-    for check in failed:
-        print(f"FAILED {_line(check)}", file=sys.stderr)
-    if failed:
-        more = f" (and {len(failed) - 1} more, printed above)" if len(failed) > 1 else ""
-        raise LtpaError(f"{len(failed)} of {len(checks)} checks failed: {_line(failed[0])}{more}")
+    passed = not any(check.fails for check in checks)
+    content = {
+        "scale": spec.scale,
+        "strict": spec.strict,
+        "passed": passed,
+        "checks": [dataclasses.asdict(check) for check in checks],
+        "warnings": [] if spec.strict else [_line(check) for check in checks if check.fails],
+    }
+    plain = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    return checks, {
+        Path(results) / layout.CHECKS_JSON: plain,
+        Path(results) / layout.CHECKS: _markdown(spec, checks),
+    }
 
 
 def examine(spec: CheckSpec, records: Sequence[Record]) -> list[Check]:
@@ -104,9 +130,10 @@ def _line(check: Check) -> str:
 def _markdown(spec: CheckSpec, checks: Sequence[Check]) -> str:
     from tabulate import tabulate
 
+    failing = "**FAIL**" if spec.strict else "**warning**"
     rows = [
         [
-            "pass" if check.passed else "**FAIL**" if check.fails else "not shown",
+            "pass" if check.passed else failing if check.fails else "not shown",
             check.check,
             check.subject,
             "–" if check.value is None else f"{check.value:.3g}",
@@ -117,6 +144,8 @@ def _markdown(spec: CheckSpec, checks: Sequence[Check]) -> str:
     ]
     failed, missed = sum(check.fails for check in checks), sum(not (check.passed or check.fails) for check in checks)
     summary = f"{len(checks)} checks, {failed} failed." if failed else f"{len(checks)} checks, none failed."
+    if failed and not spec.strict:
+        summary += " These are warnings; with `protocols: {checks: {strict: true}}` the run would fail."
     if missed:
         summary += (
             f" Of {missed} networks on a set it is not shown that their attention attends; no run fails for these."

@@ -9,7 +9,7 @@ from ltpa.core import layout
 from ltpa.core.code import code_hash
 from ltpa.core.errors import DataError, LtpaError
 from ltpa.core.hashing import sha256_file
-from ltpa.core.provenance import library_versions
+from ltpa.core.provenance import computing_libraries
 from ltpa.core.records import read_record
 from ltpa.core.specs import PatchSpec, TrainSpec
 from ltpa.data.arrays import PreparedDataset
@@ -82,9 +82,9 @@ class _Jobs:
             return f"{name}: of another recipe or network"
         if about.get("code_hash") != code_hash([self.module, *wanted[about["config_hash"]].code]):
             return f"{name}: of other code"
-        versions = library_versions()
-        for library in ("torch", "numpy"):
-            if about.get(library) != versions.get(library, ""):
+        there, here = about.get("libraries") or {}, computing_libraries()
+        for library in {**here, **there}:
+            if there.get(library) != here.get(library):
                 return f"{name}: of another version of {library}"
         if _of_other_data(self.results, about):
             return f"{name}: of other data"

@@ -8,7 +8,7 @@ from typing import Any
 from ltpa.core import layout
 from ltpa.core.code import code_hash, save_definitions
 from ltpa.core.errors import ModelError, NotFiniteError
-from ltpa.core.provenance import code_version, library_versions, peak_memory_mb
+from ltpa.core.provenance import code_version, library_versions, peak_memory_mb, processor
 from ltpa.core.records import Metric, Record, read_record, write_record
 from ltpa.core.specs import PatchSpec, ProtocolSpec, TrainSpec
 
@@ -79,6 +79,7 @@ def make_record(
         status="failed" if reason else "ok",
         reason=reason,
         extra=extra,
+        processor=processor(),
     )
 
 

@@ -46,6 +46,7 @@ class CrossEntropyJob(TrainingJob):
         spec, dataset = self.spec, self.dataset
         recipe = self.recipe
         train, test = dataset.split("train"), dataset.split("test")
+        facts = self.savable(seed, recipe.normalise)
         preprocessing = fitted_normaliser(self.results, dataset, recipe.normalise)
         torch.manual_seed(derive(seed, "init"))
         model = build_model(spec.architecture, spec.num_classes, spec.image_size).to(device)
@@ -59,16 +60,7 @@ class CrossEntropyJob(TrainingJob):
 
         def save(path: Path) -> None:
             model.preprocessing = preprocessing
-            save_model(
-                path,
-                model.cpu(),
-                variant=spec.variant,
-                architecture=spec.architecture,
-                num_classes=spec.num_classes,
-                image_size=spec.image_size,
-                classes=dataset.classes,
-                extra={"dataset": spec.dataset, "seed": seed, "spec": spec.hash()},
-            )
+            save_model(path, model.cpu(), **facts)
 
         trainer = Trainer(model, arrays[0], arrays[1], recipe, seed, state, name=name, key=identity.key)
 

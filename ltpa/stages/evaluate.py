@@ -89,6 +89,7 @@ def evaluate_folder(
         "note": "" if named else "folders are not named like the network's classes: accuracy is not given",
         "warnings": [
             *mask_notes(dataset.facts, upright=True),
+            *found.extra.get("notes", []),
             *(f"{condition}: {doubt}" for (_, condition), doubt in doubts.items()),
         ],
         "metrics": metrics,

@@ -1,8 +1,7 @@
 """Draw the figures of images and maps that `config/figures.yaml` declares, as PNG, SVG and PDF."""
 
 import dataclasses
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,6 @@ import torch
 
 from ltpa.core import layout
 from ltpa.core.errors import ConfigError
-from ltpa.core.files import write_text
-from ltpa.core.hashing import sha256_file
 from ltpa.core.records import Record, read_record
 from ltpa.data.arrays import PreparedDataset, Split
 from ltpa.data.masks import squashed
@@ -22,6 +19,7 @@ from ltpa.evaluation.maps import network_maps
 from ltpa.evaluation.saliency import COMBINED, Masking, Saliency, upsample
 from ltpa.evaluation.segmentation import binary_masks
 from ltpa.report.gallery import Cell, draw_gallery
+from ltpa.report.index import write_index
 from ltpa.report.spec import GallerySpec
 from ltpa.stages.figures import choose_images, unlearned
 
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
 
 SPEC = GallerySpec
-INDEX = "index.json"
 _SPLIT = "test"
 
 
@@ -51,7 +48,7 @@ Column = tuple[str, list[Cell]]
 
 
 def run(spec: GallerySpec, results: Path) -> None:
-    """Write every figure, and `index.json` last: digests, captions, and why figures are left out.
+    """Write every figure, and `index.json` last (`ltpa.report.index`).
 
     A network whose training failed leaves out the figures that show it.
 
@@ -59,12 +56,15 @@ def run(spec: GallerySpec, results: Path) -> None:
         DataError: an image set is missing or damaged.
         ModelError: a network is missing or another one.
     """
-    written: dict[str, str] = {}
+    results = Path(results)
+    written: list[Path] = []
+    sources: list[Path] = []
     captions: dict[str, str] = {}
     missing = dict(spec.missing)
     for name, figure in spec.figures.items():
         paths = [layout.gallery_path(results, name, suffix) for suffix in layout.FIGURE_SUFFIXES]
         networks = _networks(spec, results, figure)
+        sources += _sources(spec, results, figure, networks)
         if reason := _failed(networks):
             missing[name] = reason
             draw_gallery(paths, [f"{figure['paper']}: {reason}"], [""], [[Cell(np.zeros((8, 8), bool))]])
@@ -73,9 +73,9 @@ def run(spec: GallerySpec, results: Path) -> None:
             captions[name] = " ".join(filter(None, (caption(spec, figure), unlearned(networks, spec))))
             heading = f"{figure['paper']}: {figure['title']}"
             draw_gallery(paths, titles, labels, rows, heading=heading, caption=captions[name])
-        written |= {path.name: sha256_file(path) for path in paths}
-    index = layout.gallery_path(results, "x", "x").parent / INDEX
-    write_text(index, json.dumps({"files": written, "captions": captions, "missing": missing}, indent=1) + "\n")
+        written += paths
+    folder = layout.gallery_path(results, "x", "x").parent
+    write_index(folder, written, captions, results, sources, missing)
 
 
 _RULES = {"first_of_each_class": "the first of each class in turn", "spread": "spread evenly"}
@@ -99,6 +99,17 @@ def _networks(spec: GallerySpec, results: Path, figure: dict[str, Any]) -> list[
     """The records of the trainings of the networks that a figure shows."""
     shown = dict.fromkeys((column["dataset"], column["variant"]) for column in figure["columns"] if "variant" in column)
     return [read_record(layout.run_dir(results, "train", *pair, spec.seed) / layout.RECORD) for pair in shown]
+
+
+def _sources(spec: GallerySpec, results: Path, figure: dict[str, Any], networks: Sequence[Record]) -> Iterator[Path]:
+    """The files behind a figure; networks that failed are not looked at."""
+    for record in networks:
+        folder = layout.run_dir(results, "train", record.dataset, record.variant, spec.seed)
+        yield folder / layout.RECORD
+        if record.status == "ok":
+            yield folder / layout.MODEL
+    for name in figure["images"]["datasets"]:
+        yield layout.data_dir(results, name) / layout.MANIFEST
 
 
 def _failed(networks: Sequence[Record]) -> str:
@@ -152,7 +163,8 @@ def _network(spec: GallerySpec, results: Path, column: dict[str, Any]) -> "Atten
     from ltpa.models import load
 
     folder = layout.run_dir(results, "train", column["dataset"], column["variant"], spec.seed)
-    return load(folder / layout.MODEL, expect_variant=column["variant"])
+    digest = read_record(folder / layout.RECORD).extra.get("model_sha256")
+    return load(folder / layout.MODEL, expect_variant=column["variant"], expect_sha256=digest)
 
 
 def _over(rows: _Rows, maps: np.ndarray) -> list[Cell]:

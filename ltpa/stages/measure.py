@@ -11,7 +11,7 @@ from ltpa.core.hashing import digest
 from ltpa.core.learned import outcomes
 from ltpa.core.per_image import save_hits
 from ltpa.core.schema import read_plain
-from ltpa.core.specs import ProtocolSpec
+from ltpa.core.specs import ProtocolSpec, companion_seed
 from ltpa.data.arrays import PreparedDataset
 from ltpa.protocols.base import Context, Measurement, Target
 from ltpa.protocols.registry import find
@@ -99,7 +99,7 @@ def _companion(results: Path, spec: ProtocolSpec, seed: int) -> "Record | None":
     except KeyError as error:
         raise ConfigError(f"{spec.protocol}: companion lacks {error}; give variant and training") from error
     try:
-        return trained_network(results, spec.dataset, variant, seed, training)
+        return trained_network(results, spec.dataset, variant, companion_seed(spec.companion_seeds, seed), training)
     except RecordError as error:
         raise RecordError(
             f"{error}; {spec.protocol} of {spec.variant} also reads the network of {variant}: train it first, or "

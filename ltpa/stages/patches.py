@@ -14,7 +14,7 @@ from ltpa.core import layout
 from ltpa.core.code import code_hash
 from ltpa.core.hashing import sha256_file
 from ltpa.core.patches import PatchSettings, PatchSource
-from ltpa.core.provenance import library_versions
+from ltpa.core.provenance import computing_libraries, library_versions, processor
 from ltpa.core.records import Metric
 from ltpa.core.schema import read_plain
 from ltpa.core.specs import PatchSpec
@@ -76,7 +76,7 @@ def run(
                 found, facts = MODES[source.mode](job)
                 write_boxes(path, dataset, found, _facts(spec, source, seed) | origin | facts)
                 metrics = list(_metrics(dataset, found))
-                extra = {"sha256": sha256_file(path), "flags": flag_counts(found["test"].flags), **facts}
+                extra = {"sha256": sha256_file(path), "flags": flag_counts(found["test"].flags), **origin, **facts}
             record = make_record(
                 __name__,
                 spec,
@@ -102,7 +102,6 @@ def epochs(spec: PatchSpec) -> int:
 def _identity(
     spec: PatchSpec, seed: int, dataset: PreparedDataset, origin: dict[str, Any], device: torch.device
 ) -> Identity:
-    versions = library_versions()
     return Identity(
         spec.dataset,
         spec.variant,
@@ -111,9 +110,9 @@ def _identity(
         dataset.data_hash,
         code_hash([__name__, *spec.code]),
         origin or None,
-        versions.get("torch", ""),
-        versions.get("numpy", ""),
+        computing_libraries(),
         describe_device(device),
+        processor(),
     )
 
 
@@ -127,8 +126,8 @@ def _network(
     if trained.status != "ok":
         return None, f"training failed: {trained.reason}", {}
     path = layout.run_dir(results, "train", spec.dataset, source.network, seed) / layout.MODEL
-    origin = {"network": source.network, "network_sha256": sha256_file(path), "training_hash": spec.training}
-    return load(path, expect_variant=source.network), "", origin
+    model = load(path, source.network, expect_sha256=trained.extra.get("model_sha256"))
+    return model, "", {"network": source.network, "network_sha256": sha256_file(path), "training_hash": spec.training}
 
 
 def _facts(spec: PatchSpec, source: PatchSource, seed: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from ltpa.core.code import code_hash, save_definitions
 from ltpa.core.declared import near_matches
 from ltpa.core.errors import ConfigError, DataError
 from ltpa.core.hashing import digest
-from ltpa.core.registry import member
+from ltpa.core.registry import SUFFIX, member
 from ltpa.core.specs import PrepareSpec
 from ltpa.data.arrays import PreparedDataset, write_prepared
 from ltpa.data.registry import EMBEDDED, GENERATOR, PREPARER, READERS
@@ -63,7 +63,7 @@ def _check_request(spec: PrepareSpec, extracted: Path | None) -> None:
                 f"dataset {spec.dataset} is made from embedded images, not from files; leave out --extracted"
             )
         return
-    if reader not in READERS:
+    if reader not in READERS and not reader.endswith(SUFFIX):
         known = near_matches(reader, [EMBEDDED, *READERS])
         raise ConfigError(f"dataset {spec.dataset}: unknown reader {reader!r}; {known}")
 

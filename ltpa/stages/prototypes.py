@@ -10,10 +10,9 @@ from ltpa.core.files import write_text
 from ltpa.core.patches import PatchSettings, PrototypeTraining
 from ltpa.data.arrays import PreparedDataset
 from ltpa.models.protopnet import PrototypeNetwork
-from ltpa.runtime import checkpoint
 from ltpa.runtime.lock import exclusive_folder
 from ltpa.runtime.stopping import Stopped, StopRequest
-from ltpa.stages.state import Identity
+from ltpa.stages.state import Identity, clear_states, saved_states
 from ltpa.training.journal import ABOUT, Journal
 from ltpa.training.loop import EpochRow, Interrupted
 from ltpa.training.prototypes import PrototypeTrainer
@@ -74,7 +73,7 @@ def trained_prototypes(
                 identity.seed,
                 settings.grid,
                 settings.level,
-                state,
+                saved_states(state, identity),
                 identity.key,
                 stop,
                 journal.start,
@@ -91,4 +90,4 @@ def forget(state: Path) -> None:
     """Remove what was saved in a state folder, once nothing needs it any more."""
     if state.is_dir():
         with exclusive_folder(state):
-            checkpoint.clear(state)
+            clear_states(state)

@@ -25,6 +25,15 @@ _RENDERERS: dict[str, Callable[[Table], str]] = {
 def run(spec: TableSpec, results: Path, records: Sequence[Path]) -> None:
     """Write `tables/<table>.{tidy.csv,csv,md,tex,html}` below `results`.
 
+    Args, Raises: as `contents`.
+    """
+    for path, text in contents(spec, results, records).items():
+        write_text(path, text)
+
+
+def contents(spec: TableSpec, results: Path, records: Sequence[Path]) -> dict[Path, str]:
+    """The text of every file of the table, by path.
+
     Args:
         records: the record files that the table draws on, each checked against its seal; for a table of datasets the
             datasets' manifests. Runs without a record show as missing.
@@ -42,6 +51,7 @@ def run(spec: TableSpec, results: Path, records: Sequence[Path]) -> None:
     else:
         index = frame.index_records(records, results, spec)
         table = build_table(spec, declaration, published, index)
-    write_text(layout.table_path(results, spec.table, "tidy.csv"), frame.to_csv(table.tidy()))
-    for suffix in layout.TABLE_SUFFIXES:
-        write_text(layout.table_path(results, spec.table, suffix), _RENDERERS[suffix](table))
+    tidy = {layout.table_path(results, spec.table, "tidy.csv"): frame.to_csv(table.tidy())}
+    return tidy | {
+        layout.table_path(results, spec.table, suffix): _RENDERERS[suffix](table) for suffix in layout.TABLE_SUFFIXES
+    }

@@ -21,17 +21,17 @@ from ltpa.core.errors import ConfigError, MemoryFullError, TrainingError
 from ltpa.core.files import remove_drafts, write_text
 from ltpa.core.hashing import sha256_file
 from ltpa.core.per_image import save_hits, save_logits
-from ltpa.core.provenance import library_versions
+from ltpa.core.provenance import computing_libraries, processor
 from ltpa.core.records import Metric, read_record
 from ltpa.core.specs import TrainSpec
 from ltpa.data.arrays import PreparedDataset
-from ltpa.runtime import checkpoint
+from ltpa.models.store import check_savable
 from ltpa.runtime.lock import exclusive_folder
 from ltpa.runtime.progress import Progress
 from ltpa.runtime.stopping import Stopped, StopRequest
 from ltpa.stages.common import make_record, save_record
 from ltpa.stages.device import compute_device, describe_device
-from ltpa.stages.state import Identity, is_finished
+from ltpa.stages.state import Identity, clear_states, is_finished, saved_states
 from ltpa.training.journal import ABOUT, Journal
 from ltpa.training.loop import Diverged, EpochRow, Interrupted, Loop, Watch
 from ltpa.training.memory import is_out_of_memory
@@ -113,6 +113,24 @@ class TrainingJob(abc.ABC):
     ) -> Ready:
         """The training of one seed; `given` is what `start` gave. Asks `check` between its pieces."""
 
+    def savable(self, seed: int, normalisation: str | None = None) -> dict[str, Any]:
+        """What the file of a seed's network says of it.
+
+        Raises:
+            ModelError: no such file could be read again; better known before the training than after it.
+        """
+        spec = self.spec
+        facts: dict[str, Any] = {
+            "variant": spec.variant,
+            "architecture": spec.architecture,
+            "num_classes": spec.num_classes,
+            "image_size": spec.image_size,
+            "classes": self.dataset.classes,
+            "extra": {"dataset": spec.dataset, "seed": seed, "spec": spec.hash()},
+        }
+        check_savable(normalisation, **facts)
+        return facts
+
     def run(self, seeds: Sequence[int]) -> None:
         """Train the network of each seed and write its artefacts, the record last.
 
@@ -158,9 +176,9 @@ class TrainingJob(abc.ABC):
             self.dataset.data_hash,
             code_hash([self.module, *spec.code]),
             facts,
-            library_versions().get("torch", ""),
-            library_versions().get("numpy", ""),
+            computing_libraries(),
             describe_device(device),
+            processor(),
         )
         state = layout.state_dir(self.results, self.stage, identity.key)
         folder = layout.run_dir(self.results, self.stage, spec.dataset, spec.variant, seed)
@@ -175,14 +193,14 @@ class TrainingJob(abc.ABC):
                 self._run(seed, name, device, identity, state, given, folder)
                 self._got_further = True
             if read_record(folder / layout.RECORD).status == "ok":  # else the last good state is worth a look
-                checkpoint.clear(state)
+                clear_states(state)
 
     def _run(
         self, seed: int, name: str, device: torch.device, identity: Identity, state: Path, given: Any, folder: Path
     ) -> None:
         started = time.perf_counter()
         self.check(name)
-        training = self.make_ready(seed, name, device, state, identity, given)
+        training = self.make_ready(seed, name, device, saved_states(state, identity), identity, given)
         trainer, reason = training.trainer, ""
         with Journal(state, trainer.stepper.images_per_epoch) as journal:
 
@@ -222,6 +240,7 @@ class TrainingJob(abc.ABC):
                     **training.extra,
                     "start": identity.start,
                     "model_sha256": sha256_file(folder / layout.MODEL),
+                    "history_sha256": sha256_file(folder / layout.HISTORY),
                     **_keep(folder, trainer, training.test_labels),
                 },
             )

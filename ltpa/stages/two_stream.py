@@ -19,7 +19,7 @@ from ltpa.models.registry import build_model
 from ltpa.models.store import save_model
 from ltpa.models.twostream.network import TwoStream
 from ltpa.models.twostream.trunks import Trunk
-from ltpa.models.twostream.weights import pretrained, start_trunk
+from ltpa.models.twostream.weights import start_trunk
 from ltpa.stages.state import Identity
 from ltpa.stages.training import TEST_ERROR, Ready, TrainingJob
 from ltpa.training.fine_data import FineData, fine_splits
@@ -52,6 +52,7 @@ class TwoStreamJob(TrainingJob):
         spec, recipe = self.spec, self.recipe
         model, weights, train, test = given
         assert identity.start is not None
+        facts = self.savable(seed)
         return Ready(
             TwoStreamTrainer(
                 model,
@@ -65,16 +66,7 @@ class TwoStreamJob(TrainingJob):
                 name=name,
                 key=identity.key,
             ),
-            lambda path: save_model(
-                path,
-                model,
-                variant=spec.variant,
-                architecture=spec.architecture,
-                num_classes=spec.num_classes,
-                image_size=model.image_size,
-                classes=self.dataset.classes,
-                extra={"dataset": spec.dataset, "seed": seed, "spec": spec.hash()},
-            ),
+            lambda path: save_model(path, model, **facts),
             lambda history: _metrics(spec, recipe.split, history, len(test.labels), len(train.labels)),
             test.labels,
             {
@@ -92,10 +84,7 @@ def _start(model: TwoStream, source: str) -> dict[str, dict[str, str]]:
     for stream, trunk in (("global", model.global_trunk), ("local", model.local_trunk)):
         if not isinstance(trunk, Trunk):
             continue
-        name = model.options.trunk_of(stream)
-        tensors, facts[stream] = pretrained(name, source)
-        if tensors:
-            start_trunk(trunk, name, tensors, source)
+        facts[stream] = start_trunk(trunk, model.options.trunk_of(stream), source)
     if not facts:
         raise ModelError("two-stream: no trunk to start")
     return facts

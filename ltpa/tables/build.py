@@ -6,7 +6,18 @@ from collections.abc import Mapping, Sequence
 
 from ltpa.tables import claims
 from ltpa.tables.declaration import Declaration
-from ltpa.tables.frame import FAILED, MISSING, NO_TARGET, OK, RecordIndex, SlotRows, TidyRow, doubts, tidy_rows
+from ltpa.tables.frame import (
+    FAILED,
+    MISSING,
+    NO_TARGET,
+    OK,
+    RecordIndex,
+    SlotRows,
+    TidyRow,
+    doubts,
+    several_processors,
+    tidy_rows,
+)
 from ltpa.tables.head import head, stand_in
 from ltpa.tables.mcnemar import image_notes
 from ltpa.tables.model import Row, Table, TableCell, TablePanel
@@ -65,6 +76,7 @@ def build_table(spec: TableSpec, declaration: Declaration, published: Sequence[P
             *declaration.notes,
             *_incomplete(collected),
             *doubts(vars(row) for item in collected for row in item.rows),
+            *several_processors(collected, index),
         ),
         claims=tuple(claimed),
         orders=tuple(claims.lines(claimed, titles, columns, declaration.decimals)),

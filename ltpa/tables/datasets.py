@@ -1,12 +1,10 @@
 """The table of datasets (the paper's Table 4): published counts beside those of the prepared datasets' manifests."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ltpa.core.errors import DataError
-from ltpa.core.hashing import digest
+from ltpa.data.manifest import read_manifest
 from ltpa.tables.declaration import Declaration
 from ltpa.tables.frame import MISSING, OK, TidyRow, relative
 from ltpa.tables.head import head, stand_in
@@ -34,20 +32,10 @@ def read_counts(path: Path, results: Path) -> Counts:
     Raises:
         DataError: the file is missing, unreadable, edited, or not a manifest.
     """
-    remedy = f"delete {path} and prepare the dataset again"
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        seal = content.pop("sha256")
-        numbers = {name: int(split["count"]) for name, split in content["splits"].items()}
-        counts = {**numbers, "total": sum(numbers.values()), "classes": len(content["classes"])}
-        dataset = str(content["name"])
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; prepare the dataset first") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not a readable manifest ({error!r}); {remedy}") from error
-    if digest(content) != seal:
-        raise DataError(f"{path}: content does not match its SHA-256 (truncated or edited); {remedy}")
-    return Counts(dataset, counts, relative(path, results))
+    manifest = read_manifest(path)
+    numbers = {name: split.count for name, split in manifest.splits.items()}
+    counts = {**numbers, "total": sum(numbers.values()), "classes": len(manifest.classes)}
+    return Counts(manifest.name, counts, relative(path, results))
 
 
 def build_datasets_table(

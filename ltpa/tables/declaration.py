@@ -22,7 +22,8 @@ class Selector(_Section):
     """A column or panel: which published entries stand in it, and what is read from the records for them.
 
     `model` (an entry's label), `source`, `target` and `condition` select; a key left out selects everything. `metric`
-    and `measure` override the table's metric name and record condition.
+    and `measure` override the table's metric name and record condition. A column with a `metric` is in no panel that
+    has one, too.
     """
 
     title: str

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ltpa.core.errors import RecordError
-from ltpa.core.learned import Limits, failures
+from ltpa.core.learned import Limits, failures, outcomes
 from ltpa.core.records import Metric, Record, read_record, unconverged
 from ltpa.core.text import csv_value
 from ltpa.tables.declaration import Declaration
@@ -134,6 +134,29 @@ def doubts(rows: Iterable[Mapping[str, object]]) -> list[str]:
     """A line for each number that its record casts doubt on; `rows` are tidy rows as dictionaries."""
     text = "Doubtful: {stage} {dataset} {variant} seed {seed}, {target} {condition}: {doubt}"
     return list(dict.fromkeys(text.format_map(row) for row in rows if row.get("doubt")))
+
+
+def several_processors(collected: Iterable[SlotRows], index: RecordIndex) -> list[str]:
+    """A line for each run whose seeds were trained or evaluated on several kinds of processors."""
+    lines: dict[str, None] = {}
+    for item in collected:
+        seeds: dict[str, list[str]] = {}
+        for row in item.rows:
+            if row.status == OK and row.seed is not None:
+                kind = _computed_on(index[row.stage, row.dataset, row.variant, row.seed].record)
+                seeds.setdefault(kind, []).append(str(row.seed))
+        if len(seeds) > 1:
+            run = f"{item.rows[0].stage} {item.rows[0].dataset} {item.rows[0].variant}"
+            kinds = "; ".join(f"seed {', '.join(numbers)} on {kind}" for kind, numbers in seeds.items())
+            lines[f"Several kinds of processors, which round otherwise: {run}, {kinds}"] = None
+    return list(lines)
+
+
+def _computed_on(record: Record) -> str:
+    """The kind of machine that made a record, and where they differ those that trained the networks behind it."""
+    own = record.computed_on
+    others = [each.computed_on for each in outcomes(record) if each.computed_on not in ("", own)]
+    return " with networks of ".join([own or "an unknown one", *dict.fromkeys(others)])
 
 
 def _blank(spec: TableSpec, declaration: Declaration, slot: Slot, address: Address | str) -> TidyRow:

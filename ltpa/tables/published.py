@@ -19,6 +19,8 @@ from typing import Any
 
 from ltpa.core.errors import ConfigError
 
+YOURS = "yours"  # the group of rows of a user's own networks
+
 
 @dataclasses.dataclass(frozen=True)
 class Published:

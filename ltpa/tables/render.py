@@ -66,19 +66,28 @@ def to_csv(table: Table) -> str:
     return stream.getvalue()
 
 
+def _name(table: Table) -> str:
+    """A table's title, after its number in the paper where it is one of a paper's."""
+    return f"{table.paper}: {table.title}" if table.paper else table.title
+
+
 def to_markdown(table: Table) -> str:
     """Markdown with one pipe table per panel."""
     from tabulate import tabulate
 
     blocks = [
-        f"# {markdown_text(table.paper)}: {markdown_text(table.title)}",
+        f"# {markdown_text(_name(table))}",
         markdown_text(f"{table.caption} Unit: {table.unit}."),
     ]
     blocks += [f"> **{markdown_text(paragraph)}**" for paragraph in table.head]
     for panel in table.panels:
         if panel.title:
             blocks.append(f"## {markdown_text(panel.title)}")
-        spanned = [f"{column}: {field}" for column in panel.columns for field in table.fields]
+        spanned = [
+            f"{column}: {field}" if len(table.fields) > 1 else column
+            for column in panel.columns
+            for field in table.fields
+        ]
         titles = ["", *table.lead, *spanned]
         body: list[list[str]] = []
         for group, texts in _lines(table, panel):
@@ -121,7 +130,7 @@ def to_latex(table: Table) -> str:
 
 def to_html(table: Table) -> str:
     """A complete HTML page that needs nothing else."""
-    title = html_text(f"{table.paper}: {table.title}")
+    title = html_text(_name(table))
     parts = [
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>',
         f"<style>{_CSS}</style>\n</head>\n<body>\n<h1>{title}</h1>",

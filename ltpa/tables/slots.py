@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from ltpa.core.errors import ConfigError
 from ltpa.tables.declaration import Declaration, FirstRow
-from ltpa.tables.published import Published
+from ltpa.tables.published import YOURS, Published
 
 NOT_OURS = "no network of ours"
 QUOTED = "quoted"
@@ -63,6 +63,8 @@ def place(declaration: Declaration, published: Sequence[Published]) -> list[Slot
             if len(fits) != 1:
                 raise ConfigError(f"{_describe(entry)} fits {len(fits)} columns; correct the columns in tables.yaml")
             column = declaration.columns[fits[0]]
+            if panel.metric and column.metric:
+                continue  # a column of its own kind, shown in the panels of the table's metric
             slot = Slot(
                 panel=number,
                 column=fits[0],
@@ -70,7 +72,7 @@ def place(declaration: Declaration, published: Sequence[Published]) -> list[Slot
                 metric=_of_group(entry, column.metric or panel.metric or declaration.metric),
                 measure=_of_group(entry, _first(column.measure, panel.measure, declaration.measure, entry.condition)),
                 secondary=panel.secondary or panel.beyond_paper,
-                dash=entry.value is None and not declaration.beyond_paper,
+                dash=entry.value is None and not declaration.beyond_paper and entry.group != YOURS,
             )
             if panel.first_row and not any((number, fits[0]) == (other.panel, other.column) for other in slots):
                 slots.append(_above(slot, panel.first_row))

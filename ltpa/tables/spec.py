@@ -61,9 +61,11 @@ class CheckSpec(ViewSpec):
         protocols: for each protocol that has checks, what they must know (`Protocol.check_facts`).
         files: those that define protocols of the user's, by name.
         patch_limits: lowest and highest value of statistics of the test split's boxes, by patch source.
+        strict: whether a check that fails fails the run; otherwise it is a warning.
     """
 
     max_error_of_chance: dict[str, float]
+    strict: bool
     protocols: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     patch_limits: dict[str, dict[str, list[float]]] = dataclasses.field(default_factory=dict)

@@ -150,7 +150,7 @@ def _tags(record: Record) -> dict[str, str]:
 
 
 def _params(record: Record) -> dict[str, str]:
-    fields = ("scale", "stage", "dataset", "variant", "seed", "device", "threads")
+    fields = ("scale", "stage", "dataset", "variant", "seed", "device", "processor", "threads")
     params = {name: str(getattr(record, name)) for name in fields}
     params.update(_flatten("extra", record.extra))
     return {clean(name): value[:_PARAM_LENGTH] for name, value in params.items()}

@@ -5,6 +5,10 @@ name, moved into place, and written under a lock only.
 """
 
 import contextlib
+import errno
+import functools
+import importlib.metadata
+import importlib.util
 import logging
 import os
 import shutil
@@ -13,8 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ltpa.core import layout
 from ltpa.core.errors import LtpaError
-from ltpa.core.files import atomic_path, is_there, write_errors
+from ltpa.core.files import LITTLE, atomic_path, is_there, write_errors
 from ltpa.runtime import lock
 
 if TYPE_CHECKING:
@@ -22,7 +27,7 @@ if TYPE_CHECKING:
 
 DATABASE = "mlflow.db"
 ARTEFACTS = "mlruns"
-MAPPING = "tracking.json"  # record path to run id; written once the store was held against the tables
+MAPPING = layout.TRACKING  # record path to run id; written once the store was held against the tables
 PATIENCE_SECONDS = 5.0  # for another program that is writing
 REBUILD = "make it anew from the records with `ltpa track --rebuild`"
 
@@ -67,11 +72,26 @@ def open_store(results: Path) -> "MlflowClient":
     if not database.exists():
         with atomic_path(database) as temporary:
             temporary.unlink()
-            client_type(tracking_uri=f"sqlite:///{temporary}").search_experiments()
-    check_database(database)
+            with mlflow_errors(database):
+                client_type(tracking_uri=f"sqlite:///{temporary}").search_experiments()
+    client = existing_store(results)
     _follow_folder(database)
+    return client
+
+
+def existing_store(results: Path) -> "MlflowClient":
+    """The store below `results`, to be read.
+
+    Raises:
+        LtpaError: as `open_store`; there is none.
+    """
+    client_type = _import_client()
+    database = Path(results) / DATABASE
+    if not is_there(database):
+        raise LtpaError(f"{database}: no such MLflow store; {REBUILD}")
+    check_database(database)
     with mlflow_errors(database):
-        client = client_type(tracking_uri=f"sqlite:///{database}")
+        client = client_type(tracking_uri=f"sqlite:///{database.resolve()}")
         client.search_experiments(max_results=1)
     return client
 
@@ -89,19 +109,38 @@ def _follow_folder(database: Path) -> None:
                         (here, len(there) + 1, len(there) + 1, f"{there}/"),
                     )
     except sqlite3.Error as error:
+        _refuse_full_disk(database, str(error))
         raise LtpaError(f"{database}: not a usable MLflow store ({error}); {REBUILD}") from error
 
 
 @contextlib.contextmanager
 def mlflow_errors(database: Path) -> Iterator[None]:
-    """Turn errors of MLflow and its database into one line that names the remedy."""
+    """Turn errors of MLflow and its database into one line that names the remedy.
+
+    Raises:
+        DiskFullError: the disk is full; the store is as good as before.
+        LtpaError: anything else that MLflow says.
+    """
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
+    except OSError as error:  # of an artefact, which MLflow copies
+        with write_errors(Path(error.filename2 or error.filename or database)):
+            raise
     except (MlflowException, SQLAlchemyError) as error:
-        raise LtpaError(f"{database}: MLflow says: {' '.join(str(error).split())[:300]}; {REBUILD}") from error
+        said = " ".join(str(error).split())
+        _refuse_full_disk(database, said)
+        raise LtpaError(f"{database}: MLflow says: {said[:300]}; {REBUILD}") from error
+
+
+def _refuse_full_disk(database: Path, said: str) -> None:
+    """Raise `DiskFullError` where SQLite says that it has no room, in words of its own."""
+    little = shutil.disk_usage(database.absolute().parent).free < LITTLE
+    if "database or disk is full" in said or ("disk I/O error" in said and little):
+        with write_errors(database):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def experiment_id(client: "MlflowClient", results: Path, name: str) -> str:
@@ -125,6 +164,7 @@ def _import_client() -> "type[MlflowClient]":
         ) from error
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # it prints tracebacks of errors that it raises
     return MlflowClient
 
 
@@ -132,7 +172,7 @@ def check_store(results: Path) -> str | None:
     """Look whether the store of a scale is whole; return a line of text where it was written and is gone.
 
     Raises:
-        LtpaError: as `check_database`.
+        LtpaError: it is damaged, locked for long, or of another version of MLflow.
     """
     database, artefacts = Path(results) / DATABASE, Path(results) / ARTEFACTS
     if is_there(database):
@@ -147,17 +187,41 @@ def check_database(database: Path) -> None:
     """Look whether a database file is a whole MLflow store.
 
     Raises:
-        LtpaError: it is damaged, locked for long, or no MLflow store.
+        DiskFullError: the disk is full, so that SQLite cannot even look.
+        LtpaError: it is damaged, locked for long, no MLflow store, or one of another version of MLflow.
     """
     try:
         with contextlib.closing(sqlite3.connect(database, timeout=PATIENCE_SECONDS)) as connection:
             state = connection.execute("PRAGMA quick_check").fetchone()[0]
-            versions = connection.execute("SELECT count(*) FROM alembic_version").fetchone()[0]
+            versions = [version for (version,) in connection.execute("SELECT version_num FROM alembic_version")]
     except sqlite3.OperationalError as error:
+        _refuse_full_disk(database, str(error))
         if "locked" not in str(error):
             raise LtpaError(f"{database}: not a usable MLflow store ({error}); {REBUILD}") from error
         raise LtpaError(f"{database}: locked by another program, perhaps `mlflow ui`; end it and try again") from error
     except sqlite3.Error as error:
         raise LtpaError(f"{database}: not a usable MLflow store ({error}); {REBUILD}") from error
-    if state != "ok" or versions != 1:
+    if state != "ok" or len(versions) != 1:
         raise LtpaError(f"{database}: damaged ({state}); {REBUILD}")
+    expected = installed_schema()
+    if expected not in (None, versions[0]):
+        raise LtpaError(
+            f"{database}: written by another version of MLflow (schema {versions[0]}; MLflow "
+            f"{importlib.metadata.version('mlflow')}, which is installed here, has {expected}); {REBUILD}, or bring "
+            f"a store of an older version up to date with `mlflow db upgrade sqlite:///{database.absolute()}`"
+        )
+
+
+@functools.cache
+def installed_schema() -> str | None:
+    """The version of the database schema that the installed MLflow has; None where it does not say.
+
+    It is read from MLflow's migration scripts. Asking its client would bring some older stores up to date unasked.
+    """
+    found = importlib.util.find_spec("mlflow")
+    scripts = Path(found.origin or "").parent / "store" / "db_migrations" if found else None
+    if scripts is None or not scripts.is_dir():
+        return None
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory(str(scripts)).get_current_head()

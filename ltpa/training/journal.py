@@ -8,6 +8,7 @@
 A disk that is full or gone costs lines, never the training.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -76,7 +77,8 @@ class Journal:
         _LOG.info("%s", "finished" if error is None else " ".join(str(error).split()) or type(error).__name__)
         if self._log is not None:
             logging.getLogger("ltpa").removeHandler(self._log)
-            self._log.close()
+            with contextlib.suppress(OSError):  # lines that wait for a disk that is full
+                self._log.close()
 
     def start(self, history: "Sequence[EpochRow]") -> None:
         """Begin with the epochs that are done: those of the state resumed from, or none."""

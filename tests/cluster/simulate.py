@@ -22,12 +22,13 @@ import slurm
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-GPU_STAGES = ("train", "transfer", "fgsm", "segmentation", "maps", "query", "patches")
+GPU_STAGES = ("train", "transfer", "fgsm", "segmentation", "maps", "query", "causal", "sanity", "patches")
 # Minutes of one network on one GPU, per seed; `factor` for datasets of another size than CIFAR's.
 MINUTES = {
     "train": {"plain": 3, "attention": 19, "resnet": 27},
     "factor": {"svhn": 1.5, "cub200": 0.7},
-    "prepare": 3, "transfer": 10, "fgsm": 1, "segmentation": 1, "maps": 2, "query": 1, "patches": 1,
+    "prepare": 3, "transfer": 10, "fgsm": 1, "segmentation": 1, "maps": 2, "query": 1, "causal": 2, "sanity": 1,
+    "patches": 1,
     "table": 0.5, "check": 0.5, "figures": 1, "gallery": 1, "track": 1,
 }  # fmt: skip
 

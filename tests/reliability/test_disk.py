@@ -50,21 +50,21 @@ def state_bytes(server, data, tmp_path_factory) -> int:
     child, sizes = server.train(small_spec(), results), []
     while not sizes:
         time.sleep(0.01)
-        sizes = [path.stat().st_size for path in results.glob("state/train/*/step-*.pt")]
+        sizes = [path.stat().st_size for path in results.glob("state/train/*/*/step-*.pt")]
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     return sizes[0]
 
 
 # What is left beside the dataset: nothing to speak of; half a state; one state; two states and no network; and so on.
-@pytest.mark.parametrize("states", [0.1, 0.5, 1.3, 2.2, 3.1, 4.5])
+@pytest.mark.parametrize("share", [0.1, 0.5, 1.3, 2.2, 3.1, 4.5])
 def test_a_full_disk_costs_no_state_and_more_space_finishes_the_training(
-    server, data, unbroken, small_disk, state_bytes, states
+    server, data, unbroken, small_disk, state_bytes, share
 ):
     spec, disk = small_spec(), small_disk(64 * KIB)
     results = copy_data(data, disk / "results")
     used = subprocess.run(["du", "-sk", str(disk)], capture_output=True, text=True, check=True)
-    small_disk(int(used.stdout.split()[0]) + round(states * state_bytes / KIB), "remount")
+    small_disk(int(used.stdout.split()[0]) + round(share * state_bytes / KIB), "remount")
     output = disk.parent / "output"
     command = ["train", "--spec", spec.to_json(), "--results", str(results), "--seed", "0"]
     code = server.start(command, output).wait()
@@ -76,9 +76,9 @@ def test_a_full_disk_costs_no_state_and_more_space_finishes_the_training(
             r"ltpa: error: (\S+): cannot write.*No space left on device.*: (\d+ bytes|\d+ are free)", text
         )
         assert said and said[-1][0].startswith(str(disk)), text
-        for state in results.glob("state/train/*"):
-            if list(state.glob("step-*.pt")):
-                assert checkpoint.load_newest(state, state.name) is not None, "the last state is not intact"
+        for states in results.glob("state/train/*/processor-*"):
+            if checkpoint.has_states(states):
+                assert checkpoint.load_newest(states, states.parent.name) is not None, "the last state is not intact"
     small_disk(64 * KIB, "remount")
     assert server.start(command, output).wait() == 0, output.read_text()
     assert model_hash(results, spec) == unbroken

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from ltpa.core.errors import DataError
 from ltpa.core.hashing import digest, sha256_file
 from ltpa.data.arrays import PreparedDataset, Split
-from ltpa.data.boxes import Boxes, Flag, flag_counts, read_boxes, read_sidecar, sidecar_path, write_boxes
+from ltpa.data.boxes import FORMAT, Boxes, Flag, flag_counts, read_boxes, read_sidecar, sidecar_path, write_boxes
 
 SIZE = 12
 
@@ -130,7 +130,7 @@ def test_boxes_that_are_none_are_refused(written, column, value, message):
     pq.write_table(table.set_column(place, column, pa.array(values, table.schema.field(column).type)), path)
     with pytest.raises(DataError, match=r"does not match its SHA-256 in boxes\.json; delete"):
         read_boxes(path, dataset, "train")
-    facts = read_sidecar(path) | {"sha256": {path.name: sha256_file(path)}}
+    facts = {"format": FORMAT, **read_sidecar(path), "sha256": {path.name: sha256_file(path)}}
     sidecar_path(path).write_text(json.dumps({**facts, "seal": digest(facts)}))
     with pytest.raises(DataError, match=f"box 0 of image 0, .* {message}"):
         read_boxes(path, dataset, "train")
@@ -143,7 +143,7 @@ def test_boxes_that_are_none_are_refused(written, column, value, message):
         (lambda path: path.write_bytes(path.read_bytes()[:50]), "does not match its SHA-256"),
         (lambda path: sidecar_path(path).unlink(), "boxes.json: no such file; run `ltpa patches`"),
         (lambda path: sidecar_path(path).write_text("{"), "boxes.json: not readable"),
-        (lambda path: sidecar_path(path).write_text("{}"), "boxes.json: content does not match its seal"),
+        (lambda path: sidecar_path(path).write_text("{}"), "boxes.json: holds no seal"),
     ],
 )
 def test_damaged_files_are_refused(written, spoil, message):

@@ -24,6 +24,7 @@ SPEC = CheckSpec(
     scale="demo",
     max_error_of_chance={"cross-entropy": 0.5, "two-stream": 0.9},
     protocols=FACTS,
+    strict=True,
 )
 
 
@@ -164,6 +165,16 @@ def test_failures_are_written_printed_and_raised(tmp_path, capsys):
     assert "the loss is nan" in errors
     assert json.loads((tmp_path / "checks.json").read_text())["passed"] is False
     assert (tmp_path / "checks.md").read_text().count("**FAIL**") == 2
+
+
+def test_checks_that_are_not_strict_warn_and_fail_no_run(tmp_path, capsys):
+    paths = [put(tmp_path, training(80.0))]
+    stage.run(dataclasses.replace(SPEC, strict=False), tmp_path, paths)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("WARNING learns: vgg on digits10: test error 80.0 %")
+    written, text = json.loads((tmp_path / "checks.json").read_text()), (tmp_path / "checks.md").read_text()
+    assert (written["passed"], written["strict"], len(written["warnings"])) == (False, False, 1)
+    assert "**warning**" in text and "**FAIL**" not in text and "These are warnings" in text
 
 
 def test_nothing_to_check_is_an_error(tmp_path):

@@ -1,17 +1,22 @@
 """The run configuration and the plan made of it."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
 from ltpa.cli import main
-from ltpa.core.declared import load_declaration
+from ltpa.core.declared import config_dir, load_declaration
 from ltpa.core.errors import ConfigError
 from ltpa.models.variants import declared_variants
 from ltpa.plan import Plan, jobs, summary, views
 from ltpa.plan.config import load_config, parse_config
+from ltpa.plan.products import products
 from ltpa.protocols.base import Target
+from ltpa.tables.declaration import parse_declaration
+from ltpa.tables.published import from_dicts
+from ltpa.tables.slots import place
 from ltpa.training.recipe import read_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -131,7 +136,10 @@ def test_a_loss_that_the_solver_does_not_know_is_refused_before_anything_runs():
 
 
 def test_maps_are_held_against_every_set_that_says_where_its_objects_are():
-    targets = {target.name: target for target in plan().targets("maps", "digits10", "vgg")}
+    chosen = plan(protocols={"maps": {"datasets": ["action40"]}}).targets("maps", "digits10", "vgg")
+    assert [target.name for target in chosen] == ["digits-noisy"]
+    every = plan(protocols={"maps": {}}).targets("maps", "digits10", "vgg")
+    targets = {target.name: target for target in every}
     assert targets.pop("digits-masked") == Target("digits-masked", "masks")
     whole = {"digits-inverted", "digits-cluttered", "digits-pale", "digits-noisy", "digits-scenes"}
     own = {"digits10", "digits-marks", "digits-parts"}
@@ -230,6 +238,8 @@ def test_unknown_keys_of_recipes_are_refused(family, key, message):
 def test_impossible_network_option_names_the_key():
     with pytest.raises(ConfigError, match=r"'scale.networks'.*widht"):
         plan(scale={"name": "demo", "networks": {"vgg": {"widht": 0.5}}})
+    with pytest.raises(ConfigError, match=r"'scale.networks'.*compatibility is 'dp', and this network's is 'pc'"):
+        plan(scale={"name": "demo", "networks": {"vgg": {"compatibility": "pc"}}}, variants=["vgg-att-dp"])
 
 
 BAD = [
@@ -330,6 +340,48 @@ def test_panels_of_a_setting_that_is_empty_are_left_out_and_named():
     assert len(titles["none"]) == 2 and len(titles["all"]) == 7
 
 
+def test_a_table_without_published_values_has_a_row_for_each_network_and_group():
+    chosen = plan(variants=["vgg", "vgg-att-pc", "vgg-att3-concat-pc", "rn164-att2"], tables=["causal"])
+    spec = views.table_spec(chosen, "causal")
+    rows = dict.fromkeys((entry.group, entry.variant) for entry in from_dicts(spec.published))
+    assert list(rows) == [
+        ("all", "vgg-att-pc"), ("all", "vgg-att3-concat-pc"), ("all", "rn164-att2"), ("conv7", "vgg-att3-concat-pc"),
+        ("conv10", "vgg-att3-concat-pc"), ("conv13", "vgg-att3-concat-pc"), ("stage2", "rn164-att2"),
+        ("stage3", "rn164-att2"),
+    ]  # fmt: skip
+    runs = [views.Run("causal", "digits10", name) for name in ("vgg-att-pc", "vgg-att3-concat-pc", "rn164-att2")]
+    assert views.table_runs(chosen, "causal") == runs
+    declaration = parse_declaration(spec.declaration, "causal")
+    slots = place(declaration, from_dicts(spec.published))
+    own = {declaration.columns[slot.column].title for slot in slots if slot.panel and slot.metric != "accuracy_pct"}
+    assert "uniform" in own and not own & {"own map", "entropy of the map", "uniform, refitted"}
+    assert {slot.panel for slot in slots} == {0, 1, 2}
+    assert {(s.metric, s.measure) for s in slots if s.entry.condition == "uniform" and s.entry.group == "conv10"} == {
+        (metric, "uniform conv10") for metric in ("accuracy_pct", "agreement_pct", "output_moved_pct")
+    }
+    named = plan(protocols={"causal": {"variants": ["vgg-att-pc"]}}, variants=["vgg-att-pc", "rn164-att2"])
+    assert views.table_runs(named, "causal") == runs[:1]
+
+
+def test_only_a_table_beyond_the_paper_can_do_without_published_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shutil.copytree(config_dir(), tmp_path / "config")
+    (tmp_path / "config" / "published" / "table1.csv").unlink()
+    monkeypatch.setattr(views, "config_dir", lambda: tmp_path / "config")
+    with pytest.raises(ConfigError, match=r"table1\.csv: cannot read the published values"):
+        views.table_spec(plan(), "table1")
+
+
+def test_maps_are_compared_with_those_of_another_seed():
+    chosen = plan(seeds=[3, 5, 8], variants=["vgg-att-pc"])
+    for seed, other in ((3, 5), (5, 3), (8, 3)):
+        files = jobs.inputs(chosen, "sanity", "digits10", "vgg-att-pc", str(seed))
+        assert {path.split("/")[-2] for path in files if "/train/" in path} == {f"seed-{seed}", f"seed-{other}"}
+    assert chosen.evaluation_spec("sanity", "digits10", "vgg-att-pc").companion_seeds == [3, 5]
+    alone = plan(seeds=[3], variants=["vgg-att-pc"])
+    assert alone.companion("sanity", "digits10", "vgg-att-pc") is None
+    assert "/seed-3/" in jobs.inputs(alone, "sanity", "digits10", "vgg-att-pc", "3")[0]
+
+
 def test_a_network_is_trained_for_its_perturbations_alone():
     chosen = plan(protocols={"fgsm": {"transferred": {"vgg": "vgg-pan"}}})
     assert (
@@ -341,3 +393,27 @@ def test_a_network_is_trained_for_its_perturbations_alone():
     assert {path.split("/")[4] for path in files if "/train/" in path} == {"vgg", "vgg-pan"}
     assert views.Run("train", "digits-marks", "vgg-pan") in views.all_runs(chosen)
     assert plan(variants=["vgg"]).companion("fgsm", "digits-marks", "vgg") is None
+
+
+@pytest.mark.parametrize("name", ["config", "paper", "reduced", "extensions", "finegrained", "trial"])
+def test_shipped_scales_ask_for_strict_checks(name):
+    loaded = load_config(ROOT / "config" / f"{name}.yaml")
+    assert loaded.protocols.checks.strict
+
+
+def test_a_configuration_of_ones_own_is_warned():
+    own = {key: value for key, value in DEMO.items() if key != "protocols"}
+    assert not parse_config(own, "own").protocols.checks.strict
+
+
+def test_all_tables_asks_for_every_output_of_every_job():
+    made = plan()
+    asked = set(products(made))
+    assert set(views.records(made, views.all_runs(made))) <= asked
+    for name in ("model.safetensors", "history.csv", "logits.npy", "hits.npy", "boxes.parquet", "boxes.json"):
+        assert any(path.endswith(f"/seed-1/{name}") for path in asked), name
+    tables = {f"results/demo/tables/table1.{suffix}" for suffix in ("csv", "tidy.csv", "md", "tex", "html")}
+    views_of_all = {f"results/demo/{name}" for name in ("checks.md", "checks.json", "tracking.json")}
+    pictures = {"results/demo/figures/index.json", "results/demo/figures/fooling-rate.png"}
+    assert tables | views_of_all | pictures <= asked
+    assert {"results/demo/data/digits10/manifest.json", "results/demo/figures/paper/index.json"} <= asked

@@ -10,11 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+from tables_support import put, trained
 
 from ltpa.cli import main
+from ltpa.core import layout
+from ltpa.core.errors import LtpaError
 from ltpa.report import doctor, workspace
 from ltpa.report.workspace import examine_workspace
-from ltpa.tracking.store import check_database, check_store
+from ltpa.tracking.store import check_database, check_store, installed_schema, open_store
 
 
 def fine() -> None:
@@ -161,6 +164,36 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
     assert state == "bad" and "export XDG_CACHE_HOME=DIR" in text
 
 
+def test_results_that_are_missing_are_counted_and_unreadable_ones_named(tmp_path: Path):
+    results = tmp_path / "results" / "demo"
+    put(results, trained("digits10", "vgg", 0, 7.0))
+    wanted = [layout.run_dir(results, "train", "digits10", "vgg", seed) / layout.RECORD for seed in (0, 1, 2)]
+    findings = examine_workspace(tmp_path, results, fine, wanted=wanted)
+    (text,) = [text for state, text in findings if state == "note" and "missing" in text]
+    assert text.startswith("2 of the 3 results") and str(wanted[1]) in text and "ltpa verify" in text
+    wanted[0].write_text(wanted[0].read_text().replace("7.0", "NaN"))
+    (said,) = bad(examine_workspace(tmp_path, results, fine, wanted=wanted))
+    assert said.startswith(f"{wanted[0]}: not readable (NaN is no number")
+
+
+def test_a_store_of_another_mlflow_is_named_with_both_remedies(tmp_path: Path):
+    path = database(tmp_path / "mlflow.db", "0123abcd")
+    (said,) = bad(examine_workspace(tmp_path, tmp_path, lambda: check_store(tmp_path)))
+    assert said.startswith(f"{path}: written by another version of MLflow (schema 0123abcd;")
+    assert "`ltpa track --rebuild`" in said and said.endswith(f"`mlflow db upgrade sqlite:///{path}`")
+    with pytest.raises(LtpaError, match="written by another version of MLflow"):
+        open_store(tmp_path)
+
+
+def test_what_does_not_fit_where_it_is_printed_is_one_line():
+    command = [sys.executable, "-m", "ltpa", "data", "list"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 7
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("ltpa: error: ") and "No space left on device" in line
+
+
 def test_a_store_that_is_gone_is_noted(tmp_path: Path):
     assert check_store(tmp_path) is None
     (tmp_path / "tracking.json").touch()
@@ -180,10 +213,10 @@ def test_file_names_in_another_encoding_are_said():
     assert "LC_ALL=C.UTF-8" in said
 
 
-def database(path: Path) -> Path:
+def database(path: Path, schema: str | None = None) -> Path:
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
-    connection.execute("INSERT INTO alembic_version VALUES ('x')")
+    connection.execute("INSERT INTO alembic_version VALUES (?)", [schema or installed_schema()])
     connection.commit()
     connection.close()
     return path

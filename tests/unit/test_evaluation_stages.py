@@ -217,6 +217,9 @@ def test_perturbations_of_a_network_that_is_not_there(results):
     write_record(run / layout.RECORD, trained_record("vgg", 8, status="failed", reason="loss is nan"))
     model = layout.run_dir(results, "train", "toy", "vgg-gap", 0)
     shutil.copytree(model, layout.run_dir(results, "train", "toy", "vgg-gap", 8))
+    write_record(
+        layout.run_dir(results, "train", "toy", "vgg-gap", 8) / layout.RECORD, trained_record("vgg-gap", seed=8)
+    )
     record = run_stage(results, "fgsm", "vgg-gap", [{"name": "toy"}], protocol, seeds=[8])
     assert record.status == "ok" and record.extra["transferred"] == "training of vgg failed: loss is nan"
     names = ("clean_accuracy_pct", "fooling_rate_pct", "robust_accuracy_pct")
@@ -306,7 +309,7 @@ def test_maps(results):
     record = run_stage(results, "maps", variant, targets, protocol)
     metrics = by_key(record)
     networks = ("attention_last", "attention_previous", "activation_last", "activation_previous", "gradcam")
-    kinds = (*networks, "centre", "combined")
+    kinds = (*networks, "centre", "untrained", "combined")
     assert {name for name, _, _ in metrics if "jaccard" in name} == {
         f"{kind}_{name}" for kind in kinds for name in ("jaccard_pct", "jaccard_all_pct")
     }
@@ -314,7 +317,7 @@ def test_maps(results):
         assert metrics["gradcam_jaccard_pct", "toy", subset].n == 10
     assert {condition for name, _, condition in metrics if name == "mass_in_mask_pct"} == set(kinds)
     assert metrics["pointing_chance_pct", "toy", "centre"].value == pytest.approx(100 / 16)
-    assert set(record.extra["toy"]["constant_maps"]) == {*networks, "centre"}
+    assert set(record.extra["toy"]["constant_maps"]) == {*networks, "centre", "untrained"}
     assert record.extra["plain"] == {"skipped": "no masks or boxes"}
     attention = by_key(run_stage(results, "segmentation", variant, [
         {"name": "toy", "kind": "masks", "class_ids": None}], segmentation_protocol(variant)))  # fmt: skip

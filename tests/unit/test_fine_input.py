@@ -19,7 +19,7 @@ from ltpa.core import layout
 from ltpa.core.hashing import digest, sha256_file
 from ltpa.core.specs import PrepareSpec
 from ltpa.data.arrays import PreparedDataset, Split, write_prepared
-from ltpa.data.boxes import Boxes, read_sidecar, sidecar_path, write_boxes
+from ltpa.data.boxes import FORMAT, Boxes, read_sidecar, sidecar_path, write_boxes
 from ltpa.models.twostream.trunks import build_trunk
 
 BOXES = "patches/squares/made/seed-0/boxes.parquet"
@@ -47,7 +47,7 @@ def put_boxes(folder, results, order=slice(None), name="squares"):
 
 def reseal(path, **changes):
     """Make the sidecar vouch for the table as it is, as one who makes boxes by hand would."""
-    facts = {**read_sidecar(path), "sha256": {path.name: sha256_file(path)}, **changes}
+    facts = {"format": FORMAT, **read_sidecar(path), "sha256": {path.name: sha256_file(path)}, **changes}
     sidecar_path(path).write_text(json.dumps({**facts, "seal": digest(facts)}))
 
 

@@ -9,7 +9,7 @@ from mlflow.tracking import MlflowClient
 from ltpa.core import layout
 from ltpa.core.declared import config_dir
 from ltpa.core.hashing import sha256_file
-from ltpa.core.provenance import library_versions
+from ltpa.core.provenance import computing_libraries
 from ltpa.core.specs import TrainSpec
 from ltpa.plan import Plan, views
 from ltpa.plan.config import load_config
@@ -79,7 +79,7 @@ def test_only_states_that_nothing_refers_to_are_removed(tmp_path, monkeypatch):
     spec = TrainSpec("small", "noise", 1, "vgg", {}, 2, 16, {"epochs": 1})
     monkeypatch.setattr(clean_state, "code_hash", lambda code: "code")
     about = {"dataset": "noise", "variant": "vgg", "seed": 0, "config_hash": spec.hash(), "code_hash": "code"}
-    about |= {library: library_versions()[library] for library in ("torch", "numpy")}
+    about["libraries"] = computing_libraries()
     folders = {}
     for name, change in {
         "wanted": {},
@@ -87,7 +87,7 @@ def test_only_states_that_nothing_refers_to_are_removed(tmp_path, monkeypatch):
         "other seed": {"seed": 7},
         "other recipe": {"config_hash": "x"},
         "other code": {"code_hash": "x"},
-        "other torch": {"torch": "1.0"},
+        "other torch": {"libraries": {**computing_libraries(), "torch": "1.0"}},
         "other data": {"data_hash": "x"},
         "unknown": None,
     }.items():
@@ -123,14 +123,13 @@ def test_states_of_every_kind_are_looked_at(tmp_path, monkeypatch):
     boxes = layout.boxes_path(tmp_path, "birds", "cut", 0)
     boxes.parent.mkdir(parents=True)
     boxes.write_bytes(b"boxes")
-    versions = {library: library_versions()[library] for library in ("torch", "numpy")}
     about = {
         "dataset": "birds",
         "variant": "row",
         "seed": 0,
         "config_hash": fine.hash(),
         "data_hash": "data",
-        **versions,
+        "libraries": computing_libraries(),
     }
     about |= {"code_hash": "ltpa.stages.train", "start": {"boxes": sha256_file(boxes), "weights": "w"}}
     fitted = {"dataset": "noise", "scheme": "gcn-zca", "data_hash": "data", "code_hash": "ltpa.data.normalise"}

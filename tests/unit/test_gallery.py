@@ -27,6 +27,7 @@ from ltpa.plan.config import load_config, parse_config
 from ltpa.plan.schema import FigureEntry, check_entries
 from ltpa.report.curves import draw_attack_curves
 from ltpa.report.gallery import Cell
+from ltpa.report.map_use import MapUse, draw_map_use
 from ltpa.report.spec import FiguresSpec, GallerySpec
 from ltpa.stages import attend as attend_stage
 from ltpa.stages import figures as figures_stage
@@ -89,7 +90,7 @@ def drawn(results: Path, monkeypatch: pytest.MonkeyPatch, wanted: GallerySpec) -
     """Titles, labels and cells that the stage hands to the renderer."""
     calls = []
     monkeypatch.setattr(gallery_stage, "draw_gallery", lambda paths, *rest, **texts: calls.append(rest))
-    monkeypatch.setattr(gallery_stage, "sha256_file", lambda path: "")
+    monkeypatch.setattr("ltpa.report.index.sha256_file", lambda path: "0" * 64)
     gallery_stage.run(wanted, results)
     return calls[0]
 
@@ -162,7 +163,7 @@ def test_attack_curves_name_their_data(results: Path, monkeypatch: pytest.Monkey
         figures_stage, "draw_attack_curves", lambda path, curves, published, title, caption: titles.append(title)
     )
     monkeypatch.setattr(figures_stage, "draw_learning_curves", lambda *_: None)
-    monkeypatch.setattr(figures_stage, "sha256_file", lambda path: "")
+    monkeypatch.setattr("ltpa.report.index.sha256_file", lambda path: "0" * 64)
     attack = trained("vgg", stage="fgsm", metrics=[Metric("fooling_rate_pct", 5.0, 9, "toy", "eps=2")])
     path = results / "attack.json"
     write_record(path, attack)
@@ -184,24 +185,57 @@ def test_figures_name_the_networks_that_did_not_learn(results: Path, tmp_path: P
     assert json.loads((tmp_path / "figures" / "paper" / "index.json").read_text())["captions"]["figure0"].endswith(told)
 
     drawn = {}
-    for name, kind in (("draw_overlays", "overlays"), ("draw_learning_curves", "curves"), ("draw_attack_curves", "a")):
-        monkeypatch.setattr(figures_stage, name, lambda path, *rest, kind=kind: drawn.update({path.name: rest[-1]}))
-    monkeypatch.setattr(figures_stage, "sha256_file", lambda path: "")
+    for name in ("draw_overlays", "draw_learning_curves", "draw_attack_curves", "draw_map_use"):
+        monkeypatch.setattr(figures_stage, name, lambda path, *rest: drawn.update({path.name: rest[-1]}))
+    monkeypatch.setattr("ltpa.report.index.sha256_file", lambda path: "0" * 64)
     network = {"learning": "cross-entropy", "dataset": "toy", "variant": "vgg", "seed": 0, "chance_pct": 90.0}
     extra = {"networks": [{**network, "error_pct": error} for error in (44.0, 46.0)]}
     metrics = [Metric("fooling_rate_pct", 5.0, 9, "toy", "eps=2")]
     attack = trained("vgg", stage="fgsm", metrics=metrics, extra=extra)
     write_record(tmp_path / "attack.json", attack)
+    write_record(tmp_path / "causal.json", trained(PC, stage="causal", metrics=[], extra=extra))
     (path.parent / layout.HISTORY).write_text("epoch,test_error_pct\n1,60.0\n")
     wanted = FiguresSpec(
         "tiny", "toy", 1, [0], 3, {PC: "att2", "vgg": "VGG"}, {PC: ATTENTION}, {}, max_error_of_chance=LIMITS
     )
-    figures_stage.run(wanted, tmp_path, [path, tmp_path / "attack.json"])
+    figures_stage.run(wanted, tmp_path, [path, tmp_path / "attack.json", tmp_path / "causal.json"])
     index = json.loads((tmp_path / "figures" / "index.json").read_text())
     assert index["captions"] == drawn
     fooling = drawn.pop("fooling-rate.png")
+    assert drawn.pop("map-use.png") == fooling
     assert set(drawn.values()) == {told} and "attention.png" in drawn and "learning-curves.png" in drawn
     assert fooling == "Did not learn: vgg on toy, seed 0: test error 46.0 %, beyond 0.5 of guessing (90.0 %)."
+
+
+def test_the_use_of_maps_is_read_from_the_records(monkeypatch: pytest.MonkeyPatch):
+    """Accuracy from replaced maps; the place from the first dataset that has a centre prior, of the combined map."""
+    drawn = {}
+    monkeypatch.setattr(figures_stage, "draw_map_use", lambda path, networks, titles, caption: drawn.update(
+        networks=networks, titles=titles))  # fmt: skip
+    numbers = [
+        ("own_accuracy_pct", "", 90.0), ("accuracy_pct", "uniform all", 20.0), ("accuracy_pct", "peak all", 80.0),
+        ("accuracy_pct", "uniform conv10", 50.0), ("refit_accuracy_pct", "uniform all", 85.0),
+    ]  # fmt: skip
+    replaced = [Metric(name, value, 9, "toy", condition) for name, condition, value in numbers]
+    places = [("pointing_pct", "conv13", 9.0), ("pointing_pct", "combined", 60.0), ("pointing_pct", "centre", 12.0),
+              ("pointing_pct", "untrained-0", 1.0), ("pointing_chance_pct", "combined", 8.0)]  # fmt: skip
+    looked = [Metric(name, value, 9, "shapes", condition) for name, condition, value in places]
+    unmasked = [Metric("pointing_in_box_pct", 50.0, 9, "toy", "combined")]
+    records = [trained(PC, stage="causal", metrics=replaced), trained(PC, stage="causal", metrics=replaced),
+               trained(PC, stage="segmentation", metrics=unmasked + looked)]  # fmt: skip
+    wanted = FiguresSpec("tiny", "toy", 1, [0], 3, {PC: "att2"}, {}, {})
+    figures_stage._map_use(wanted, records, Path("map-use.png"), "")
+    assert drawn["networks"] == {"att2": MapUse([90.0, 90.0], [20.0, 20.0], [85.0, 85.0], [60.0], [12.0], [8.0])}
+    assert drawn["titles"] == ("With and without the map: toy, scale tiny", "Where the map looks: shapes")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("networks", [{}, {"att2": MapUse([90.0, 92.0], [20.0], [85.0])}])
+def test_the_use_of_maps_is_drawn_with_the_number_of_seeds(networks, tmp_path: Path):
+    draw_map_use(tmp_path / "map-use.png", networks, ("toy, scale tiny", "shapes"), "Did not learn: none.")
+    svg = (tmp_path / "map-use.svg").read_text()
+    for text in ("toy, scale tiny", *(["att2, n = 2", "with a uniform map"] if networks else ["nothing was measured"])):
+        assert f"<!-- {text} -->" in svg
 
 
 def test_curves_are_drawn_with_the_norms_of_the_attack(tmp_path: Path):

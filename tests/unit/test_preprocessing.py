@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from ltpa.core.hashing import sha256_file
 from ltpa.data.arrays import PreparedDataset, Split, write_prepared
 from ltpa.stages import preprocessing
 
@@ -35,6 +37,16 @@ def test_damaged_whitening_is_fitted_anew(tmp_path, dataset, caplog):
     path.write_bytes(data)
     second = preprocessing.fitted_normaliser(tmp_path, dataset, "gcn-zca")
     assert "damaged" in caplog.text
+    assert torch.equal(states(first)["whitening"], states(second)["whitening"])
+
+
+def test_whitening_of_other_images_is_fitted_anew(tmp_path, dataset, caplog):
+    first = preprocessing.fitted_normaliser(tmp_path, dataset, "gcn-zca")
+    (path,) = tmp_path.rglob("gcn-zca.safetensors")
+    save_file({"mean": torch.zeros(3), "whitening": torch.zeros(3, 3)}, path)
+    path.with_suffix(".sha256").write_text(sha256_file(path))
+    second = preprocessing.fitted_normaliser(tmp_path, dataset, "gcn-zca")
+    assert "tensor 'mean' is float32 [3], and should be float32 [108]" in caplog.text and "fitting anew" in caplog.text
     assert torch.equal(states(first)["whitening"], states(second)["whitening"])
 
 

@@ -33,7 +33,6 @@ def cells(table: str) -> dict[tuple[str, str, str, str], float | None]:
         ("figure6", 5 * 2, 0, 0),
         ("figure9", 7 * 3 + 9 * 3, 21, 3),
         ("extensions", 2 * 2, 0, 10 * 2),
-        ("maps", 0, 0, (3 * 4 + 3 * 7 + 1 + 3) * 2 * (6 + 3)),
         ("query", 0, 0, 4 * 5),
     ],
 )
@@ -102,8 +101,9 @@ def test_segmentation_margins_stated_in_the_text_follow_from_figure_9():
 
 def test_every_declared_table_places_every_published_value():
     declarations = load_declarations(DECLARATIONS)
-    assert sorted(declarations) == sorted(path.stem for path in PUBLISHED_DIR.glob("*.csv"))
-    for name, declaration in declarations.items():
+    files = {path.stem for path in PUBLISHED_DIR.glob("*.csv")}
+    assert files < declarations.keys() and all(declarations[name].beyond_paper for name in declarations.keys() - files)
+    for name, declaration in ((name, declarations[name]) for name in files):
         published = load_published(PUBLISHED_DIR / f"{name}.csv")
         slots = [slot for slot in place(declaration, published) if not slot.secondary]
         assert [slot.entry for slot in slots if slot.panel == 0]

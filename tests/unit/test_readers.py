@@ -24,7 +24,8 @@ from ltpa.core.errors import ConfigError, DataError
 from ltpa.core.specs import PrepareSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.listing import Listing
-from ltpa.data.readers import READERS, read_listings
+from ltpa.data.readers import read_listings
+from ltpa.data.registry import READERS
 from ltpa.data.source import Source, check_counts
 from ltpa.evaluation.direct import direct_accuracies
 from ltpa.plan import Plan, views

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 
 import pytest
 import tables_support as support
@@ -10,9 +9,9 @@ from tables_support import put, record, small_records, trained
 
 from ltpa.core import layout
 from ltpa.core.errors import ConfigError, DataError, RecordError
-from ltpa.core.hashing import digest
 from ltpa.core.learned import failures
 from ltpa.core.records import Metric
+from ltpa.data.manifest import Manifest, SplitEntry, write_manifest
 from ltpa.stages import table as stage
 from ltpa.tables.build import build_table
 from ltpa.tables.declaration import load_declarations, parse_declaration
@@ -261,7 +260,6 @@ def test_bad_declarations_are_one_line(change, message):
         ("figure6", 2, ("fgsm", "cub200", "vgg")),
         ("figure9", 5 + 4, ("segmentation", "cifar10", "vgg-gap")),
         ("extensions", 12 * 2, ("train", "cifar10", "vgg-att2-concat-pctanh")),
-        ("maps", 7 * 2, ("maps", "cifar10", "vgg-pan")),
         ("query", 4, ("query", "cifar10", "vgg-att2-concat-dp")),
     ],
 )
@@ -341,11 +339,12 @@ def test_edited_record_stops_the_stage(tmp_path):
 
 
 def manifest(results, name, counts, classes):
-    content = {"format": 1, "name": name, "classes": classes, "splits": {k: {"count": n} for k, n in counts.items()}}
-    path = layout.data_dir(results, name) / layout.MANIFEST
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({**content, "sha256": digest(content)}))
-    return path
+    splits = {split: SplitEntry(count=count, per_class=[], arrays={}) for split, count in counts.items()}
+    write_manifest(
+        layout.data_dir(results, name),
+        Manifest(name=name, classes=classes, facts={}, splits=splits, data_hash="0" * 64),
+    )
+    return layout.data_dir(results, name) / layout.MANIFEST
 
 
 def datasets_spec():

@@ -2,11 +2,13 @@
 
 import hashlib
 import math
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 from networks import two_stream, two_stream_options
+from safetensors.torch import save_file
 from torch.nn import functional
 
 from ltpa.core.errors import ModelError
@@ -17,7 +19,7 @@ from ltpa.models.twostream.losses import ranking_loss, two_stream_loss
 from ltpa.models.twostream.spatial import cosine_basis
 from ltpa.models.twostream.trunks import build_trunk
 from ltpa.models.twostream.vision import torchvision_models
-from ltpa.models.twostream.weights import pretrained, start_trunk
+from ltpa.models.twostream.weights import start_trunk
 
 CODE = {"global_head": "conv1x1", "time_attention": "shared"}
 SPATIAL = {"local": "spatial", "local_trunk": "resnet34"}
@@ -99,7 +101,7 @@ def test_the_control_has_as_many_parameters_as_what_it_replaces():
 
 
 @pytest.mark.parametrize("trunk", ["vgg19", "vgg19_bn", "resnet34"])
-def test_trunks_compute_what_torchvision_computes(trunk):
+def test_trunks_compute_what_torchvision_computes(trunk, tmp_path):
     torch.manual_seed(0)
     models = torchvision_models()
     if trunk == "resnet34":
@@ -108,7 +110,9 @@ def test_trunks_compute_what_torchvision_computes(trunk):
         theirs = torch.nn.Module().eval()
         theirs.features = models.vgg.make_layers(models.vgg.cfgs["E"], batch_norm=trunk == "vgg19_bn").eval()
     ours = build_trunk(trunk).eval()
-    start_trunk(ours, trunk, theirs.state_dict(), "torchvision")
+    weights = str(tmp_path / "theirs.pth")
+    torch.save(theirs.state_dict(), weights)
+    start_trunk(ours, trunk, weights)
     x = pictures(1, 64)
     if trunk == "resnet34":
         stem = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(x))))
@@ -119,7 +123,7 @@ def test_trunks_compute_what_torchvision_computes(trunk):
         assert torch.equal(ours(x), expected)
         if trunk != "resnet34":
             without = build_trunk(trunk, last_pool=False).eval()
-            start_trunk(without, trunk, theirs.state_dict(), "torchvision")
+            start_trunk(without, trunk, weights)
             assert torch.equal(functional.max_pool2d(without(x), 2), expected)
 
 
@@ -296,46 +300,69 @@ def test_inputs_of_another_size_are_refused():
         small(local="none").see_map(torch.zeros(1, 32, 2, 2))
 
 
-def trunk_file(folder, name="trunk.pth", trunk="vgg11_bn", width=0.0625):
+def trunk_weights(trunk="vgg11_bn", width=0.0625):
     torch.manual_seed(3)
-    path = folder / name
-    torch.save(build_trunk(trunk, width).state_dict(), path)
-    return path
+    return build_trunk(trunk, width).state_dict() | {"classifier.0.weight": torch.zeros(1)}
 
 
-def test_weights_from_a_file_start_both_streams_alike(tmp_path):
-    path = trunk_file(tmp_path)
-    tensors, facts = pretrained("vgg11_bn", str(path))
-    assert facts == {"source": "file", "file": "trunk.pth", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+@pytest.mark.parametrize("form", ["zip.pth", "old.pth", "trunk.safetensors"])
+def test_weights_from_a_file_start_both_streams_alike(tmp_path, form):
+    path = tmp_path / form
+    if form.endswith(".pth"):
+        torch.save(trunk_weights(), path, _use_new_zipfile_serialization=form == "zip.pth")
+    else:
+        save_file(trunk_weights(), path)
     model = small()
     for trunk in (model.global_trunk, model.local_trunk):
-        start_trunk(trunk, "vgg11_bn", {**tensors, "classifier.0.weight": torch.zeros(1)}, str(path))
-    for one, other in zip(model.global_trunk.parameters(), model.local_trunk.parameters(), strict=True):
-        assert torch.equal(one, other)
+        facts = start_trunk(trunk, "vgg11_bn", str(path))
+        assert facts == {"source": "file", "file": form, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    given = trunk_weights()
+    for name, value in model.global_trunk.state_dict().items():
+        assert torch.equal(value, given[name]) and torch.equal(model.local_trunk.state_dict()[name], given[name])
 
 
 def test_weights_that_do_not_serve(tmp_path, monkeypatch):
-    assert pretrained("vgg19", "scratch") == ({}, {"source": "scratch", "file": "", "sha256": ""})
-    other = trunk_file(tmp_path, width=0.125)
-    with pytest.raises(ModelError, match="another trunk than vgg11_bn"):
-        start_trunk(small().global_trunk, "vgg11_bn", pretrained("vgg11_bn", str(other))[0], str(other))
-    with pytest.raises(ModelError, match="cannot read the weights"):
-        pretrained("vgg19", str(tmp_path / "missing.pth"))
-    renamed = other.rename(tmp_path / "vgg11_bn-00000000.pth")
-    with pytest.raises(ModelError, match="not 00000000; delete it and fetch it again"):
-        pretrained("vgg11_bn", str(renamed))
+    trunk = small().global_trunk
+
+    def refused(says, path, name="vgg11_bn"):
+        with pytest.raises(ModelError, match=says):
+            start_trunk(trunk, name, str(path))
+
+    before = {name: value.clone() for name, value in trunk.state_dict().items()}
+    assert start_trunk(trunk, "vgg19", "scratch") == {"source": "scratch", "file": "", "sha256": ""}
+    wide, foreign = tmp_path / "wide.pth", tmp_path / "complex.safetensors"
+    torch.save(trunk_weights(width=0.125), wide)
+    refused("another trunk than vgg11_bn", wide)
+    save_file({"features.0.weight": torch.zeros(4, 3, 3, 3, dtype=torch.complex64)}, foreign)
+    refused("is of type C64", foreign)
+    save_file(trunk_weights() | {"features.0.weight": torch.zeros(4, 3, 3, 3, dtype=torch.int64)}, foreign)
+    refused(r"another trunk than vgg11_bn \(1 tensors differ, first features.0.weight\)", foreign)
+    refused("cannot read the weights", tmp_path / "missing.pth")
+    refused("a folder, pipe or device", tmp_path)
+    renamed = wide.rename(tmp_path / "vgg11_bn-00000000.pth")
+    refused("not 00000000; delete it and fetch it again", renamed)
     torn = tmp_path / "torn.pth"
     torn.write_bytes(renamed.read_bytes()[:500])
-    with pytest.raises(ModelError, match="fetch it again"):
-        pretrained("vgg11_bn", str(torn))
+    refused("fetch it again", torn)
+    assert all(torch.equal(before[name], value) for name, value in trunk.state_dict().items())
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
 
     def offline(*args, **kwargs):
         raise OSError("no route to host")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(ModelError, match=r"cannot be fetched \(no route to host\); put vgg19-dcbb9e9d.pth at"):
-        pretrained("vgg19", "imagenet")
+    refused(r"cannot be fetched \(no route to host\); put vgg19-dcbb9e9d.pth at", "imagenet", "vgg19")
+
+
+def test_compressed_weights_are_not_unpacked(tmp_path):
+    """A few kilobytes of zeros would take gigabytes."""
+    plain, packed = tmp_path / "plain.pth", tmp_path / "packed.pth"
+    torch.save(trunk_weights(), plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    with pytest.raises(ModelError, match=r"packed\.pth: not a readable weight file .compressed"):
+        start_trunk(small().global_trunk, "vgg11_bn", str(packed))
 
 
 @pytest.mark.parametrize("local", FORMS)

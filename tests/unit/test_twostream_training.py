@@ -589,10 +589,10 @@ def test_what_a_training_leaves_to_follow(results):
     (state,) = (results / "state" / "train").iterdir()
     assert [row["epoch"] for row in read_metrics(state)] == [1, 2] and "lr_local" in read_metrics(state)[0]
     about = read_about(state)
-    assert (about["variant"], about["seed"], about["torch"]) == ("row", 0, torch.__version__)
+    assert (about["variant"], about["seed"], about["libraries"]["torch"]) == ("row", 0, torch.__version__)
     assert json.loads((state / PROGRESS).read_text())["epoch"] == 2
     assert "epoch 2: lr 0.02" in (state / LOG).read_text()
-    assert not list(state.glob("step-*"))
+    assert not list(state.rglob("step-*"))
 
 
 def test_a_diverged_run_can_be_recorded(results):
@@ -621,5 +621,5 @@ def test_bad_input_is_named(results, tmp_path):
     sidecar = results / "patches/squares/made/seed-0/boxes.json"
     content = json.loads(sidecar.read_text())
     sidecar.write_text(json.dumps({**content, "dataset": "birds"}))
-    with pytest.raises(DataError, match="does not match its seal"):
+    with pytest.raises(DataError, match="does not match its SHA-256"):
         train.run(training_spec(), results, [0])

@@ -25,6 +25,7 @@ SPEC = CheckSpec(
     scale="demo",
     max_error_of_chance={"cross-entropy": 0.5},
     protocols={"segmentation": FACTS},
+    strict=True,
 )
 
 
@@ -44,11 +45,11 @@ def pictures(count: int = IMAGES) -> Split:
 def test_draws_depend_on_the_seed_alone_and_touch_no_random_stream():
     split = pictures(12)
     model = create_model("vgg-att2-concat-dp", 4, SIZE, 1 / 16).eval()
-    model.metadata = {"seed": 5}
+    model.metadata = {"extra": {"seed": 5}}
     before = torch.random.get_rng_state()
     first, again = (list(untrained_networks(model)) for _ in range(2))
     assert torch.equal(before, torch.random.get_rng_state()) and len(first) == DRAWS
-    model.metadata = {"seed": 6}
+    model.metadata = {"extra": {"seed": 6}}
     (other, *_) = untrained_networks(model)
     weights = [next(each.parameters()) for each in (first[0], again[0], first[1], other, model)]
     assert torch.equal(weights[0], weights[1])
@@ -79,7 +80,7 @@ def untrained_record(variant: str, number: int, split: Split):
     torch.manual_seed(number)
     model = create_model(variant, 4, SIZE, 1 / 16, bn_weight="one", u_std=0.2).eval()
     model.preprocessing = fit_normaliser("meanstd", split.images)
-    model.metadata = {"seed": number}
+    model.metadata = {"extra": {"seed": number}}
     for part in model.modules():
         if isinstance(part, torch.nn.BatchNorm2d):
             part.train()

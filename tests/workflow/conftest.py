@@ -41,6 +41,14 @@ class Checkout:
             timeout=900,
         )
 
+    def ltpa(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of `ltpa`; output and errors come back together as `stdout`."""
+        command = [self.python, "-m", "ltpa", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(self.root)}
+        return subprocess.run(
+            command, cwd=self.root, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
     def planned(self, *arguments: str, config: Path = MINI) -> dict[str, int]:
         """Rules that a dry run would execute, and how often."""
         output = self.snakemake("-n", *arguments, "-q", "rules", config=config)

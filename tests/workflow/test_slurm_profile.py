@@ -152,7 +152,7 @@ def test_the_warning_before_the_time_limit_reaches_the_training_and_ends_nothing
     assert process.returncode == 1, said
     assert "Error in rule train:" in said and "At least one job did not complete successfully" in said
     assert "the same command resumes it" in log.read_text()
-    assert list(fresh.results.glob("state/train/*/step-*.pt"))
+    assert list(fresh.results.glob("state/train/*/*/step-*.pt"))
 
 
 def test_every_key_of_the_profile_is_commented(fresh: Checkout):

@@ -27,6 +27,12 @@ use rule prepare as figures with:
             labels={"figure": "Fooling rate"},
             caption="../report/attacks.rst",
         ),
+        uses=report(
+            f"{RESULTS}/figures/map-use.png",
+            category="Figures",
+            labels={"figure": "What the maps are for"},
+            caption="../report/map-use.rst",
+        ),
     log:
         RULES.log("figures"),
     benchmark:
@@ -38,7 +44,7 @@ use rule prepare as figures with:
         **RULES.params("figures", lambda *names: views.figures_spec(PLAN, *names)),
         command="figures",
     message:
-        "Drawing attention overlays and learning curves"
+        "Drawing attention overlays and curves"
 
 
 use rule figures as gallery with:

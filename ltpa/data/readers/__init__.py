@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ltpa.core.errors import DataError
 from ltpa.data.listing import Listing
-from ltpa.data.registry import READERS
+from ltpa.data.registry import load_reader
 from ltpa.data.source import Source
 
 # What parsers of text, NumPy, zip and pickle raise for a damaged file.
@@ -19,12 +19,12 @@ _DAMAGE = (ValueError, TypeError, LookupError, AttributeError, EOFError, Overflo
 
 
 def read_listings(reader: str, root: Path, source: Source) -> dict[str, Listing]:
-    """List every split of a dataset whose extracted files lie in `root`; `reader` is a key of `READERS`.
+    """List every split of a dataset whose extracted files lie in `root`; `reader` as for `load_reader`.
 
     Raises:
         DataError: a file is missing, or not what it should be.
     """
-    read = READERS.load(reader)
+    read = load_reader(reader)
     listings: dict[str, Listing]
     try:
         listings = read(root, source)

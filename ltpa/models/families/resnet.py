@@ -8,7 +8,7 @@ from ltpa.models.options import AttentionOptions
 
 
 class Options(AttentionOptions):
-    """Without `levels` it is the plain baseline. `blocks_per_stage` is 18 in the paper; 1000 are 9,002 layers."""
+    """Without `levels` it is the plain baseline. `blocks_per_stage` is 18 in the paper; 200 are 1,802 layers."""
 
     size_multiple: ClassVar[int] = 4
     builder: ClassVar[str] = "ltpa.models.resnet:build_resnet"
@@ -20,4 +20,4 @@ class Options(AttentionOptions):
         """The baseline needs no code of attention."""
         return "ltpa.models.resnet_attention:build_resnet_attention" if self.levels else self.builder
 
-    blocks_per_stage: Annotated[int, Field(ge=1, le=1000)] = 18
+    blocks_per_stage: Annotated[int, Field(ge=1, le=200)] = 18

@@ -6,14 +6,14 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from ltpa.core.errors import ModelError
-from ltpa.models.options import NetworkOptions, Positive, Share
+from ltpa.models.options import MAX_SIDE, NetworkOptions, Positive, Share
 
 OWN_TRUNKS = ("vgg6", "vgg6_bn", "vgg11", "vgg11_bn", "vgg19", "vgg19_bn", "resnet34")
 TORCHVISION = "torchvision:"
 STRIDE = 32  # of a trunk, with its last pool
 SMALL_STRIDE = 8  # of vgg6, which is for small images
 
-Side = Annotated[int, Field(ge=SMALL_STRIDE, le=4096)]
+Side = Annotated[int, Field(ge=SMALL_STRIDE, le=MAX_SIDE)]
 Weight = Annotated[float, Field(ge=0)]
 Wide = Annotated[int, Field(ge=1, le=65536)]
 Few = Annotated[int, Field(ge=1, le=1000)]
@@ -61,6 +61,7 @@ class Options(NetworkOptions):
     recipes: ClassVar[str] = "two-stream"
     learning: ClassVar[str] = "two-stream"
     trained_on: ClassVar[str] = "fine"
+    named_by: ClassVar[tuple[str, ...]] = ("local",)
 
     width: Annotated[float, Field(gt=0, le=4)] = 1.0
     trunk: str = "vgg19"

@@ -14,6 +14,7 @@ class Options(PoolOptions, AttentionOptions):
 
     builder: ClassVar[str] = "ltpa.models.vgg_attention:build_vgg_attention"
     known_levels: ClassVar[tuple[str, ...]] = ("conv7", "conv10", "conv13")
+    named_by: ClassVar[tuple[str, ...]] = (*AttentionOptions.named_by, "global_branches")
 
     levels: Annotated[ListOf[str], Field(min_length=1)] = ("conv10", "conv13")
     global_branches: Literal["shared", "per-level"] = "shared"

@@ -10,6 +10,7 @@ class Options(PoolOptions):
 
     builder: ClassVar[str] = "ltpa.models.pan:build_pan"
     single_pass: ClassVar[bool] = False
+    named_by: ClassVar[tuple[str, ...]] = ("compatibility",)
 
     compatibility: Literal["pc", "local"] = "pc"
 

@@ -2,6 +2,7 @@
 
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from ltpa.core.errors import ModelError
 from ltpa.core.hashing import sha256_file
+from ltpa.core.text import shortened
 from ltpa.models.families.two_stream import TORCHVISION
+from ltpa.models.tensorfile import Stored, TensorFile
 from ltpa.models.twostream.trunks import Trunk
 from ltpa.models.twostream.vision import torchvision_models
 
@@ -19,49 +22,53 @@ _HEADS = ("classifier.", "fc.", "head.", "heads.", "AuxLogits.", "aux1.", "aux2.
 _HASHED_NAME = re.compile(r"-([0-9a-f]{8,64})$")
 
 
-def pretrained(name: str, source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors for a trunk called `name`, and facts on where they come from: `source`, `file`, `sha256`.
+def start_trunk(trunk: Trunk, name: str, source: str) -> dict[str, str]:
+    """Give the trunk called `name` its initial weights, and give facts on where they come from: `source`, `file`,
+    `sha256`.
 
-    `source` is `imagenet`, `scratch` (no tensors), or the path of a `.pth` or `.safetensors` file. A file whose name
-    ends in part of its SHA-256, as torchvision's do, is held against it.
+    `source` is `imagenet`, `scratch` (the weights stay as they are), or the path of a `.pth` or `.safetensors` file,
+    whose tensors are read once their names and shapes have been compared with the trunk's. Those of classifiers are
+    left out. A file whose name ends in part of its SHA-256, as torchvision's do, must have it.
 
     Raises:
-        ModelError: there are no such weights, they cannot be fetched, or a file is missing, damaged or unreadable.
+        ModelError: there are no such weights, they cannot be fetched, a file is missing, damaged or unreadable, or it
+            belongs to another trunk or width.
     """
     if source == SCRATCH:
-        return {}, {"source": SCRATCH, "file": "", "sha256": ""}
+        return {"source": SCRATCH, "file": "", "sha256": ""}
     path = _fetch(name) if source == IMAGENET else Path(source)
-    try:
-        found = sha256_file(path)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot read the weights ({error.strerror}); name a file that is there") from error
+    found = _sha256(path)
     declared = _HASHED_NAME.search(path.stem)
     if declared and not found.startswith(declared[1]):
         raise ModelError(
             f"{path}: its SHA-256 begins with {found[:8]}, not {declared[1]}; delete it and fetch it again"
         )
-    return _read(path), {"source": source if source == IMAGENET else "file", "file": path.name, "sha256": found}
-
-
-def start_trunk(trunk: Trunk, name: str, tensors: dict[str, Tensor], where: str) -> None:
-    """Copy pretrained tensors into a trunk; those of classifiers are left out.
-
-    Raises:
-        ModelError: they belong to another trunk or width; the message names `where` they come from.
-    """
+    file = TensorFile(path) if path.suffix == ".safetensors" else None
+    held: Mapping[str, Tensor | Stored] = file.tensors if file else _unpickled(path)
     own = trunk.state_dict()
-    usable = {key: value for key, value in tensors.items() if not key.startswith(_HEADS)}
+    usable = {key: value for key, value in held.items() if not key.startswith(_HEADS)}
     differing = sorted(
         key for key in own.keys() | usable.keys()
         if not key.endswith("num_batches_tracked")
-        and (key not in own or key not in usable or own[key].shape != usable[key].shape)
+        and (key not in own or key not in usable or own[key].shape != usable[key].shape
+             or not usable[key].dtype.is_floating_point)
     )  # fmt: skip
     if differing:
         raise ModelError(
-            f"{where}: weights of another trunk than {name} ({len(differing)} tensors differ, first {differing[0]}); "
-            "name weights of this trunk at width 1, or set weights: scratch"
+            f"{path}: weights of another trunk than {name} ({len(differing)} tensors differ, first "
+            f"{shortened(differing[0])}); name weights of this trunk at width 1, or set weights: scratch"
         )
-    trunk.load_state_dict(usable, strict=False)
+    trunk.load_state_dict({key: file.read(key) if file else value for key, value in usable.items()}, strict=False)
+    return {"source": source if source == IMAGENET else "file", "file": path.name, "sha256": found}
+
+
+def _sha256(path: Path) -> str:
+    try:
+        if path.exists() and not path.is_file():
+            raise ModelError(f"{path}: cannot read the weights (a folder, pipe or device); name a file")
+        return sha256_file(path)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot read the weights ({error.strerror}); name a file that is there") from error
 
 
 def _fetch(name: str) -> Path:
@@ -91,15 +98,14 @@ def _fetch(name: str) -> Path:
     return path
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+def _unpickled(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file that torch wrote, mapped from it where its format allows: none is larger than the file."""
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, SafetensorError) as error:
+        mapped = zipfile.is_zipfile(path)
+        if mapped and any(member.compress_type for member in zipfile.ZipFile(path).infolist()):
+            raise ValueError("compressed, as torch never writes it")
+        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:120]
         raise ModelError(f"{path}: not a readable weight file ({reason}); fetch it again") from error
     except Exception as error:  # the unpickler raises whatever a damaged or foreign file makes it raise

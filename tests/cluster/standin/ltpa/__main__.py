@@ -44,7 +44,8 @@ paths = {
     "check": [results / "checks.json", results / "checks.md"],
     "track": [results / "tracking.json"],
     "figures": [
-        results / "figures" / n for n in ("index.json", "attention.png", "learning-curves.png", "fooling-rate.png")
+        results / "figures" / n
+        for n in ("index.json", "attention.png", "learning-curves.png", "fooling-rate.png", "map-use.png")
     ],
 }.get(stage, [run / "result.json"])
 for path in paths:

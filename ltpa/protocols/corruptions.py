@@ -1,0 +1,110 @@
+"""Errors under common corruptions of the test images: beyond the paper."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from ltpa.core.records import Metric
+from ltpa.protocols.base import (
+    ChosenVariants,
+    Context,
+    Measurement,
+    MetricKind,
+    Protocol,
+    Scene,
+    check_variants,
+)
+
+if TYPE_CHECKING:
+    from ltpa.data.arrays import PreparedDataset
+    from ltpa.models.base import AttentionClassifier
+
+
+class CorruptionsSettings(ChosenVariants):
+    """Which networks and images, and the network whose errors those of others are divided by.
+
+    Attributes:
+        variants: null for all.
+        images: of the test split, the same for all networks; null for all.
+        reference: the variant that mCE and relative mCE refer to, of the same seed.
+        batch_size: images corrupted and passed at a time.
+    """
+
+    not_of_job = frozenset({"variants", "reference"})
+
+    images: Annotated[int, Field(ge=1)] | None = None
+    reference: str = "vgg"
+
+
+class Corruptions(Protocol):
+    """Errors by kind and severity; mCE and relative mCE (Hendrycks and Dietterich, ICLR 2019)."""
+
+    name = "corruptions"
+    title = "Common corruptions"
+    about = "errors under 15 kinds of corruption"
+    Settings = CorruptionsSettings
+    metrics = (
+        MetricKind("clean_error_pct", "error on the images as they are", "%", "lower", of_labels=True),
+        MetricKind("mean_error_pct", "error, mean over kinds and severities", "%", "lower", of_labels=True),
+        MetricKind("error_pct", "error", "%", "lower", "`<kind>/<severity>`, `<kind>`, `severity <s>`", True),
+        MetricKind("mce_pct", "mean over kinds of the error, in % of the reference's", "%", "lower", of_labels=True),
+        MetricKind("relative_mce_pct", "the same of the error's increase", "%", "lower", of_labels=True),
+    )
+
+    def check_names(self, scene: Scene, settings: CorruptionsSettings) -> None:
+        """Refuse variants that are not declared."""
+        super().check_names(scene, settings)
+        check_variants(scene, "protocols.corruptions.reference", [settings.reference])
+
+    def companion(self, scene: Scene, dataset: str, variant: str) -> str | None:
+        """The reference, where the configuration trains it and it is another network."""
+        reference: str = scene.settings(self.name).reference
+        return reference if reference != variant and reference in scene.trained_variants else None
+
+    def inputs(self, scene: Scene, dataset: str, variant: str) -> dict[str, Any]:
+        """Which network is the reference, and whether it is the measured one itself."""
+        reference = scene.settings(self.name).reference
+        return {"reference": reference, "is_reference": reference == variant}
+
+    def measure(
+        self,
+        model: "AttentionClassifier",
+        datasets: "Sequence[PreparedDataset]",
+        settings: CorruptionsSettings,
+        context: Context,
+    ) -> Measurement:
+        """The record's facts name the set of parameters, and say why there is no mCE where there is none."""
+        from ltpa.evaluation.corruption_errors import corruption_errors, relative_to
+        from ltpa.evaluation.corruptions import KINDS, PARAMETERS, SEVERITIES
+        from ltpa.evaluation.subsets import fixed_subset
+
+        metrics: list[Metric] = []
+        facts: dict[str, Any] = {"parameters": PARAMETERS}
+        for dataset in datasets:
+            test = dataset.split("test")
+            chosen = fixed_subset(len(test), settings.images, dataset.name)
+            networks = [model, *([context.companion] if context.companion is not None else [])]
+            found = corruption_errors(networks, test, chosen, dataset.name, settings.batch_size)
+            (clean, errors), other = found[0], found[-1]
+            shares: list[tuple[str, float | None, str]] = [
+                ("clean_error_pct", clean, ""),
+                ("mean_error_pct", errors.mean(), ""),
+                *(("error_pct", row.mean(), kind) for kind, row in zip(KINDS, errors, strict=True)),
+                *(("error_pct", column.mean(), f"severity {s}") for s, column in enumerate(errors.T, start=1)),
+            ]
+            for kind, row in zip(KINDS, errors, strict=True):
+                shares += [("error_pct", error, f"{kind}/{s}") for s, error in zip(SEVERITIES, row, strict=True)]
+            if context.companion is None and not context.inputs["is_reference"]:
+                facts["no_mce"] = f"no network {context.inputs['reference']} to refer to ({context.no_companion})"
+            else:
+                for name, share in relative_to(clean, errors, *other).items():
+                    shares.append((f"{name}_pct", share, ""))
+                    if share is None:
+                        facts[f"no_{name}"] = "under some kind the reference does not err, or no oftener than without"
+            metrics += [
+                Metric(name, 100 * float(share), len(chosen), dataset.name, condition)
+                for name, share, condition in shares
+                if share is not None
+            ]
+        return Measurement(metrics, facts)
