@@ -4,6 +4,7 @@ A comment of HTML right before a block is not seen by readers:
 
     <!-- file: mine.yaml -->           the block is the content of this file
     <!-- append: config/x.yaml -->     the block stands at the end of this file
+    <!-- part of: config/x.yaml -->    this file has the keys and values of the block
     <!-- not run: REASON -->           nothing of the block is run
     <!-- not run "TEXT": REASON -->    the commands of the block that contain TEXT are not run
 """
@@ -19,7 +20,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NO_CODE = ("", "text")  # messages, diagrams, outputs
 CODE = ("console", "csv", "python", "yaml")
 _COMMENT = re.compile(r"<!--\s*(.*?)\s*-->", re.DOTALL)
-_MARK = re.compile(r'(file|append|not run)(?: "([^"]+)")?: (.+)', re.DOTALL)
+_MARK = re.compile(r'(file|append|part of|not run)(?: "([^"]+)")?: (.+)', re.DOTALL)
 _PROMPT = re.compile(r"(?:\w+)?\$ +")
 
 
@@ -32,7 +33,7 @@ class Block:
     language: str
     text: str
     file: str = ""
-    append: bool = False
+    kind: str = ""  # `file`, `append` or `part of`
     not_run: dict[str, str] = dataclasses.field(default_factory=dict)  # text of commands ("" all of them): reason
     output: str | None = None  # what a block of python prints, by the block right after it
 
@@ -89,9 +90,9 @@ def blocks(page: Path) -> list[Block]:
 
 def _apply(block: Block, mark: str) -> None:
     match = _MARK.fullmatch(mark)
-    assert match, f"{block.where}: the comment before it is none of file, append, not run: {mark!r}"
+    assert match, f"{block.where}: the comment before it is none of file, append, part of, not run: {mark!r}"
     kind, text, value = match.groups()
     if kind == "not run":
         block.not_run[text or ""] = value
     else:
-        block.file, block.append = value, kind == "append"
+        block.file, block.kind = value, kind

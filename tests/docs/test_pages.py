@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from pages import CODE, NO_CODE, PAGES, ROOT, blocks
 
 PARTS = ("Snakefile", "Makefile", "pyproject.toml", "requirements.lock")
@@ -151,8 +152,17 @@ def _run(words: list[str], checkout: Path, text: str = "") -> str:
 def _write(block, checkout: Path) -> None:
     """The block of a file: written, or put at its end."""
     path = checkout / block.file
-    before = path.read_text(encoding="utf-8") if block.append else ""
+    before = path.read_text(encoding="utf-8") if block.kind == "append" else ""
     path.write_text(before + _paths(block.text, checkout), encoding="utf-8")
+
+
+def _check_part(part, whole, where: str) -> None:
+    """All keys of `part` have the same values in `whole`."""
+    if isinstance(part, dict) and isinstance(whole, dict):
+        for key, value in part.items():
+            _check_part(value, whole.get(key), f"{where}: {key}")
+    else:
+        assert part == whole, where
 
 
 def _type(block, checkout: Path, changed: bool) -> None:
@@ -223,9 +233,11 @@ def test_page(page, checkout):
         if block.file:
             _write(block, checkout)
     python, configurations = [], set()
-    changed = page.name in BUILDS_ON or any(block.file for block in blocks(page))
+    changed = page.name in BUILDS_ON or any(block.kind in ("file", "append") for block in blocks(page))
     for block in blocks(page):
-        if block.file:
+        if block.kind == "part of":
+            _check_part(yaml.safe_load(block.text), yaml.safe_load((ROOT / block.file).read_text()), block.where)
+        elif block.file:
             _write(block, checkout)
             if block.language == "python":
                 _run(["python", "-c", f"import {block.file.removesuffix('.py').replace('/', '.')}"], checkout)
