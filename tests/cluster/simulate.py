@@ -22,13 +22,12 @@ import slurm
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-GPU_STAGES = ("train", "transfer", "fgsm", "segmentation", "maps", "query", "causal", "sanity", "patches")
+NO_GPU = ("prepare", "table", "check", "figures", "gallery", "track")
 # Minutes of one network on one GPU, per seed; `factor` for datasets of another size than CIFAR's.
 MINUTES = {
     "train": {"plain": 3, "attention": 19, "resnet": 27},
     "factor": {"svhn": 1.5, "cub200": 0.7},
-    "prepare": 3, "transfer": 10, "fgsm": 1, "segmentation": 1, "maps": 2, "query": 1, "causal": 2, "sanity": 1,
-    "patches": 1,
+    "prepare": 3, "transfer": 10, "maps": 2, "causal": 2, "patches": 1, "protocol": 1,  # of any other protocol
     "table": 0.5, "check": 0.5, "figures": 1, "gallery": 1, "track": 1,
 }  # fmt: skip
 
@@ -66,7 +65,7 @@ def simulate(slots: int, seeds: int, seconds_per_minute: float, target: str) -> 
     times = {number: [_seconds(text) for text in stamps] for number, *stamps in map(str.split, listed.splitlines())}
     on_node = [times[job["job"]][2] - times[job["job"]][1] - job["seconds"] for job in jobs]
     shutil.rmtree(folder)
-    ideal = max(sum(job["seconds"] for job in jobs if job["stage"] in GPU_STAGES) / slots, longest_chain(jobs))
+    ideal = max(sum(job["seconds"] for job in jobs if job["stage"] not in NO_GPU) / slots, longest_chain(jobs))
     return {
         "slots": slots, "jobs": len(jobs), "submissions": len(times), "makespan_s": makespan, "ideal_s": ideal,
         "ratio": makespan / ideal, "overhead_on_node_s": statistics.median(on_node),
@@ -92,7 +91,7 @@ def longest_chain(jobs: list[dict]) -> float:
     evaluated = [
         trained.get((j["dataset"], j["variant"]), prepared[j["dataset"]]) + j["seconds"]
         for j in jobs
-        if j["stage"] in GPU_STAGES[1:]
+        if j["stage"] not in (*NO_GPU, "train")
     ]
     views = [sum(j["seconds"] for j in jobs if j["stage"] == stage) for stage in ("track",)]
     tables = [job["seconds"] for job in jobs if job["stage"] in ("table", "figures", "check")]

@@ -10,7 +10,7 @@ from trainings import copy_data, model_hash, run_folder, small_spec, small_two_s
 from ltpa.core import layout
 from ltpa.core.errors import DiskFullError
 from ltpa.core.patches import PatchSettings
-from ltpa.core.specs import EvaluationSpec
+from ltpa.core.specs import PatchSpec
 from ltpa.models import get_variant
 from ltpa.report.spec import FiguresSpec, GallerySpec
 from ltpa.stages import figures, gallery, patches, track
@@ -19,7 +19,13 @@ from ltpa.tables.spec import TrackSpec
 SPEC = small_spec()
 RECORD = run_folder(Path(), SPEC) / layout.RECORD
 MAPS = get_variant(SPEC.variant).saliency
-NETWORK = {"dataset": "noise", "variant": SPEC.variant, "label": "att2", "saliency": MAPS, "masking": {}}
+NETWORK = {
+    "dataset": "noise",
+    "variant": SPEC.variant,
+    "label": "att2",
+    "saliency": MAPS,
+    "masking": {"upsampling": "bilinear", "threshold": None},
+}
 
 
 def draw_figures(results):
@@ -36,9 +42,7 @@ def draw_gallery(results):
 
 def extract_patches(results):
     settings = PatchSettings().model_dump(mode="json")
-    origin = {"source": {"mode": "center", "map": ""}, "network": None, "saliency": None, "released": None}
-    protocol = {**settings, **origin, "protopnet": None}
-    spec = EvaluationSpec("small", "noise", 1, "center", "", [{"name": "noise"}], protocol)
+    spec = PatchSpec("small", "noise", 1, "center", "", {"mode": "center"}, settings)
     patches.run(spec, results, [0])
 
 

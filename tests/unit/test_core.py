@@ -6,7 +6,7 @@ import os
 import subprocess
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ltpa.core.errors import ConfigError, LtpaError, RecordError
@@ -95,6 +95,7 @@ def test_record_round_trip(tmp_path):
     assert read_record(path) == record()
 
 
+@settings(deadline=None)  # a busy machine
 @given(st.data())
 def test_any_edit_of_a_record_is_noticed(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("r") / "result.json"

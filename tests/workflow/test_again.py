@@ -68,7 +68,7 @@ def test_edited_training_code_reruns_trainings_and_their_descendants_only(finish
     [
         ("ltpa/models/attention.py", '"""', '"""Edited. '),
         ("ltpa/training/engine.py", "\nclass Trainer", "\n# Edited.\n\n\nclass Trainer"),
-        ("ltpa/stages/common.py", "seeds: Sequence[int],", "seeds: list[int],"),
+        ("ltpa/stages/common.py", "seed: int, training: str)", "seed: 'int', training: object)"),
         ("ltpa/data/readers/stl.py", "\ndef read(", "\nEDITED = True\n\n\ndef read("),
         ("ltpa/__init__.py", "__version__ = ", "__version__ = '9' + "),
     ],

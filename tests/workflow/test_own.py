@@ -217,7 +217,9 @@ def test_a_users_own_network_protocol_dataset_and_tables(mine: tuple[Checkout, P
     results = checkout.root / "results" / "mine"
     table = (results / "tables" / "evenness.md").read_text()
     assert "My net" in table and "n=1/1" in table and "published" not in table
-    (row,) = [line for line in (results / "tables" / "table1.md").read_text().splitlines() if "My net" in line]
+    (row,) = [
+        line for line in (results / "tables" / "table1.md").read_text().splitlines() if line.startswith("| My net")
+    ]
     assert "n=1/1" in row
     assert "*Yours*" in (results / "tables" / "table1.md").read_text()
     assert "My net" in (results / "tables" / "letters_error.md").read_text()

@@ -27,7 +27,7 @@ def test_before_the_first_job_it_leaves_in_a_line_and_unlocks_the_folder(fresh: 
         while not running.exists() and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(number)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=180)
     assert process.returncode == code and "Traceback" not in output, output
     assert output.splitlines()[-1] == f"ltpa: {signal.Signals(number).name}: stopped before any job was started"
     assert not list(fresh.root.glob(".snakemake/locks/*"))

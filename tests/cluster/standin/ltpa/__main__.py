@@ -18,7 +18,8 @@ parser.add_argument("--spec", type=lambda text: json.loads(Path(text[1:]).read_t
 parser.add_argument("--results", type=Path, required=True)
 parser.add_argument("--seed", type=int, default=0)
 options, _ = parser.parse_known_args()
-stage, spec, results = options.stage, options.spec, options.results
+spec, results = options.spec, options.results
+stage = spec["protocol"] if options.stage == "measure" else options.stage
 
 settings = json.loads(Path("simulation.json").read_text())
 minutes = settings["minutes"]
@@ -27,7 +28,7 @@ if stage == "train":
     family = "resnet" if variant.startswith("rn") else "plain" if variant in ("vgg", "vgg-gap") else "attention"
     amount = minutes["train"][family] * minutes["factor"].get(dataset, 1)
 else:
-    amount = minutes[stage]
+    amount = minutes[stage] if stage in minutes else minutes["protocol"]
 started = time.time()
 time.sleep(amount * settings["seconds_per_minute"])
 
