@@ -75,7 +75,7 @@ def contents(results):
         (draw_figures, (60,), "figures/index.json"),
         (draw_gallery, (60,), "figures/paper/index.json"),
         (extract_patches, (0, 8), "patches/noise/center/seed-0/result.json"),
-        (write_store, (0, 1400), "tracking.json"),
+        (write_store, (0, 300), "tracking.json"),
     ],
 )
 def test_a_full_disk_is_called_that_and_more_space_finishes(finished, small_disk, write, rooms, last):
