@@ -18,7 +18,11 @@ FORMAT = 1
 
 # Lowest and highest value by the end of a metric's name, which tells its unit. Other metrics may take any value.
 _RANGES = {
-    "_pct": (0.0, 100.0),
+    # Shares of images or pixels. Other percentages are differences or ratios, which know no such limits.
+    **dict.fromkeys(
+        ("error_pct", "accuracy_pct", "rate_pct", "jaccard_pct", "jaccard_all_pct", "pointing_pct", "chance_pct"),
+        (0.0, 100.0),
+    ),
     "_loss": (0.0, math.inf),
     "_change": (0.0, math.inf),
     "_divergence": (0.0, math.inf),
