@@ -17,9 +17,9 @@ from pathlib import Path
 import ltpa
 from ltpa.core.files import write_text
 from ltpa.core.hashing import digest
+from ltpa.core.registry import SUFFIX
 
 PACKAGE = Path(ltpa.__file__).resolve().parent
-SUFFIX = ".py"
 IMPORTS, STATEMENTS = "(imports)", "(statements)"
 _UNREAD = frozenset({"ctx", "kind", "type_comment", "type_ignores", "simple"})  # fields that say nothing of meaning
 

@@ -16,13 +16,17 @@ from ltpa.core.sealed import read_sealed, write_sealed
 
 FORMAT = 1
 
-# Lowest and highest value by the end of a metric's name, which tells its unit. Other metrics may take any value.
+# Lowest and highest value by the end of a metric's name, which tells its unit; the first end that fits holds. Other
+# metrics may take any value.
 _RANGES = {
-    # Shares of images or pixels. Other percentages are differences or ratios, which know no such limits.
-    **dict.fromkeys(
-        ("error_pct", "accuracy_pct", "rate_pct", "jaccard_pct", "jaccard_all_pct", "pointing_pct", "chance_pct"),
-        (0.0, 100.0),
-    ),
+    # No shares of images or pixels: differences of accuracies and of ROAD's two orders, the way to the mask, errors in
+    # relation to those of a reference network.
+    "drop_pct": (-100.0, 100.0),
+    "road_pct": (-100.0, 100.0),
+    "_of_oracle_pct": (-math.inf, math.inf),
+    "relative_mce_pct": (-math.inf, math.inf),
+    "mce_pct": (0.0, math.inf),
+    "_pct": (0.0, 100.0),
     "_loss": (0.0, math.inf),
     "_change": (0.0, math.inf),
     "_divergence": (0.0, math.inf),

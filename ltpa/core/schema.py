@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Strict, TypeAdapter, ValidationError
@@ -32,6 +32,17 @@ _MUST_BE = {
 
 
 PLAIN = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+Items = TypeVar("Items", bound=Sequence[Any])
+
+
+def once_each(values: Items) -> Items:
+    """For lists that must not name anything twice."""
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value!r} stands twice; name each once")
+    return values
 
 
 class PlainData(BaseModel):

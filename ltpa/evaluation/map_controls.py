@@ -11,7 +11,7 @@ from ltpa.data.masks import OBJECT, squashed
 from ltpa.evaluation.controls import CONTROLS
 from ltpa.evaluation.maps import CAM, GRADCAM, network_maps
 from ltpa.evaluation.saliency import COMBINED, Saliency
-from ltpa.evaluation.untrained import untrained_networks
+from ltpa.evaluation.untrained import settle, untrained_networks
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
@@ -60,12 +60,9 @@ def own_map_of(kinds: "Mapping[str, np.ndarray]", combined: Saliency | None) -> 
 def untrained_map(
     model: "AttentionClassifier", kind: str, images: np.ndarray, combined: Saliency | None, batch_size: int
 ) -> np.ndarray:
-    """The map (N, h, w) of `kind` that the network has of `images` before training, one draw of weights.
-
-    Its batch normalisation uses the statistics of each batch, so that batches are as even as `batch_size` allows.
-    """
+    """The map (N, h, w) of `kind` that the network has of `images` before training, one draw of weights."""
     (network,) = untrained_networks(model, draws=1)
-    even = -(-len(images) // -(-len(images) // batch_size))
+    settle(network, images)
     if kind == COMBINED and combined is not None:
-        return combined.at(combined.maps(network, images, even), images.shape[1:3])[COMBINED]
-    return network_maps(network, images, even)[kind]
+        return combined.at(combined.maps(network, images, batch_size), images.shape[1:3])[COMBINED]
+    return network_maps(network, images, batch_size)[kind]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
 
 DRAWS = 8
+STATISTICS = 100  # images that batch normalisation takes its statistics from
 
 
 def untrained_networks(model: "AttentionClassifier", draws: int = DRAWS) -> "Iterator[AttentionClassifier]":
@@ -34,3 +36,19 @@ def untrained_networks(model: "AttentionClassifier", draws: int = DRAWS) -> "Ite
             if isinstance(part, _BatchNorm):
                 part.train()
         yield network
+
+
+def settle(network: "AttentionClassifier", images: np.ndarray) -> None:
+    """Give an untrained network the statistics of images (N, H, W, 3), so that no batch that it sees decides its maps.
+
+    They are those of one batch of `STATISTICS` images, spread evenly over all.
+    """
+    from ltpa.evaluation.inference import logits_of
+
+    norms = [part for part in network.modules() if isinstance(part, _BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches, of which there is one
+    chosen = images[np.unique(np.linspace(0, len(images) - 1, STATISTICS).round().astype(int))]
+    logits_of(network, chosen, len(chosen))
+    network.eval()

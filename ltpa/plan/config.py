@@ -12,7 +12,7 @@ from ltpa.core.declared import unknown_name
 from ltpa.core.errors import ConfigError
 from ltpa.core.patches import PatchSettings, PrototypeTraining
 from ltpa.core.plain_yaml import parse_yaml
-from ltpa.core.schema import PlainData, read_plain
+from ltpa.core.schema import PlainData, once_each, read_plain
 from ltpa.protocols.registry import built_in, find
 from ltpa.training.recipe import KINDS
 
@@ -42,14 +42,6 @@ _TAKEN = frozenset(
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
 Positive = Annotated[int, Field(ge=1, lt=2**31)]  # what a scheduler and an array's index take
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-def once_each(values: list[Any]) -> list[Any]:
-    """For lists that must not name anything twice."""
-    for value in values:
-        if values.count(value) > 1:
-            raise ValueError(f"{value!r} stands twice; name each once")
-    return values
 
 
 class Scale(PlainData):

@@ -10,7 +10,7 @@ import dataclasses
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -18,23 +18,13 @@ from ltpa.core.checks import Check
 from ltpa.core.declared import unknown_name
 from ltpa.core.errors import ConfigError
 from ltpa.core.records import Metric, Record
-from ltpa.core.schema import ListOf, PlainData
+from ltpa.core.schema import ListOf, PlainData, once_each
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ltpa.data.arrays import PreparedDataset
     from ltpa.models.base import AttentionClassifier
-
-Item = TypeVar("Item")
-
-
-def once_each(values: tuple[Item, ...]) -> tuple[Item, ...]:
-    """For lists that must not name anything twice."""
-    for value in values:
-        if values.count(value) > 1:
-            raise ValueError(f"{value!r} stands twice; name each once")
-    return values
 
 
 BatchSize = Annotated[int, Field(ge=1, le=10**5)]  # images per pass

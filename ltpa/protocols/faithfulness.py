@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from ltpa.core.records import Metric
-from ltpa.core.schema import ListOf
+from ltpa.core.schema import ListOf, once_each
 from ltpa.protocols.base import (
     ChosenVariants,
     Context,
@@ -20,7 +20,6 @@ from ltpa.protocols.base import (
     MetricKind,
     Protocol,
     Scene,
-    once_each,
 )
 
 if TYPE_CHECKING:

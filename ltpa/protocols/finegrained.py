@@ -11,8 +11,8 @@ from ltpa.core.declared import unknown_name
 from ltpa.core.errors import ConfigError
 from ltpa.core.hashing import sha256_file
 from ltpa.core.records import Metric, Record
-from ltpa.core.schema import ListOf
-from ltpa.protocols.base import Context, Measurement, MetricKind, Protocol, Scene, Settings, Target, once_each
+from ltpa.core.schema import ListOf, once_each
+from ltpa.protocols.base import Context, Measurement, MetricKind, Protocol, Scene, Settings, Target
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,7 +12,7 @@ from pydantic import AfterValidator
 from ltpa.core.declared import unknown_name
 from ltpa.core.errors import ConfigError, DataError
 from ltpa.core.records import Metric
-from ltpa.core.schema import ListOf
+from ltpa.core.schema import ListOf, once_each
 from ltpa.protocols.base import (
     ChosenVariants,
     Context,
@@ -22,7 +22,6 @@ from ltpa.protocols.base import (
     Scene,
     Target,
     check_variants,
-    once_each,
 )
 from ltpa.protocols.segmentation import MASKS, POINTING, POINTING_METRICS
 

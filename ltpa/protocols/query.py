@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 from ltpa.core.checks import Check
 from ltpa.core.errors import ConfigError
 from ltpa.core.records import Metric, Record
-from ltpa.core.schema import ListOf
+from ltpa.core.schema import ListOf, once_each
 from ltpa.protocols.base import (
     BatchSize,
     Context,
@@ -19,7 +19,6 @@ from ltpa.protocols.base import (
     Scene,
     Settings,
     check_variants,
-    once_each,
 )
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from ltpa.core.records import Metric
-from ltpa.core.schema import ListOf
-from ltpa.protocols.base import ChosenVariants, Context, Epsilons, Measurement, MetricKind, Protocol, once_each
+from ltpa.core.schema import ListOf, once_each
+from ltpa.protocols.base import ChosenVariants, Context, Epsilons, Measurement, MetricKind, Protocol
 
 if TYPE_CHECKING:
     import numpy as np

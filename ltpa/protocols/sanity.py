@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, Field
 
 from ltpa.core.records import Metric
-from ltpa.core.schema import ListOf
+from ltpa.core.schema import ListOf, once_each
 from ltpa.core.seeds import derive
 from ltpa.protocols.base import (
     BatchSize,
@@ -22,7 +22,6 @@ from ltpa.protocols.base import (
     Seed,
     Settings,
     check_variants,
-    once_each,
     without_attention,
 )
 

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 
 from ltpa.core.checks import Check
 from ltpa.core.records import Metric, Record, metric_value
-from ltpa.core.schema import ListOf
+from ltpa.core.schema import ListOf, once_each
 from ltpa.protocols.base import (
     BatchSize,
     Context,
@@ -25,7 +25,6 @@ from ltpa.protocols.base import (
     Settings,
     Target,
     check_variants,
-    once_each,
 )
 
 if TYPE_CHECKING:

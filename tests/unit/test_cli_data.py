@@ -21,7 +21,8 @@ def place(tmp_path, monkeypatch):
     shutil.copytree(config_dir(), tmp_path / "config")
     (tmp_path / "config/datasets/mnist.yaml").write_text(yaml.safe_dump({"mnist": declared}))
     monkeypatch.setattr("ltpa.core.declared.config_dir", lambda: tmp_path / "config")
-    monkeypatch.setattr("ltpa.plan.views.config_dir", lambda: tmp_path / "config")
+    for module in ("views", "declared_tables"):
+        monkeypatch.setattr(f"ltpa.plan.{module}.config_dir", lambda: tmp_path / "config")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -366,7 +366,7 @@ def test_a_table_without_published_values_has_a_row_for_each_network_and_group()
 def test_only_a_table_beyond_the_paper_can_do_without_published_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     shutil.copytree(config_dir(), tmp_path / "config")
     (tmp_path / "config" / "published" / "table1.csv").unlink()
-    monkeypatch.setattr(views, "config_dir", lambda: tmp_path / "config")
+    monkeypatch.setattr("ltpa.plan.declared_tables.config_dir", lambda: tmp_path / "config")
     with pytest.raises(ConfigError, match=r"table1\.csv: cannot read the published values"):
         views.table_spec(plan(), "table1")
 

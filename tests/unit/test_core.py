@@ -1,5 +1,6 @@
 """Files, hashes, records, seeds, provenance."""
 
+import dataclasses
 import json
 import math
 import os
@@ -93,6 +94,26 @@ def test_record_round_trip(tmp_path):
     path = tmp_path / "result.json"
     write_record(path, record())
     assert read_record(path) == record()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fits"),
+    [
+        ("mass_in_mask_pct", -0.1, False), ("pxap_pct", 100.1, False), ("svm_accuracy_pct", 100.0, True),
+        ("drop_pct", -4.0, True), ("drop_pct", -101.0, False), ("road_pct", -30.0, True),
+        ("road_most_pct", -1.0, False), ("road_most_pct_of_oracle_pct", 122.0, True), ("mce_pct", 150.0, True),
+        ("mce_pct", -1.0, False), ("relative_mce_pct", -3.0, True), ("train_loss", -0.1, False),
+    ],
+)  # fmt: skip
+def test_values_lie_where_their_units_allow(tmp_path, name, value, fits):
+    """Shares between 0 and 100 %; differences and ratios may lie beyond."""
+    made = dataclasses.replace(record(), metrics=[Metric(name, value, 5, "digits10")])
+    if fits:
+        write_record(tmp_path / "result.json", made)
+        assert read_record(tmp_path / "result.json") == made
+    else:
+        with pytest.raises(RecordError, match="unit does not allow"):
+            write_record(tmp_path / "result.json", made)
 
 
 @settings(deadline=None)  # a busy machine

@@ -235,7 +235,12 @@ def test_the_protocol_has_every_control_beside_every_map(tmp_path, masks):
     assert any(name.endswith("_of_oracle_pct") for name in names) == masks
     if not masks:
         return
-    assert protocol.measure(network, [dataset(7, masks)], settings, context) == found
+    for size in (1, 2):
+        again = protocol.measure(
+            network, [dataset(7, masks)], settings.model_copy(update={"batch_size": size}), context
+        )
+        for metric, other in zip(found.metrics, again.metrics, strict=True):
+            assert other.value == pytest.approx(metric.value, rel=1e-3, abs=1e-4), metric
 
 
 def test_kinds_of_map_that_the_network_lacks_are_refused(tmp_path):

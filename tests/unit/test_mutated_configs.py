@@ -13,7 +13,7 @@ from ltpa.cli import main
 from ltpa.core import declared
 from ltpa.core.errors import ConfigError
 from ltpa.models.variants import declared_variants
-from ltpa.plan import Plan, jobs, views
+from ltpa.plan import Plan, declared_tables, jobs, views
 from ltpa.plan.config import load_config
 
 ROOT = Path(__file__).parents[2]
@@ -102,7 +102,7 @@ def plan_everything(path: Path) -> None:
 @pytest.mark.parametrize("name", ["variants", "datasets", "recipes", "tables"])
 def test_mutated_declarations(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = shutil.copytree(ROOT / "config", tmp_path / "config")
-    for module in (declared, views):
+    for module in (declared, declared_tables, views):
         monkeypatch.setattr(module, "config_dir", lambda: folder)
     whole = yaml.safe_load((folder / f"{name}.yaml").read_text())
     refused = 0
