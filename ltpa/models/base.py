@@ -62,7 +62,10 @@ class AttentionClassifier(nn.Module):
         return self.loss_and_logits(x, targets)[0]
 
     def loss_and_logits(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The training loss and the logits (N, classes) of one and the same pass."""
+        """The training loss and the logits (N, classes) of one and the same pass.
+
+        A network may draw samples here, from torch's global stream of the device: training saves and resumes it.
+        """
         logits = self(x)
         return F.cross_entropy(logits, targets), logits
 

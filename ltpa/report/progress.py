@@ -43,17 +43,16 @@ class TrainingProgress:
         self._rate, self._left = progress.images_per_second, progress.seconds_left
         if sys.stderr.isatty():
             done = progress.epoch - 1 + progress.step / progress.steps
-            self._show(seed, done, f"loss {progress.loss:.3f}, train {progress.error_pct:.1f} %")
+            error = "" if progress.error_pct != progress.error_pct else f", train {progress.error_pct:.1f} %"  # NaN
+            self._show(seed, done, f"loss {progress.loss:.3f}{error}")
 
     def epoch(self, seed: int, row: "EpochRow") -> None:
         """Show a finished epoch of one seed's run."""
-        if row.test_error_pct == row.test_error_pct:  # NaN where it was not measured
-            self._test = f", test {row.test_error_pct:.1f} %"
-        text = f"loss {row.train_loss:.3f}, train {row.train_error_pct:.1f} %"
+        text, test = row.trained(), row.tested()
+        self._test = test or self._test
         if sys.stderr.isatty():
             self._show(seed, row.epoch, text)
             return
-        test = self._test if row.test_error_pct == row.test_error_pct else ""
         print(
             f"{self.title}, seed {seed}: epoch {row.epoch}/{self.epochs}, lr {row.lr:.4g}, {text}{test}"
             f"{self._pace()}, {row.seconds:.1f} s",

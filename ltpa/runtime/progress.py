@@ -14,7 +14,7 @@ class Progress:
         epoch, epochs: the epoch it is in, counted from 1, and how many there are.
         step, steps: steps done in this epoch, and steps of an epoch.
         loss: mean loss of the epoch so far.
-        error_pct: training error of the epoch so far, in percent.
+        error_pct: training error of the epoch so far, in percent; NaN where nothing is classified.
         images_per_second: training images since the process started on them, evaluation and saving included.
         seconds_left: at this rate.
     """

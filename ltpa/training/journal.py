@@ -156,11 +156,7 @@ def images_per_second(row: "EpochRow", images: int) -> float:
 
 def describe(row: "EpochRow", images: int) -> str:
     """An epoch in words."""
-    test = "" if math.isnan(row.test_error_pct) else f", test {row.test_error_pct:.1f} %"
-    return (
-        f"lr {row.lr:.4g}, loss {row.train_loss:.3f}, train {row.train_error_pct:.1f} %{test}, "
-        f"{images_per_second(row, images):.0f} images/s"
-    )
+    return f"lr {row.lr:.4g}, {row.trained()}{row.tested()}, {images_per_second(row, images):.0f} images/s"
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,11 @@ _DIVERGED = 1e4  # a thousand times the loss of guessing, and more
 
 @dataclasses.dataclass(frozen=True)
 class EpochRow:
-    """One line of the history. Errors are in percent; `test_error_pct` is NaN where the epoch was not evaluated."""
+    """One line of the history. Errors are in percent.
+
+    What an evaluation measures is NaN where the epoch was not evaluated; errors are NaN where nothing is classified. A
+    task with another measure adds a field of its own (`Loop.measure`).
+    """
 
     epoch: int
     lr: float
@@ -37,6 +41,18 @@ class EpochRow:
     train_error_pct: float
     test_error_pct: float
     seconds: float
+
+    def trained(self) -> str:
+        """How the training images went, in words."""
+        return f"loss {self.train_loss:.3f}{_in_words('train', self.train_error_pct)}"
+
+    def tested(self) -> str:
+        """What the evaluation found, in words that follow others; empty where there was none."""
+        return _in_words("test", self.test_error_pct)
+
+
+def _in_words(what: str, error_pct: float) -> str:
+    return "" if math.isnan(error_pct) else f", {what} {error_pct:.1f} %"
 
 
 class Interrupted(Exception):
@@ -65,6 +81,11 @@ class Watch:
     on_progress: Callable[[Progress], None] = lambda progress: None
 
 
+def _nothing() -> Tensor:
+    """The sum over no test images; a sum of floats makes it one."""
+    return torch.zeros((), dtype=torch.int64)
+
+
 class Loop(abc.ABC):
     """Trains `model` by the steps of `stepper`; what is trained how, and evaluated on what, subclasses say.
 
@@ -77,10 +98,13 @@ class Loop(abc.ABC):
         key: what else the states in `folder` must belong to; a state of another key is refused.
 
     Attributes:
+        row_type: a line of the history.
+        measure: the field of `row_type` that an evaluation fills.
         outputs: logits of the pieces of the last epoch's evaluation; part of every saved state.
     """
 
     row_type: ClassVar[type[EpochRow]] = EpochRow
+    measure: ClassVar[str] = "test_error_pct"
 
     def __init__(
         self,
@@ -104,7 +128,7 @@ class Loop(abc.ABC):
         self.steps_per_epoch = stepper.steps_per_epoch
         self.history: list[EpochRow] = []
         self.epoch, self.step, self.seconds = 1, 0, 0.0
-        self.tested, self._missed = 0, torch.zeros((), dtype=torch.int64)
+        self.tested, self._total = 0, _nothing()
         self.outputs: list[Tensor] = []
         self._meter = Meter()
         self._saved_at, self._saved_epoch = time.monotonic(), 0
@@ -118,8 +142,13 @@ class Loop(abc.ABC):
     def wrong(self, part: slice) -> Tensor:
         """How many of these test images the network as it is gets wrong: a whole number, wherever it lies.
 
-        Gives their logits to `keep`.
+        Gives their logits to `keep`. A task with another measure than errors gives the sum over these images of what
+        `measured` makes it of, a float64.
         """
+
+    def measured(self, total: float) -> float:
+        """The measure of all test images from the sum of what `wrong` gave: the share of wrong ones, in percent."""
+        return 100 * total / self.test_images
 
     def keep(self, logits: Tensor) -> None:
         """Keep logits (B, C) of the next test images if this is the last epoch."""
@@ -188,7 +217,7 @@ class Loop(abc.ABC):
                 self.step,
                 self.steps_per_epoch,
                 loss_sum / self.step,
-                100 * wrong / min(self.step * self.recipe.batch_size, self.stepper.images_per_epoch),
+                self._train_error(wrong, min(self.step * self.recipe.batch_size, self.stepper.images_per_epoch)),
                 rate * self.recipe.batch_size,
                 left / rate if rate else math.nan,
             )
@@ -219,35 +248,40 @@ class Loop(abc.ABC):
         loss_sum, wrong = self.stepper.totals()
         last = self.epoch == self.recipe.epochs
         evaluate = last or self.epoch % self.recipe.evaluate_every == 0
-        test_error = self._evaluate() if evaluate else math.nan
+        found = self._evaluate() if evaluate else math.nan
         self._pass_time()
-        row = self.row_type(
-            epoch=self.epoch,
+        values: dict[str, Any] = {
+            "epoch": self.epoch,
             **self.rates(),
-            train_loss=loss_sum / (self.stepper.images_per_epoch / self.recipe.batch_size),
-            train_error_pct=100 * wrong / self.stepper.images_per_epoch,
-            test_error_pct=test_error,
-            seconds=round(self.seconds, 3),
-        )
+            "train_loss": loss_sum / (self.stepper.images_per_epoch / self.recipe.batch_size),
+            "train_error_pct": self._train_error(wrong, self.stepper.images_per_epoch),
+            "test_error_pct": math.nan,
+            "seconds": round(self.seconds, 3),
+        }
+        row = self.row_type(**{**values, self.measure: found})
         self.history.append(row)
         self._tell()
         self.watch.on_epoch(row)
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
-        self.tested, self._missed = 0, torch.zeros((), dtype=torch.int64)
+        self.tested, self._total = 0, _nothing()
         if not last and self._save_is_due():
             self._save()
 
+    def _train_error(self, wrong: int, images: int) -> float:
+        """In percent; NaN where nothing is classified."""
+        return 100 * wrong / images if self.stepper.counts_errors else math.nan
+
     def _evaluate(self) -> float:
-        """The test error in percent, from where an evaluation of this epoch was cut off."""
+        """What the test images measure, from where an evaluation of this epoch was cut off."""
         size = self.recipe.evaluation_batch
         try:
             while self.tested < self.test_images:
                 end = min(self.tested + size, self.test_images)
                 found = self.wrong(slice(self.tested, end))
-                self.tested, self._missed = end, self._missed.to(found.device) + found
+                self.tested, self._total = end, self._total.to(found.device) + found
                 self._obey()
                 self._save_in_time()
-            return 100 * int(self._missed) / self.test_images
+            return self.measured(self._total.item())
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -292,7 +326,7 @@ class Loop(abc.ABC):
             "epoch": self.epoch,
             "step": self.step,
             "tested": self.tested,
-            "missed": int(self._missed),
+            "total": self._total.cpu(),
             "outputs": [part.cpu() for part in self.outputs],
             "seconds": self.seconds,
             "history": [dataclasses.asdict(row) for row in self.history],
@@ -308,6 +342,6 @@ class Loop(abc.ABC):
         self.history = [self.row_type(**row) for row in payload["history"]]
         for key in ("epoch", "step", "tested", "seconds"):
             setattr(self, key, payload[key])
-        self._missed = torch.tensor(payload["missed"])
+        self._total = payload["total"]
         self.outputs = list(payload["outputs"])
         self._saved_epoch = self.epoch - 1

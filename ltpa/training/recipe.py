@@ -57,7 +57,7 @@ class Routine(PlainData):
         learning: the kind of training step.
         epochs: passes over the training images.
         batch_size: images per step.
-        lr, momentum, weight_decay: as in `torch.optim.SGD`.
+        lr, momentum, weight_decay: as in `torch.optim.SGD`; see `UpdateRoutine` for others.
         schedule: the rate's course over epochs.
         lr_decay: the rate is divided by (1 + lr_decay * step), step counted from 0 over the whole run.
         precision: of the training passes: `fp32`, or `bf16` (autocast); evaluation is always float32.
@@ -114,26 +114,67 @@ class Routine(PlainData):
         return self.model_dump(mode="json")
 
 
+class UpdateRoutine(Routine):
+    """A routine whose recipe chooses how weights are updated (`ltpa.training.update`).
+
+    Attributes:
+        optimizer: `sgd`, `adam` or `rmsprop`, as in `torch.optim`; `lr` and `weight_decay` are those of all three, and
+            decay is added to the gradient in all three.
+        momentum, dampening, nesterov: of `sgd`. Torch7's default dampening equals the momentum, so the paper's rate 1.0
+            goes with dampening 0.9.
+        betas: of `adam`: shares that the means of gradients and of their squares keep at each step.
+        alpha: of `rmsprop`: share that the mean of squares keeps.
+        eps: of `adam` and `rmsprop`.
+        rates: factors on the rate of the parameters whose names begin with a key; the longest key that fits counts.
+        no_decay: beginnings of the names of parameters without weight decay.
+        clip: largest Euclidean norm of all gradients together; larger gradients are scaled to it. 0 for no limit.
+        fused: update all weights in one call of the device's own kernel; `rmsprop` has none.
+    """
+
+    optimizer: Literal["sgd", "adam", "rmsprop"] = "sgd"
+    dampening: Annotated[float, Field(ge=0, le=1)] = 0.0
+    nesterov: bool = False
+    betas: Annotated[ListOf[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = (0.9, 0.999)
+    alpha: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    eps: Factor = 1e-8
+    rates: dict[str, NotNegative] = {}
+    no_decay: ListOf[str] = ()
+    clip: NotNegative = 0.0
+    fused: bool = True
+
+    @model_validator(mode="after")
+    def _one_optimizer(self) -> Self:
+        if self.nesterov and self.dampening:
+            raise ValueError(f"nesterov goes with dampening 0, not {self.dampening}")
+        if self.nesterov and not self.momentum:
+            raise ValueError(f"nesterov needs momentum above 0, not {self.momentum}")
+        if self.optimizer != "sgd" and (self.nesterov or self.dampening):
+            raise ValueError(f"nesterov and dampening belong to optimizer sgd, not {self.optimizer}; leave them out")
+        return self
+
+    @property
+    def reads_rate(self) -> bool:
+        """Whether the update reads its rate on the device."""
+        return self.fused and self.optimizer != "rmsprop"
+
+
 def _known_scheme(name: str) -> str:
     if name not in SCHEMES:
         raise ValueError(f"must be one of {', '.join(SCHEMES)}")
     return name
 
 
-class Recipe(Routine):
+class Recipe(UpdateRoutine):
     """How a network is trained on images and classes alone, as in Jetley et al. 2018.
 
     Attributes:
         batch_size: at least 2, as batch normalisation of one vector is not defined; the last short batch of an epoch is
             dropped, as the released code does.
-        dampening, nesterov: as in `torch.optim.SGD`. Torch7's default dampening equals the momentum, so the paper's
-            rate 1.0 goes with dampening 0.9.
-        reset_momentum: forget the momentum whenever the schedule changes the rate.
+        reset_momentum: with `sgd`, forget the momentum whenever the schedule changes the rate.
         flip: `half` mirrors exactly half of each batch, `none` nothing.
         crop: pixels of reflection padding before a random crop, one offset per batch; 0 for none.
         normalise: preprocessing scheme, see `ltpa.data.normalise`.
         precision: besides, `tf32` (a GPU's tensor cores; the same as `fp32` on a CPU).
-        fused: update all weights in one call of the device's own kernel.
         compile: let torch generate code for augmentation, forward and backward pass (minutes before the first step).
         cuda_graph: record a step on the GPU once and play it back; needs `fused`. A CPU has no such graphs, there it
             changes nothing.
@@ -145,27 +186,24 @@ class Recipe(Routine):
 
     learning: Literal["cross-entropy"] = "cross-entropy"
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)]
-    dampening: Annotated[float, Field(ge=0, le=1)] = 0.0
-    nesterov: bool = False
     reset_momentum: bool = False
     flip: Literal["half", "none"] = "half"
     crop: Annotated[int, Field(ge=0, le=4096)] = 0
     normalise: Annotated[str, AfterValidator(_known_scheme)] = "meanstd"
-    fused: bool = True
     compile: bool = False
     cuda_graph: bool = False
     initialise: str = ""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if self.cuda_graph and not self.fused:
-            raise ValueError("cuda_graph needs fused: true, whose learning rate the GPU reads for itself")
-        if self.nesterov and self.dampening:
-            raise ValueError(f"nesterov goes with dampening 0, not {self.dampening}")
+        if self.cuda_graph and not self.reads_rate:
+            raise ValueError(
+                "cuda_graph needs fused: true and optimizer sgd or adam, whose learning rate the GPU reads for itself"
+            )
+        if self.reset_momentum and self.optimizer != "sgd":
+            raise ValueError(f"reset_momentum belongs to optimizer sgd, not {self.optimizer}; leave it out")
         if self.reset_momentum and self.schedule.per == "step":
             raise ValueError("reset_momentum would forget it at every step under schedule.per step; drop one")
-        if self.nesterov and not self.momentum:
-            raise ValueError(f"nesterov needs momentum above 0, not {self.momentum}")
         return self
 
 

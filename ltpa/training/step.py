@@ -23,15 +23,15 @@ from ltpa.training.graph import StepGraph
 from ltpa.training.precision import autocast, tensor_cores
 from ltpa.training.recipe import Recipe
 from ltpa.training.schedule import epoch_rate, step_rate
-from ltpa.training.sgd import SGD
 from ltpa.training.stepping import Stepping
+from ltpa.training.update import Update
 
 
 class Stepper(Stepping):
     """Takes the steps of a network of `ltpa.models` on the training images `train`.
 
     Attributes:
-        optimizer: holds the momentum.
+        update: changes the weights.
     """
 
     model: AttentionClassifier
@@ -44,17 +44,10 @@ class Stepper(Stepping):
         self._chosen = torch.zeros(recipe.batch_size, dtype=torch.int64, device=self.device)
         self._mirrored = torch.zeros(recipe.batch_size, dtype=torch.bool, device=self.device)
         self._offset = torch.zeros(2, dtype=torch.int64, device=self.device)
-        self._rate = torch.zeros((), device=self.device)  # read by an update that is fused
+        self._rate = torch.zeros((), device=self.device)  # read by an update that reads it
         self._told_rate = 0.0
-        self.optimizer = SGD(
-            model.parameters(),
-            momentum=recipe.momentum,
-            dampening=recipe.dampening,
-            nesterov=recipe.nesterov,
-            weight_decay=recipe.weight_decay,
-            fused=recipe.fused,
-        )
-        self.optimizers = [self.optimizer]
+        self.update = Update(model, recipe)
+        self.optimizers = self.update.optimizers
         if recipe.compile:
             require_compiler(self.device)
         self._losses = _compiled_losses() if recipe.compile else _losses
@@ -69,11 +62,12 @@ class Stepper(Stepping):
         if step == 0:
             changed = epoch > 1 and epoch_rate(self.recipe, epoch) != epoch_rate(self.recipe, epoch - 1)
             if self.recipe.reset_momentum and changed:
-                self.optimizer.reset()
+                self.update.reset()
                 self._forget_graph()
 
     def take(self, epoch: int, step: int) -> None:
         """Take step number `step`, counted from 0, of `epoch`. Does not wait for the device to finish it."""
+        self.advance(epoch, step)
         self._chosen.copy_(self._order[step])
         self._mirrored.copy_(self._draws.mirrored[step])
         self._offset.copy_(self._draws.offset[step])
@@ -81,7 +75,7 @@ class Stepper(Stepping):
         rate = float(
             np.float32(step_rate(self.recipe, (epoch - 1) * self.steps_per_epoch + step, self.steps_per_epoch))
         )
-        if self.recipe.fused:
+        if self.recipe.reads_rate:
             self._rate.fill_(rate)
         else:
             self._told_rate = rate
@@ -106,14 +100,14 @@ class Stepper(Stepping):
 
     def _compute(self) -> None:
         """The step itself. All it reads and writes stays in place, and nothing in it waits for the device."""
-        self.optimizer.zero_grad()
+        self.update.zero_grad()
         with tensor_cores(self.recipe.precision == "tf32"):
             with autocast(self.recipe.precision, self.device):
                 loss, wrong = self._losses(
                     self.model, self.recipe, self.train, self._chosen, self._mirrored, self._offset
                 )
             loss.backward()
-        self.optimizer.step(self._rate if self.recipe.fused else self._told_rate)
+        self.update.step(self._rate if self.recipe.reads_rate else self._told_rate)
         self._loss_sum.add_(loss.detach())
         self._wrong.add_(wrong)
 

@@ -3,15 +3,15 @@
 import abc
 import collections
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from ltpa.core.seeds import derive
+from ltpa.models.scheduled import Scheduled
 from ltpa.training.recipe import Routine
-from ltpa.training.sgd import SGD
 
 # Steps handed to a GPU ahead of the one it works on; a request to stop is honoured within so many.
 IN_FLIGHT = 8
@@ -27,12 +27,13 @@ class Stepping(abc.ABC):
         device: where the network computes.
         images_per_epoch, steps_per_epoch: of one pass; with `drop_last` the images of a last short batch are left out.
         batches: the images of each step of the epoch that was entered, int64.
-        optimizers: hold the momentum. For the subclass to set.
+        optimizers: hold momentum, or what else updates remember (`velocities`). For the subclass to set.
         smallest_batch: fewest images that a step takes.
     """
 
-    optimizers: Sequence[SGD]
+    optimizers: Sequence[Any]
     smallest_batch = 1
+    counts_errors: ClassVar[bool] = True  # whether `totals` counts wrong answers; else the history has no such column
 
     def __init__(
         self, model: nn.Module, images: int, recipe: Routine, seed: int, device: torch.device, drop_last: bool = True
@@ -48,6 +49,7 @@ class Stepping(abc.ABC):
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self._wrong = torch.zeros((), dtype=torch.int64, device=device)
         self._flying: collections.deque[torch.cuda.Event] = collections.deque()
+        self._scheduled = [module for module in model.modules() if isinstance(module, Scheduled)]
 
     def enter_epoch(self, epoch: int, step: int) -> None:
         """Make ready for `epoch` from its step number `step` on; step 0 starts the epoch's sums and streams anew."""
@@ -60,9 +62,16 @@ class Stepping(abc.ABC):
             self._wrong.zero_()
             torch.manual_seed(derive(self.seed, "dropout", epoch))
 
+    def advance(self, epoch: int, step: int) -> None:
+        """Tell the network's scheduled modules that step number `step` of `epoch` comes next."""
+        if self._scheduled:
+            done = (epoch - 1) * self.steps_per_epoch + step
+            for module in self._scheduled:
+                module.advance(done / (self.recipe.epochs * self.steps_per_epoch))
+
     @abc.abstractmethod
     def take(self, epoch: int, step: int) -> None:
-        """Take step number `step`, counted from 0, of `epoch`."""
+        """Take step number `step`, counted from 0, of `epoch`; `advance` first."""
 
     @abc.abstractmethod
     def rehearse(self, images: int) -> None:

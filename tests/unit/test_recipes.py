@@ -131,7 +131,7 @@ def test_momentum_is_forgotten_where_the_rate_drops(tmp_path, reset):
     fresh = []
 
     def look():
-        velocity, weight = trainer.stepper.optimizer.velocities[0], model.linear.weight
+        velocity, weight = trainer.stepper.optimizers[0].velocities[0], model.linear.weight
         fresh.append(torch.equal(velocity, weight.grad))
         return False
 

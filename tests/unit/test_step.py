@@ -93,8 +93,8 @@ def test_a_rate_read_from_a_tensor_gives_the_same_bits(changes):
         weight_decay=told.recipe.weight_decay,
         fused=True,
     )
-    told.optimizer.reset = usual.state.clear
-    told.optimizer.step = lambda rate: (usual.param_groups[0].update(lr=float(rate)), usual.step())
+    told.update.reset = usual.state.clear
+    told.update.step = lambda rate: (usual.param_groups[0].update(lr=float(rate)), usual.step())
     assert_same_bits(weights_after(ours, 3), weights_after(told, 3))
 
 
@@ -276,7 +276,7 @@ def test_tensors_a_recording_would_use_stay_where_they_are():
         taken.take(epoch, step)
         held = [taken._chosen, taken._mirrored, taken._offset, taken._rate, taken._loss_sum, taken._wrong]
         held += [*taken.model.state_dict().values()]
-        held += taken.optimizer.velocities
+        held += taken.optimizers[0].velocities
         places.append([value.data_ptr() for value in held])
     assert places[0] == places[-1] and len(set(places[0])) > 50
 

@@ -198,19 +198,19 @@ def test_what_fits_is_tried_as_the_recipe_has_it(tmp_path, precision, fits):
     t = Trainer(model, arrays(), arrays(30, 1), recipe(precision=precision), 0, tmp_path)
     with pytest.raises(MemoryFullError, match=f"a batch of {fits} would fit"):
         t.run()
-    assert all(velocity is not None for velocity in t.stepper.optimizer.velocities), "they take memory, too"
+    assert all(velocity is not None for velocity in t.stepper.optimizers[0].velocities), "they take memory, too"
 
 
 def test_velocities_that_do_not_fit_beside_a_batch_count(tmp_path, monkeypatch):
     t = trainer(tmp_path)
-    update = t.stepper.optimizer.step
+    update = t.stepper.update.step
 
     def step(rate):
         if len(t.stepper._chosen) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         update(rate)
 
-    monkeypatch.setattr(t.stepper.optimizer, "step", step)
+    monkeypatch.setattr(t.stepper.update, "step", step)
     with pytest.raises(MemoryFullError, match="a batch of 4 would fit"):
         t.run()
 
