@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CORES ?= $(shell nproc)
 
-.PHONY: demo test setup lint lock
+.PHONY: demo test docs setup lint lock
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -33,6 +33,12 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
+
+# The documentation as a site, docs/_build/html; a link that leads nowhere is an error.
+docs: $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r docs/requirements.txt
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --fresh-env -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 lock: $(STAMP)
 	@(sed -n '/^#/p' requirements.lock; $(BIN)/pip freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/^\(torch==[0-9.]*\)+.*/\1/') > requirements.lock.new

@@ -75,6 +75,8 @@ def blocks(page: Path) -> list[Block]:
     for token in MarkdownIt().parse(page.read_text(encoding="utf-8")):
         if token.type == "html_block":
             marks += _COMMENT.findall(token.content)
+        elif token.type == "fence" and token.info.startswith("{"):
+            marks, after_python = [], False  # a directive of the site, such as a table of contents
         elif token.type == "fence":
             block = Block(page, token.map[0] + 1, token.info.strip(), token.content)
             for mark in marks:
