@@ -38,7 +38,8 @@ lint: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r docs/requirements.txt
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --fresh-env -b html docs docs/_build/html
-	@echo "docs/_build/html/index.html"
+	$(BIN)/python docs/notebooks.py docs/_build/notebooks
+	@echo "docs/_build/html/index.html, docs/_build/notebooks"
 
 lock: $(STAMP)
 	@(sed -n '/^#/p' requirements.lock; $(BIN)/pip freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/^\(torch==[0-9.]*\)+.*/\1/') > requirements.lock.new
