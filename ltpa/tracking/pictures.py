@@ -1,14 +1,13 @@
 """Pictures of networks' maps among the artefacts of their runs. Figures and store are made in any order."""
 
 import json
-import re
 from pathlib import Path
 
 from ltpa.core import layout
 from ltpa.tracking.naming import ARTEFACTS
 from ltpa.tracking.rows import keep_artefact
 
-_SHOWN = re.compile(rf"(?:.*/)?(train|segmentation)/([^/]+)/([^/]+)/seed-(\d+)/{re.escape(layout.RECORD)}")
+_STAGES = ("train", "segmentation")
 
 
 def keep_pictures(results: Path) -> None:
@@ -21,9 +20,9 @@ def keep_pictures(results: Path) -> None:
     if not mapping.is_file():
         return
     for record, run_id in json.loads(mapping.read_text(encoding="utf-8")).items():
-        if not (shown := _SHOWN.fullmatch(record)):
+        run = layout.run_of(Path(results) / record)
+        if run is None or run[0] not in _STAGES:
             continue
-        stage, dataset, variant, seed = shown.groups()
-        picture = layout.overlay_path(results, dataset, variant, int(seed))
+        picture = layout.overlay_path(results, *run[1:])
         if picture.is_file():
-            keep_artefact(Path(results) / ARTEFACTS / stage / run_id / "artifacts", picture)
+            keep_artefact(Path(results) / ARTEFACTS / run[0] / run_id / "artifacts", picture)

@@ -117,14 +117,14 @@ def set_params(connection: sqlite3.Connection, run_id: str, params: Mapping[str,
 
 
 def add_points(connection: sqlite3.Connection, run_id: str, points: Sequence[Point], at_ms: int) -> None:
-    """Add values of metrics, of each name in the order of steps; the last one is what MLflow shows of a metric."""
+    """Add values of metrics, at steps after those that are there; the last one is what MLflow shows of a metric."""
     rows = []
-    for point in points:
+    for point in sorted(points, key=lambda point: point.step):
         value = 0.0 if math.isnan(point.value) else max(-_LARGEST, min(_LARGEST, float(point.value)))
         rows.append((point.name, value, at_ms, run_id, point.step, math.isnan(point.value)))
     values = "(key, value, timestamp, run_uuid, step, is_nan) VALUES (?, ?, ?, ?, ?, ?)"
     connection.executemany(f"INSERT INTO metrics {values}", rows)
-    connection.executemany(f"INSERT OR REPLACE INTO latest_metrics {values}", sorted(rows, key=lambda row: row[4]))
+    connection.executemany(f"INSERT OR REPLACE INTO latest_metrics {values}", rows)
 
 
 def end_run(connection: sqlite3.Connection, run_id: str, status: str, ended_ms: int) -> None:

@@ -21,9 +21,9 @@ from ltpa.report.index import write_index
 from ltpa.stages import check, table, verify, verify_views
 from ltpa.tables.spec import CheckSpec, TrackSpec
 from ltpa.tracking.compare import compare
+from ltpa.tracking.content import read_source
 from ltpa.tracking.naming import TAG_SEAL
 from ltpa.tracking.rows import Kept
-from ltpa.tracking.content import read_source
 
 SEEDS = [0, 1]
 VARIANTS = ("vgg", "vgg-gap")
@@ -352,10 +352,10 @@ def test_records_are_compared_with_runs_by_every_metric(tmp_path):
     records, seal = {path: read_record(path)}, read_source(path).seal
     good = {"test_error_pct/d": 5.0, "train_loss/d": 0.1}
     key = "train/d/vgg/seed-0"
-    assert compare(records, {key: Kept(seal, good)}) == ([], [], [])
+    assert compare(records, {key: Kept("", {TAG_SEAL: seal}, good)}) == ([], [], [])
     for metrics in ({"test_error_pct/d": 5.0}, {**good, "train_loss/d": 0.2}):
-        assert compare(records, {key: Kept(seal, metrics)}) == ([], [], [path])
-    assert compare(records, {key: Kept("", good)}) == ([path], [], [])
+        assert compare(records, {key: Kept("", {TAG_SEAL: seal}, metrics)}) == ([], [], [path])
+    assert compare(records, {key: Kept("", {TAG_SEAL: "other"}, good)}) == ([path], [], [])
     assert compare(records, {}) == ([], [path], [])
 
 
