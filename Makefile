@@ -15,7 +15,7 @@ demo: $(STAMP)
 	$(BIN)/python -m ltpa show table1
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 setup: $(STAMP)
 

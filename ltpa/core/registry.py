@@ -33,7 +33,8 @@ def member(place: str) -> Any:
     """
     module, _, attribute = place.partition(":")
     if not module.endswith(SUFFIX):
-        return getattr(importlib.import_module(module), attribute)
+        loaded = sys.modules.get(module) or importlib.import_module(module)  # a plan asks 100,000 times
+        return getattr(loaded, attribute)
     try:
         return getattr(run_file(module), attribute)
     except AttributeError as error:

@@ -1,5 +1,6 @@
 """Tables as declared, for one configuration: panels at this scale, rows of networks without published values."""
 
+import functools
 import json
 from typing import Any
 
@@ -11,7 +12,8 @@ from ltpa.tables.declaration import Declaration, Panel, Selector, parse_declarat
 from ltpa.tables.published import YOURS, Published, load_published
 
 
-def table_declaration(plan: Plan, table: str) -> tuple[Declaration, list[Published]]:
+@functools.lru_cache(maxsize=64)  # specs, inputs and runs of a table ask for it, each time Snakemake starts
+def table_declaration(plan: Plan, table: str) -> tuple[Declaration, tuple[Published, ...]]:
     """Declaration, without panels whose protocol setting this scale leaves empty, and published values of a table."""
     own = table in plan.config.own.tables
     where = f"{plan.source}: key 'own.tables'" if own else "config/tables.yaml"
@@ -31,12 +33,12 @@ def table_declaration(plan: Plan, table: str) -> tuple[Declaration, list[Publish
         declaration = declaration.model_copy(update={"notes": [*declaration.notes, note]})
     published = config_dir() / "published" / f"{table}.csv"
     if own or (declaration.beyond_paper and not published.exists()):
-        return declaration, _unpublished(plan, table, declaration)
+        return declaration, tuple(_unpublished(plan, table, declaration))
     entries = load_published(published)
     if declaration.kind == "metrics" and (mine := _own_rows(plan, table, declaration, entries)):
         declaration = declaration.model_copy(update={"groups": {**declaration.groups, YOURS: "Yours"}})
         entries = [*entries, *mine]
-    return declaration, entries
+    return declaration, tuple(entries)
 
 
 def _own_rows(plan: Plan, table: str, declaration: Declaration, published: list[Published]) -> list[Published]:

@@ -24,7 +24,7 @@ def table_runs(plan: Plan, table: str) -> list[Run]:
     return list(_table_runs(plan, table))
 
 
-@functools.lru_cache(maxsize=64)  # rules and their inputs ask dozens of times, each time Snakemake starts
+@functools.lru_cache(maxsize=64)
 def _table_runs(plan: Plan, table: str) -> tuple[Run, ...]:
     declaration, published = table_declaration(plan, table)
     found = needed(declaration, published, plan.roles, plan.config.variants)

@@ -21,6 +21,7 @@ from ltpa.report.map_use import MapUse, draw_map_use
 from ltpa.report.overlays import draw_overlays, every_format
 from ltpa.report.reliability import draw_reliability
 from ltpa.report.spec import FiguresSpec, GallerySpec
+from ltpa.tracking.pictures import keep_pictures
 
 SPEC = FiguresSpec
 CALIBRATION = "calibration"
@@ -56,6 +57,7 @@ def run(spec: FiguresSpec, results: Path, records: Sequence[Path]) -> None:
         draw_reliability(path, reliability(shown, spec.labels), captions[path.name])
         written += every_format(path)
     write_index(folder, written, captions, results, sources)
+    keep_pictures(results)
 
 
 def unlearned(records: Sequence[Record], spec: FiguresSpec | GallerySpec) -> str:

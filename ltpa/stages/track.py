@@ -9,7 +9,8 @@ from ltpa.core.errors import LtpaError
 from ltpa.core.files import write_errors, write_text
 from ltpa.tables.spec import TrackSpec
 from ltpa.tracking.follow import Follower
-from ltpa.tracking.store import DATABASE, MAPPING, StoreBusyError, exclusive, mlflow_errors, open_store, remove_store
+from ltpa.tracking.pictures import keep_pictures
+from ltpa.tracking.store import DATABASE, MAPPING, StoreBusyError, exclusive, open_store, remove_store
 from ltpa.tracking.verify import verify
 from ltpa.tracking.writer import Writer
 
@@ -28,7 +29,8 @@ def run(
         rebuild: delete the store first and make it anew.
 
     Raises:
-        LtpaError: there are no records, mlflow is missing, the store is damaged or in use, or a table differs from it.
+        LtpaError: there are no records, the store is damaged or in use, there is none and mlflow is not installed, or a
+            table differs from it.
         RecordError: a record is unreadable, edited, of another scale, or given twice.
     """
     results = Path(results)
@@ -40,11 +42,11 @@ def run(
             mapping.unlink(missing_ok=True)  # it vouches for store and tables; until both hold there is none
         if rebuild:
             remove_store(results)
-        client = open_store(results)
-        with mlflow_errors(results / DATABASE):
-            found = Writer(client, results, spec.scale, spec.models).write(records)
-            compared = verify(client, results, spec.scale, tables)
+        with open_store(results) as connection:
+            found = Writer(connection, results, spec.scale, spec.models).write(records)
+        compared = verify(results, spec.scale, tables)
         write_text(mapping, json.dumps(found, indent=1) + "\n")
+    keep_pictures(results)
     print(f"{len(found)} records in {results / DATABASE}; {compared} numbers of {len(tables)} tables agree with it")
 
 
@@ -67,7 +69,7 @@ def follow(
         interval: seconds between turns.
 
     Raises:
-        LtpaError: mlflow is missing, or the store is damaged.
+        LtpaError: the store is damaged, or there is none and mlflow is not installed.
     """
     results = Path(results)
     follower = Follower(results, spec.scale)
@@ -77,10 +79,8 @@ def follow(
             seen = time.monotonic()
         over = stop() or time.monotonic() - seen > idle
         try:
-            with exclusive(results):
-                client = open_store(results)
-                with mlflow_errors(results / DATABASE):
-                    new = follower.look(client)
+            with exclusive(results), open_store(results) as connection:
+                new = follower.look(connection)
             if new:
                 say(f"{new} new epochs in {results / DATABASE}")
         except StoreBusyError as error:

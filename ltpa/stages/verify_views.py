@@ -13,7 +13,7 @@ from ltpa.report.index import NAME, read_index
 from ltpa.stages import check, table
 from ltpa.stages.verify_findings import Findings
 from ltpa.tables.spec import CheckSpec, TableSpec
-from ltpa.tracking.compare import Comparison, compare, read_runs
+from ltpa.tracking.compare import Comparison, compare, kept_runs
 from ltpa.tracking.store import DATABASE
 
 
@@ -118,7 +118,7 @@ class Store:
             findings.blame(self.database, "missing", f"`{again} --rebuild`")
             return
         try:
-            runs = read_runs(findings.results, scale, sorted({record.stage for record in records.values()}))
+            runs = kept_runs(findings.results, scale, sorted({record.stage for record in records.values()}))
         except LtpaError as error:
             findings.blame(self.database, str(error), "")
             return

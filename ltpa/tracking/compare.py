@@ -1,6 +1,5 @@
 """Compare the MLflow store with the records that it was written from. Nothing is written."""
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,18 +8,10 @@ from typing import NamedTuple
 from ltpa.core.records import Record
 from ltpa.tracking.content import read_source
 from ltpa.tracking.naming import TAG_KEY, TAG_SEAL, experiment_name, metric_key, run_key
-from ltpa.tracking.store import DATABASE, existing_store, mlflow_errors
-from ltpa.tracking.writer import all_runs
+from ltpa.tracking.rows import Kept, read_runs
+from ltpa.tracking.store import existing_store
 
 _ROUNDING = 1e-12  # relative
-
-
-@dataclasses.dataclass(frozen=True)
-class Kept:
-    """What the store holds of a record: its seal, and its metrics by their name in MLflow."""
-
-    seal: str
-    metrics: Mapping[str, float]
 
 
 class Comparison(NamedTuple):
@@ -31,21 +22,15 @@ class Comparison(NamedTuple):
     spoilt: list[Path]
 
 
-def read_runs(results: Path, scale: str, stages: Sequence[str]) -> dict[str, Kept]:
+def kept_runs(results: Path, scale: str, stages: Sequence[str]) -> dict[str, Kept]:
     """The runs of some stages, by key (`ltpa.tracking.naming.run_key`).
 
     Raises:
-        LtpaError: mlflow is not installed, or the store is damaged or of another version of MLflow.
+        LtpaError: there is no store, or it is damaged or of another version of MLflow.
     """
-    client = existing_store(results)
-    with mlflow_errors(Path(results) / DATABASE):
-        found = (client.get_experiment_by_name(experiment_name(scale, stage)) for stage in stages)
-        ids = [str(experiment.experiment_id) for experiment in found if experiment is not None]
-        return {
-            run.data.tags[TAG_KEY]: Kept(run.data.tags.get(TAG_SEAL, ""), run.data.metrics)
-            for run in all_runs(client, ids)
-            if TAG_KEY in run.data.tags
-        }
+    with existing_store(results) as connection:
+        names = [experiment_name(scale, stage) for stage in stages]
+        return {run.tags[TAG_KEY]: run for run in read_runs(connection, names)}
 
 
 def compare(records: Mapping[Path, Record], runs: Mapping[str, Kept]) -> Comparison:
@@ -55,7 +40,7 @@ def compare(records: Mapping[Path, Record], runs: Mapping[str, Kept]) -> Compari
         kept = runs.get(run_key(record.stage, record.dataset, record.variant, record.seed))
         if kept is None:
             found.lacking.append(path)
-        elif kept.seal != read_source(path).seal:
+        elif kept.tags.get(TAG_SEAL) != read_source(path).seal:
             found.other.append(path)
         elif not _same(record, kept):
             found.spoilt.append(path)

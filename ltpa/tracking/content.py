@@ -13,6 +13,7 @@ from ltpa.core.errors import RecordError
 from ltpa.core.hashing import digest
 from ltpa.core.records import Record, read_record, unconverged
 from ltpa.tracking.naming import TAG_KEY, clean, metric_key, run_key
+from ltpa.tracking.rows import Point
 
 _SMALL_MODEL = 5_000_000  # bytes; larger networks stay beside their record only
 _TAG_LENGTH = 5000
@@ -20,22 +21,11 @@ _PARAM_LENGTH = 6000
 
 
 @dataclasses.dataclass(frozen=True)
-class Point:
-    """One value of a metric at one step."""
-
-    name: str
-    value: float
-    step: int
-
-
-@dataclasses.dataclass(frozen=True)
 class Content:
-    """Everything one run holds. `seal` changes when any of it does; `ended_ms` is when the record was written."""
+    """Everything one run holds; `ended_ms` is when the record was written."""
 
     key: str
     name: str
-    stage: str
-    seal: str
     status: str
     started_ms: int
     ended_ms: int
@@ -83,16 +73,19 @@ def run_content(source: Source, relative: str, models: bool) -> Content:
     return Content(
         key=run_key(record.stage, record.dataset, record.variant, record.seed),
         name=f"{record.variant} {record.dataset} seed {record.seed}",
-        stage=record.stage,
-        seal=source.seal,
         status="FINISHED" if record.status == "ok" else "FAILED",
         started_ms=ended - int(record.seconds * 1000),
         ended_ms=ended,
         tags={**_tags(record), "ltpa.record": relative},
         params=_params(record),
         points=points,
-        artefacts=list(_artefacts(record, folder, models)),
+        artefacts=list(_artefacts(folder, models)),
     )
+
+
+def parent_seal(sources: Sequence[Source]) -> str:
+    """What changes when one of the seeds' records does."""
+    return digest([source.seal for source in sources])
 
 
 def parent_content(sources: Sequence[Source]) -> Content:
@@ -109,8 +102,6 @@ def parent_content(sources: Sequence[Source]) -> Content:
     return Content(
         key=key,
         name=f"{first.variant} {first.dataset}",
-        stage=first.stage,
-        seal=digest([source.seal for source in sources]),
         status="FAILED" if failed == len(sources) else "FINISHED",
         started_ms=ended,
         ended_ms=ended,
@@ -188,15 +179,11 @@ def _refuse_doubles(points: Sequence[Point], path: Path) -> None:
         seen.add((point.name, point.step))
 
 
-def _artefacts(record: Record, folder: Path, models: bool) -> Iterator[Path]:
-    """Record, history, network, and the picture of the network's maps where the figures drew one."""
+def _artefacts(folder: Path, models: bool) -> Iterator[Path]:
+    """Record, history and network."""
     yield folder / layout.RECORD
     if (folder / layout.HISTORY).exists():
         yield folder / layout.HISTORY
-    results = folder.parents[3]  # below it: stage, dataset, variant, seed
-    overlay = layout.overlay_path(results, record.dataset, record.variant, record.seed)
-    if record.stage in ("train", "segmentation") and overlay.exists():
-        yield overlay
     model = folder / layout.MODEL
     if model.exists() and (models or model.stat().st_size < _SMALL_MODEL):
         yield model

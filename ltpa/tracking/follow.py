@@ -4,18 +4,14 @@ A followed training is a run without the seal that a whole run has, so `ltpa.tra
 the finished record.
 """
 
-import time
+import sqlite3
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ltpa.runtime.lock import in_use
-from ltpa.tracking.naming import TAG_KEY, clean, experiment_name, run_key
-from ltpa.tracking.store import experiment_id
+from ltpa.tracking import rows
+from ltpa.tracking.naming import ARTEFACTS, TAG_KEY, clean, experiment_name, run_key
 from ltpa.training.journal import read_about, read_metrics
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
-    from mlflow.tracking import MlflowClient
 
 TAG_STATE = "ltpa.state"
 _TAG_EPOCHS = "ltpa.epochs"
@@ -33,52 +29,38 @@ class Follower:
         """State folders in which a process trains at this moment."""
         return [folder for folder in sorted((self.results / "state" / _STAGE).glob("*")) if in_use(folder)]
 
-    def look(self, client: "MlflowClient") -> int:
+    def look(self, connection: sqlite3.Connection) -> int:
         """Write what is new, and give how many epochs that were. Call it under the store's lock."""
         running = set(self.running())
         new = 0
         for folder in sorted(running | self._seen):
             about = read_about(folder)
             if about is not None:
-                new += self._update(client, folder, about, read_metrics(folder), folder in running)
+                new += self._update(connection, folder, about, folder in running)
         self._seen = running
         return new
 
-    def _update(
-        self, client: "MlflowClient", folder: Path, about: dict[str, Any], rows: list[dict[str, Any]], running: bool
-    ) -> int:
-        from mlflow.entities import Metric
-
-        stage, key = folder.parent.name, folder.name
-        experiment = experiment_id(client, self.results, experiment_name(self.scale, stage))
-        run = self._find(client, experiment, key) or client.create_run(
-            experiment,
-            run_name=f"{about['variant']} {about['dataset']} seed {about['seed']} (running)",
-            tags={
-                TAG_KEY: run_key(stage, about["dataset"], about["variant"], about["seed"]),
-                TAG_STATE: key,
-                _TAG_EPOCHS: "0",
-            },
-        )
-        run_id, now = str(run.info.run_id), int(time.time() * 1000)
-        known = int(run.data.tags[_TAG_EPOCHS])
-        new = [row for row in rows if row["epoch"] > known]
-        metrics = [
-            Metric(f"epoch/{clean(name)}", float(value), now, row["epoch"])
+    def _update(self, connection: sqlite3.Connection, folder: Path, about: dict[str, Any], running: bool) -> int:
+        stage, key, epochs = folder.parent.name, folder.name, read_metrics(folder)
+        name = experiment_name(self.scale, stage)
+        found = [run for run in rows.read_runs(connection, [name]) if run.tags.get(TAG_STATE) == key]
+        if found:
+            run_id, known = found[-1].run_id, int(found[-1].tags[_TAG_EPOCHS])
+        else:
+            tags = {TAG_KEY: run_key(stage, about["dataset"], about["variant"], about["seed"]), TAG_STATE: key}
+            experiment = rows.experiment_id(connection, name, self.results.resolve() / ARTEFACTS / stage)
+            title = f"{about['variant']} {about['dataset']} seed {about['seed']} (running)"
+            run_id, known = rows.create_run(connection, experiment, title, rows.now_ms(), tags), 0
+        new = [row for row in epochs if row["epoch"] > known]
+        points = [
+            rows.Point(f"epoch/{clean(name)}", float(value), row["epoch"])
             for row in new
             for name, value in row.items()
             if name != "epoch" and value is not None
         ]
-        for start in range(0, len(metrics), 800):
-            client.log_batch(run_id, metrics=metrics[start : start + 800])
-        if new:
-            client.set_tag(run_id, _TAG_EPOCHS, str(new[-1]["epoch"]))
+        rows.add_points(connection, run_id, points, rows.now_ms())
+        rows.set_tags(connection, run_id, {_TAG_EPOCHS: str(new[-1]["epoch"] if new else known)})
         if not running:
-            whole = bool(rows) and rows[-1]["epoch"] == about.get("recipe", {}).get("epochs")
-            client.set_terminated(run_id, status="FINISHED" if whole else "KILLED")
+            whole = bool(epochs) and epochs[-1]["epoch"] == about.get("recipe", {}).get("epochs")
+            rows.end_run(connection, run_id, "FINISHED" if whole else "KILLED", rows.now_ms())
         return len(new)
-
-    @staticmethod
-    def _find(client: "MlflowClient", experiment: str, key: str) -> "Run | None":
-        found = client.search_runs([experiment], filter_string=f"tags.`{TAG_STATE}` = '{key}'", max_results=1)
-        return found[0] if found else None

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+ARTEFACTS = "mlruns"  # folder beside the database: below it stage, run id, `artifacts`
 TAG_KEY = "ltpa.key"
 TAG_SEAL = "ltpa.record_sha256"
 _REFUSED = re.compile(r"[^A-Za-z0-9_\-. :/]")

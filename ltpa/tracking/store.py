@@ -1,7 +1,8 @@
 """The MLflow store of a scale: `mlflow.db` (SQLite) and the artefact folder `mlruns/`, open to one process at a time.
 
-SQLite stores that several processes open for the first time are destroyed, so the store is created under a temporary
-name, moved into place, and written under a lock only.
+MLflow makes the empty database, under a temporary name, for two processes that open a new one at once destroy it. What
+is written later goes into MLflow's tables in one transaction (`ltpa.tracking.rows`): through MLflow's client every run
+took ten, each with its wait for the disk.
 """
 
 import contextlib
@@ -11,22 +12,19 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ltpa.core import layout
 from ltpa.core.errors import LtpaError
 from ltpa.core.files import LITTLE, atomic_path, is_there, write_errors
 from ltpa.runtime import lock
-
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
+from ltpa.tracking.naming import ARTEFACTS
 
 DATABASE = "mlflow.db"
-ARTEFACTS = "mlruns"
 MAPPING = layout.TRACKING  # record path to run id; written once the store was held against the tables
 PATIENCE_SECONDS = 5.0  # for another program that is writing
 REBUILD = "make it anew from the records with `ltpa track --rebuild`"
@@ -61,78 +59,104 @@ def remove_store(results: Path) -> None:
     shutil.rmtree(Path(results) / ARTEFACTS, ignore_errors=True)
 
 
-def open_store(results: Path) -> "MlflowClient":
+@contextlib.contextmanager
+def open_store(results: Path) -> Iterator[sqlite3.Connection]:
     """The store below `results`, created where there is none. Call it under `exclusive`.
 
+    What the block writes is one transaction: all of it is there afterwards, or, after an error, nothing.
+
     Raises:
-        LtpaError: mlflow is not installed, or the database is damaged or of another MLflow version.
+        DiskFullError: the disk is full; the store is as good as before.
+        LtpaError: the store is damaged, locked by another program, or of another version of MLflow; or there is none
+            and mlflow is not installed.
     """
-    client_type = _import_client()
     database = Path(results).resolve() / DATABASE
-    if not database.exists():
-        with atomic_path(database) as temporary:
-            temporary.unlink()
-            with mlflow_errors(database):
-                client_type(tracking_uri=f"sqlite:///{temporary}").search_experiments()
-    client = existing_store(results)
-    _follow_folder(database)
-    return client
+    if not is_there(database):
+        _create(database)
+    with _connected(database) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        _follow_folder(connection, database.parent)
+        yield connection
+        connection.execute("COMMIT")
 
 
-def existing_store(results: Path) -> "MlflowClient":
+@contextlib.contextmanager
+def existing_store(results: Path) -> Iterator[sqlite3.Connection]:
     """The store below `results`, to be read.
 
     Raises:
         LtpaError: as `open_store`; there is none.
     """
-    client_type = _import_client()
     database = Path(results) / DATABASE
     if not is_there(database):
         raise LtpaError(f"{database}: no such MLflow store; {REBUILD}")
-    check_database(database)
-    with mlflow_errors(database):
-        client = client_type(tracking_uri=f"sqlite:///{database.resolve()}")
-        client.search_experiments(max_results=1)
-    return client
-
-
-def _follow_folder(database: Path) -> None:
-    """Have a store that was copied or moved keep its artefacts beside it: MLflow notes their absolute paths."""
-    here = (database.parent / ARTEFACTS).as_uri()
-    try:
-        with contextlib.closing(sqlite3.connect(database, timeout=PATIENCE_SECONDS)) as connection, connection:
-            found = connection.execute("SELECT artifact_location FROM experiments WHERE name LIKE 'ltpa/%'")
-            for there in {location.rpartition("/")[0] for (location,) in found} - {here}:
-                for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
-                    connection.execute(
-                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
-                        (here, len(there) + 1, len(there) + 1, f"{there}/"),
-                    )
-    except sqlite3.Error as error:
-        _refuse_full_disk(database, str(error))
-        raise LtpaError(f"{database}: not a usable MLflow store ({error}); {REBUILD}") from error
+    with _connected(database) as connection:
+        yield connection
 
 
 @contextlib.contextmanager
-def mlflow_errors(database: Path) -> Iterator[None]:
-    """Turn errors of MLflow and its database into one line that names the remedy.
+def _connected(database: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that begins no transaction by itself, to a database that was looked at; closed afterwards."""
+    check_database(database)
+    with _database_errors(database):
+        connection = sqlite3.connect(database, timeout=PATIENCE_SECONDS, isolation_level=None)
+        with contextlib.closing(connection):
+            yield connection
+
+
+def _create(database: Path) -> None:
+    """Have MLflow make an empty store."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    try:
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+        from sqlalchemy.exc import SQLAlchemyError
+    except ImportError as error:
+        raise LtpaError(
+            "mlflow is not installed: pip install mlflow, or set jobs.track to false; tables do not need it"
+        ) from error
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # it prints tracebacks of errors that it raises
+    with atomic_path(database) as temporary:
+        temporary.unlink()
+        try:
+            MlflowClient(tracking_uri=f"sqlite:///{temporary}").search_experiments()
+        except (MlflowException, SQLAlchemyError) as error:
+            said = " ".join(str(error).split())
+            _refuse_full_disk(database, said)
+            raise LtpaError(f"{database}: MLflow says: {said[:300]}; {REBUILD}") from error
+
+
+def _follow_folder(connection: sqlite3.Connection, results: Path) -> None:
+    """Have a store that was copied or moved keep its artefacts beside it: MLflow notes their absolute paths."""
+    here = (results / ARTEFACTS).as_uri()
+    found = connection.execute("SELECT artifact_location FROM experiments WHERE name LIKE 'ltpa/%'").fetchall()
+    for there in {location.rpartition("/")[0] for (location,) in found} - {here}:
+        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+            connection.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                (here, len(there) + 1, len(there) + 1, f"{there}/"),
+            )
+
+
+@contextlib.contextmanager
+def _database_errors(database: Path) -> Iterator[None]:
+    """Turn errors of SQLite into one line that names the remedy.
 
     Raises:
         DiskFullError: the disk is full; the store is as good as before.
-        LtpaError: anything else that MLflow says.
+        LtpaError: anything else that SQLite says.
     """
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         yield
-    except OSError as error:  # of an artefact, which MLflow copies
-        with write_errors(Path(error.filename2 or error.filename or database)):
-            raise
-    except (MlflowException, SQLAlchemyError) as error:
-        said = " ".join(str(error).split())
-        _refuse_full_disk(database, said)
-        raise LtpaError(f"{database}: MLflow says: {said[:300]}; {REBUILD}") from error
+    except sqlite3.Error as error:
+        _refuse_full_disk(database, str(error))
+        if "locked" in str(error):
+            raise LtpaError(
+                f"{database}: locked by another program, perhaps `mlflow ui`; end it and try again"
+            ) from error
+        raise LtpaError(f"{database}: not a usable MLflow store ({error}); {REBUILD}") from error
 
 
 def _refuse_full_disk(database: Path, said: str) -> None:
@@ -141,31 +165,6 @@ def _refuse_full_disk(database: Path, said: str) -> None:
     if "database or disk is full" in said or ("disk I/O error" in said and little):
         with write_errors(database):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def experiment_id(client: "MlflowClient", results: Path, name: str) -> str:
-    """The id of experiment `name`; it is created, or restored where somebody deleted it."""
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        folder = Path(results).resolve() / ARTEFACTS / name.rpartition("/")[2]
-        return str(client.create_experiment(name, artifact_location=folder.as_uri()))
-    if found.lifecycle_stage != "active":
-        client.restore_experiment(found.experiment_id)
-    return str(found.experiment_id)
-
-
-def _import_client() -> "type[MlflowClient]":
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    try:
-        from mlflow.tracking import MlflowClient
-    except ImportError as error:
-        raise LtpaError(
-            "mlflow is not installed: pip install mlflow, or set jobs.track to false; tables do not need it"
-        ) from error
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # it prints tracebacks of errors that it raises
-    return MlflowClient
 
 
 def check_store(results: Path) -> str | None:
@@ -190,17 +189,12 @@ def check_database(database: Path) -> None:
         DiskFullError: the disk is full, so that SQLite cannot even look.
         LtpaError: it is damaged, locked for long, no MLflow store, or one of another version of MLflow.
     """
-    try:
-        with contextlib.closing(sqlite3.connect(database, timeout=PATIENCE_SECONDS)) as connection:
-            state = connection.execute("PRAGMA quick_check").fetchone()[0]
-            versions = [version for (version,) in connection.execute("SELECT version_num FROM alembic_version")]
-    except sqlite3.OperationalError as error:
-        _refuse_full_disk(database, str(error))
-        if "locked" not in str(error):
-            raise LtpaError(f"{database}: not a usable MLflow store ({error}); {REBUILD}") from error
-        raise LtpaError(f"{database}: locked by another program, perhaps `mlflow ui`; end it and try again") from error
-    except sqlite3.Error as error:
-        raise LtpaError(f"{database}: not a usable MLflow store ({error}); {REBUILD}") from error
+    with (
+        _database_errors(database),
+        contextlib.closing(sqlite3.connect(database, timeout=PATIENCE_SECONDS)) as connection,
+    ):
+        state = connection.execute("PRAGMA quick_check").fetchone()[0]
+        versions = [version for (version,) in connection.execute("SELECT version_num FROM alembic_version")]
     if state != "ok" or len(versions) != 1:
         raise LtpaError(f"{database}: damaged ({state}); {REBUILD}")
     expected = installed_schema()
@@ -216,12 +210,16 @@ def check_database(database: Path) -> None:
 def installed_schema() -> str | None:
     """The version of the database schema that the installed MLflow has; None where it does not say.
 
-    It is read from MLflow's migration scripts. Asking its client would bring some older stores up to date unasked.
+    It is read from MLflow's migration scripts: the one that no other follows. Importing MLflow takes seconds, and
+    asking its client would bring some older stores up to date unasked.
     """
     found = importlib.util.find_spec("mlflow")
-    scripts = Path(found.origin or "").parent / "store" / "db_migrations" if found else None
-    if scripts is None or not scripts.is_dir():
-        return None
-    from alembic.script import ScriptDirectory
-
-    return ScriptDirectory(str(scripts)).get_current_head()
+    scripts = Path(found.origin or "").parent / "store" / "db_migrations" / "versions" if found else Path()
+    made, followed = set(), set()
+    for script in scripts.glob("*.py"):
+        text = script.read_text(encoding="utf-8")
+        made.update(re.findall(r"^revision\b[^=]*= *['\"](\w+)['\"]", text, re.MULTILINE))
+        for names in re.findall(r"^down_revision\b[^=]*=(.*)", text, re.MULTILINE):
+            followed.update(re.findall(r"['\"](\w+)['\"]", names))
+    last = made - followed
+    return last.pop() if len(last) == 1 else None

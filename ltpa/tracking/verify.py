@@ -3,17 +3,13 @@
 import csv
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ltpa.core.errors import LtpaError
-from ltpa.tracking.naming import TAG_KEY, experiment_name, metric_key, run_key
+from ltpa.tracking.compare import kept_runs
+from ltpa.tracking.naming import metric_key, run_key
 from ltpa.tracking.store import DATABASE
-from ltpa.tracking.writer import all_runs
-
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
 
 _TIDY = ".tidy.csv"
 _SHOWN = 5
@@ -22,10 +18,10 @@ _FROM_DATA = "prepare"  # counts of datasets come from manifests, not from runs
 
 _ADDRESS = ("stage", "dataset", "variant", "target", "condition", "metric")
 
-Runs = dict[str, dict[str, float]]
+Runs = Mapping[str, Mapping[str, float]]
 
 
-def verify(client: "MlflowClient", results: Path, scale: str, tables: Sequence[Path]) -> int:
+def verify(results: Path, scale: str, tables: Sequence[Path]) -> int:
     """Compare every number of the given tidy tables, and every mean, spread and count of the tables beside them.
 
     Each is computed anew from the runs that MLflow holds. Gives how many numbers were compared.
@@ -35,7 +31,7 @@ def verify(client: "MlflowClient", results: Path, scale: str, tables: Sequence[P
     """
     contents = [(path, _read(path), _read(_sibling(path))) for path in tables]
     stages = {row["stage"] for _, tidy, _ in contents for row in tidy} - {_FROM_DATA}
-    runs = _load(client, scale, stages)
+    runs = {key: run.metrics for key, run in kept_runs(results, scale, sorted(stages)).items()}
     compared = 0
     differences: list[str] = []
     for path, tidy, cells in contents:
@@ -51,12 +47,6 @@ def verify(client: "MlflowClient", results: Path, scale: str, tables: Sequence[P
             f"{database}: {len(differences)} numbers differ from the tables: {shown}{more}; remake the tables"
         )
     return compared
-
-
-def _load(client: "MlflowClient", scale: str, stages: Iterable[str]) -> Runs:
-    experiments = (client.get_experiment_by_name(experiment_name(scale, stage)) for stage in sorted(stages))
-    ids = [str(experiment.experiment_id) for experiment in experiments if experiment is not None]
-    return {run.data.tags.get(TAG_KEY, ""): run.data.metrics for run in all_runs(client, ids)}
 
 
 def _check_tidy(tidy: Sequence[dict[str, str]], runs: Runs) -> Iterator[str]:

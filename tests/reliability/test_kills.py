@@ -1,4 +1,7 @@
-"""Trainings that are killed, stopped and doubled end with the bits of an unbroken one."""
+"""Trainings that are killed, stopped and doubled end with the bits of an unbroken one.
+
+LTPA_FULL=1 kills them more often.
+"""
 
 import json
 import os
@@ -12,7 +15,9 @@ from pathlib import Path
 import pytest
 from trainings import copy_data, learning_of, model_hash, small_spec, small_two_stream
 
-KILLS = {"cross-entropy": 20, "two-stream": 8}  # both run by one loop
+FULL = bool(os.environ.get("LTPA_FULL"))
+KILLS = {"cross-entropy": 20, "two-stream": 8} if FULL else {"cross-entropy": 6, "two-stream": 3}  # run by one loop
+REQUESTS = {"cross-entropy": 3, "two-stream": 1} if FULL else {"cross-entropy": 1, "two-stream": 1}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +46,7 @@ def test_training_goes_on_from_wherever_it_was_cut_off(server, data, trained, du
     """SIGKILL many times; the signals that ask must be obeyed in time and with the right code."""
     (spec, unbroken), chooser = trained, random.Random(number)
     learning = learning_of(spec)
-    for kill in range(KILLS[learning] if number == signal.SIGKILL else {"cross-entropy": 3, "two-stream": 1}[learning]):
+    for kill in range((KILLS if number == signal.SIGKILL else REQUESTS)[learning]):
         results, code, latest = tmp_path / str(kill), 0, 0.95
         while code == 0:  # it had ended already: choose an earlier moment
             shutil.rmtree(results, ignore_errors=True)

@@ -153,8 +153,8 @@ class Server:
 
 def serve() -> None:
     """Answer requests until there are no more: `run` gives a process id, `wait` an exit code."""
-
     from ltpa.__main__ import run
+    from ltpa.stages import cross_entropy, two_stream  # noqa: F401 (with torch, which would take a second per child)
 
     print("ready", flush=True)
     children = set()

@@ -182,7 +182,7 @@ def test_a_store_of_another_mlflow_is_named_with_both_remedies(tmp_path: Path):
     assert said.startswith(f"{path}: written by another version of MLflow (schema 0123abcd;")
     assert "`ltpa track --rebuild`" in said and said.endswith(f"`mlflow db upgrade sqlite:///{path}`")
     with pytest.raises(LtpaError, match="written by another version of MLflow"):
-        open_store(tmp_path)
+        open_store(tmp_path).__enter__()
 
 
 def test_what_does_not_fit_where_it_is_printed_is_one_line():

@@ -17,6 +17,7 @@ from ltpa.runtime.lock import exclusive_folder
 from ltpa.stages import clean_state, track
 from ltpa.tables.spec import TrackSpec
 from ltpa.tracking.naming import TAG_KEY
+from ltpa.tracking.store import open_store
 from ltpa.training.journal import ABOUT, METRICS
 
 KEY = "a" * 64
@@ -61,7 +62,8 @@ def test_epochs_reach_the_store_while_a_training_runs(tmp_path):
     # One more look, now that it has ended; and then nothing runs, which ends the following.
     follower = track.Follower(tmp_path, "small")
     follower._seen = {folder}
-    assert follower.look(client) == 0
+    with open_store(tmp_path) as connection:
+        assert follower.look(connection) == 0
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
 

@@ -1,4 +1,7 @@
-"""The same numbers by other roads: memory format, bfloat16, graph capture; and as they were when first written."""
+"""The same numbers by other roads: memory format, bfloat16, graph capture; and as they were when first written.
+
+Capturing a graph takes seconds: six networks that have every part between them; LTPA_FULL=1 captures all.
+"""
 
 import json
 import os
@@ -65,6 +68,18 @@ def test_half_precision_stays_near_float32(variant, dtype):
             torch.testing.assert_close(weights.float().sum(dim=(1, 2)), torch.ones(4), atol=1e-5, rtol=0)
 
 
+CAPTURED = [
+    "vgg-gap",
+    "vgg-pan",
+    "vgg-att2-indep-dp",
+    "vgg-att2-concat-pcsigmoid",
+    "vgg-att3-concat-pc-up",
+    "rn164-att2",
+]
+if os.environ.get("LTPA_FULL"):
+    CAPTURED = DISTINCT
+
+
 def shallow(variant, **options):
     """One unit per residual stage: graph capture takes time for every layer."""
     if get_variant(variant).recipe == "resnet":
@@ -72,7 +87,7 @@ def shallow(variant, **options):
     return lively(variant, **options)
 
 
-@pytest.mark.parametrize("variant", DISTINCT)
+@pytest.mark.parametrize("variant", CAPTURED)
 def test_export_with_any_batch_size(variant):
     model = shallow(variant)
     batch = torch.export.Dim("batch", min=1, max=64)
@@ -84,7 +99,7 @@ def test_export_with_any_batch_size(variant):
         torch.testing.assert_close(program.module()(x), expected, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("variant", DISTINCT)
+@pytest.mark.parametrize("variant", CAPTURED)
 def test_training_step_captures_as_one_graph(variant):
     x, y = images(4, 20, dtype=torch.float32), torch.tensor([0, 1, 2, 3])
     gradients = []

@@ -162,22 +162,19 @@ class Hungry(SmallNet):
         return super().loss_and_logits(x, targets)
 
 
+GPU_IS_FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore")
+MACHINE_IS_FULL = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")
+
+
 @pytest.mark.parametrize(
-    ("limit", "advice"),
+    ("limit", "error", "advice"),
     [
-        (9, "a batch of 8 would fit: set batch_size"),
-        (2, "a batch of 2 would fit"),
-        (1, "not even two images fit"),
+        (9, GPU_IS_FULL, "a batch of 8 would fit: set batch_size"),
+        (2, MACHINE_IS_FULL, "a batch of 2 would fit"),
+        (1, GPU_IS_FULL, "not even two images fit"),
     ],
 )
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore"),
-        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
-    ],
-)
-def test_out_of_memory_is_one_line_with_a_batch_that_fits(tmp_path, limit, advice, error):
+def test_out_of_memory_is_one_line_with_a_batch_that_fits(tmp_path, limit, error, advice):
     with pytest.raises(MemoryFullError, match=advice) as caught:
         Trainer(Hungry(limit, error), arrays(), arrays(30, 1), recipe(), 0, tmp_path, name="a run").run()
     assert "a run: batches of 16 do not fit into memory (" in str(caught.value)

@@ -3,12 +3,16 @@
 import errno
 import fcntl
 import json
+import math
 import shutil
 import sqlite3
 import sys
 
 import pytest
 import tables_support as support
+from mlflow.entities import Metric as MlflowMetric
+from mlflow.entities import Param
+from mlflow.tracking import MlflowClient
 from tables_support import put, record, small_records, trained
 
 from ltpa.core import layout
@@ -16,10 +20,10 @@ from ltpa.core.errors import LtpaError, RecordError
 from ltpa.core.records import Metric
 from ltpa.stages import table as table_stage
 from ltpa.stages import track as stage
-from ltpa.tracking import store
-from ltpa.tracking.content import parent_content, read_source, run_content
+from ltpa.tracking import rows, store
+from ltpa.tracking.content import parent_seal, read_source, run_content
 from ltpa.tracking.naming import metric_key
-from ltpa.tracking.writer import all_runs
+from ltpa.tracking.pictures import keep_pictures
 
 SPEC = stage.TrackSpec(scale="demo")
 HISTORY = "epoch,lr,train_loss,test_error_pct\n1,0.1,2.25,\n2,0.05,1.5,40.0\n"
@@ -27,11 +31,16 @@ HISTORY = "epoch,lr,train_loss,test_error_pct\n1,0.1,2.25,\n2,0.05,1.5,40.0\n"
 
 def history(path):
     (path.parent / layout.HISTORY).write_text(HISTORY)
-    overlay = layout.overlay_path(path.parents[4], "digits10", "vgg", 0)
-    overlay.parent.mkdir(parents=True, exist_ok=True)
-    overlay.write_bytes(b"png")
+    draw(path.parents[4], b"png")
     (path.parent / layout.MODEL).write_bytes(b"weights")
     return path
+
+
+def draw(results, content):
+    overlay = layout.overlay_path(results, "digits10", "vgg", 0)
+    overlay.parent.mkdir(parents=True, exist_ok=True)
+    overlay.unlink(missing_ok=True)
+    overlay.write_bytes(content)
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +70,16 @@ def tables_of(results):
     return [layout.table_path(results, "small", "tidy.csv")]
 
 
+def client_of(results):
+    """MLflow's own client."""
+    return MlflowClient(f"sqlite:///{results}/{store.DATABASE}")
+
+
 def runs_of(results):
-    """Every active run by its key."""
-    client = store.open_store(results)
+    """Every active run by its key, as MLflow sees it."""
+    client = client_of(results)
     experiments = [item.experiment_id for item in client.search_experiments() if item.name.startswith("ltpa/")]
-    runs = list(all_runs(client, experiments))
+    runs = list(client.search_runs(experiments))
     by_key = {run.data.tags["ltpa.key"]: run for run in runs}
     assert len(by_key) == len(runs)
     return by_key
@@ -95,7 +109,7 @@ def test_failed_records_are_failed_runs_with_the_reason(results):
 
 def test_history_has_a_point_per_epoch_and_artefacts_are_kept(results):
     run = runs_of(results)["train/digits10/vgg/seed-0"]
-    client = store.open_store(results)
+    client = client_of(results)
     points = client.get_metric_history(run.info.run_id, "epoch/train_loss")
     assert [(point.step, point.value) for point in points] == [(1, 2.25), (2, 1.5)]
     assert [(p.step, p.value) for p in client.get_metric_history(run.info.run_id, "epoch/test_error_pct")] == [
@@ -105,13 +119,86 @@ def test_history_has_a_point_per_epoch_and_artefacts_are_kept(results):
     assert names == {"result.json", "history.csv", "digits10-vgg-seed-0.png", "model.safetensors"}
 
 
+def test_a_picture_that_is_drawn_after_the_store_was_written_or_anew_is_kept(results):
+    draw(results, b"another")
+    keep_pictures(results)
+    run = runs_of(results)["train/digits10/vgg/seed-0"]
+    kept = results / "mlruns" / "train" / run.info.run_id / "artifacts" / "digits10-vgg-seed-0.png"
+    assert kept.read_bytes() == b"another"
+    (results / "tracking.json").unlink()
+    draw(results, b"third")
+    keep_pictures(results)
+    assert kept.read_bytes() == b"another", "no store was finished that it could belong to"
+
+
+def test_rows_are_those_that_the_client_of_mlflow_writes(results):
+    """Including values that SQLite cannot hold, and a metric that is not given in order."""
+    points = [
+        ("a/b", 1.5, 0),
+        ("epoch/x", 2.0, 2),
+        ("epoch/x", math.nan, 1),
+        ("big", math.inf, 0),
+        ("low", -math.inf, 0),
+    ]
+    points.append(("none", math.nan, 0))
+    tags, params, written = {"ltpa.key": "k", "other": "ü"}, {"p": "1", "q": "x" * 100}, []
+    with store.open_store(results) as connection:
+        (folder,) = {path.parent for path in (results / "mlruns").glob("train")}
+        experiment = rows.experiment_id(connection, "ltpa/demo/train", folder)
+        run_id = rows.create_run(connection, experiment, "a name", 1000, tags)
+        rows.set_params(connection, run_id, params)
+        rows.add_points(connection, run_id, [rows.Point(*point) for point in points], 2000)
+        rows.end_run(connection, run_id, "FINISHED", 2000)
+        written.append(run_id)
+    client = client_of(results)
+    run = client.create_run(str(experiment), start_time=1000, tags=tags, run_name="a name")
+    written.append(run.info.run_id)
+    metrics = [MlflowMetric(name, value, 2000, step) for name, value, step in points]
+    client.log_batch(written[1], metrics=metrics, params=[Param(*item) for item in params.items()])
+    client.set_terminated(written[1], "FINISHED", 2000)
+
+    def held(run_id):
+        found = {}
+        with sqlite3.connect(results / store.DATABASE) as connection:
+            for table in ("runs", "tags", "params", "metrics", "latest_metrics"):
+                lines = connection.execute(f"SELECT * FROM {table} WHERE run_uuid = ?", [run_id]).fetchall()
+                found[table] = sorted(str(line).replace(run_id, "ID") for line in lines)
+        return found
+
+    ours, theirs = map(held, written)
+    assert ours == theirs and len(ours["metrics"]) == 6
+    with store.open_store(results) as connection:
+        for run_id in written:
+            rows.delete_run(connection, run_id)
+    assert client.get_run(written[0]).info.lifecycle_stage == "deleted"
+
+
+def test_what_fails_half_way_leaves_the_store_as_it_was(results, monkeypatch):
+    before = {key: run.info.run_id for key, run in runs_of(results).items()}
+    folders = set((results / "mlruns").glob("*/*"))
+    for seed in (0, 1):
+        put(results, trained("digits10", "vgg", seed, 9.25))
+    ended = []
+
+    def fail(*arguments):
+        ended.append(arguments)
+        if len(ended) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(rows, "end_run", fail)
+    with pytest.raises(OSError):
+        stage.run(SPEC, results, records_of(results), tables_of(results))
+    assert {key: run.info.run_id for key, run in runs_of(results).items()} == before
+    assert set((results / "mlruns").glob("*/*")) == folders
+
+
 def test_a_copied_store_leaves_the_folder_alone_that_it_came_from(pristine, results):
     before = {path: path.stat().st_mtime_ns for path in (pristine / "mlruns").rglob("*")}
     put(results, record("fgsm", "digits10", "vgg", 0, [Metric("fooling_rate_pct", 50.0, 500, "digits10", "eps=1")]))
     stage.run(SPEC, results, records_of(results))
     for run in runs_of(results).values():
         assert run.info.artifact_uri.startswith((results / "mlruns").as_uri() + "/")
-    client = store.open_store(results)
+    client = client_of(results)
     changed = runs_of(results)["fgsm/digits10/vgg/seed-0"]
     assert [item.path for item in client.list_artifacts(changed.info.run_id)] == ["result.json"]
     assert {path: path.stat().st_mtime_ns for path in (pristine / "mlruns").rglob("*")} == before
@@ -141,7 +228,10 @@ def test_parent_holds_mean_and_spread(results):
     assert metrics["sd"] == pytest.approx(0.125**0.5)
 
 
-def test_a_second_pass_changes_nothing(results):
+def test_a_second_pass_changes_nothing(results, monkeypatch):
+    """And asks MLflow for nothing."""
+    monkeypatch.setattr(store, "_create", None)
+    monkeypatch.setattr("ltpa.tracking.writer.run_content", None)
     before = {key: run.info.run_id for key, run in runs_of(results).items()}
     mapping = (results / "tracking.json").read_bytes()
     stage.run(SPEC, results, records_of(results), tables_of(results))
@@ -164,7 +254,7 @@ def test_a_changed_record_replaces_its_run_and_the_parents_mean(results):
 
 def test_an_unfinished_run_of_an_interrupted_writer_is_replaced(results):
     run = runs_of(results)["train/svhn/vgg/seed-0"]
-    client = store.open_store(results)
+    client = client_of(results)
     client.delete_tag(run.info.run_id, "ltpa.record_sha256")
     stage.run(SPEC, results, records_of(results), tables_of(results))
     after = runs_of(results)["train/svhn/vgg/seed-0"]
@@ -203,7 +293,7 @@ def test_a_tampered_table_is_found(results, suffix, old, new, message):
 
 
 def test_a_number_that_mlflow_lacks_is_found(results):
-    client = store.open_store(results)
+    client = client_of(results)
     client.delete_run(runs_of(results)["train/svhn/vgg/seed-0"].info.run_id)
     others = [path for path in records_of(results) if "svhn" not in str(path)]
     with pytest.raises(LtpaError, match=r"4\.0 in the table, nothing in MLflow"):
@@ -242,14 +332,14 @@ def test_a_database_of_something_else_names_the_remedy(tmp_path):
     with sqlite3.connect(tmp_path / store.DATABASE) as connection:
         connection.execute("CREATE TABLE other (x)")
     with pytest.raises(LtpaError, match="not a usable MLflow store"):
-        store.open_store(tmp_path)
+        store.open_store(tmp_path).__enter__()
 
 
 def test_a_store_of_another_mlflow_version_names_the_remedy(results):
     with sqlite3.connect(results / store.DATABASE) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '0123456789ab'")
     with pytest.raises(LtpaError, match="ltpa track --rebuild"):
-        store.open_store(results)
+        store.open_store(results).__enter__()
 
 
 def test_a_second_writer_is_told_to_wait(tmp_path):
@@ -264,7 +354,7 @@ def test_a_second_writer_is_told_to_wait(tmp_path):
 def test_missing_mlflow_is_explained(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
     with pytest.raises(LtpaError, match=r"mlflow is not installed.*tables do not need it"):
-        store.open_store(tmp_path)
+        store.open_store(tmp_path).__enter__()
     assert not (tmp_path / store.DATABASE).exists()
 
 
@@ -314,7 +404,7 @@ def test_extra_facts_become_parameters(tmp_path):
 def test_parents_change_when_a_child_does(tmp_path):
     first, second = (read_source(put(tmp_path, trained("d", "vgg", seed, 1.0))) for seed in (0, 1))
     changed = read_source(put(tmp_path, trained("d", "vgg", 1, 2.0)))
-    assert parent_content([first, second]).seal != parent_content([first, changed]).seal
+    assert parent_seal([first, second]) != parent_seal([first, changed])
 
 
 def test_history_that_is_not_numeric_is_named(tmp_path):

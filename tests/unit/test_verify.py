@@ -20,8 +20,10 @@ from ltpa.data.arrays import Split, write_prepared
 from ltpa.report.index import write_index
 from ltpa.stages import check, table, verify, verify_views
 from ltpa.tables.spec import CheckSpec, TrackSpec
-from ltpa.tracking.compare import Kept, compare
+from ltpa.tracking.compare import compare
 from ltpa.tracking.content import read_source
+from ltpa.tracking.naming import TAG_SEAL
+from ltpa.tracking.rows import Kept
 
 SEEDS = [0, 1]
 VARIANTS = ("vgg", "vgg-gap")
@@ -290,7 +292,9 @@ def kept(results):
     for path in results.glob("*/*/*/*/result.json"):
         each = read_record(path)
         metrics = {f"{m.name}/{m.target}{m.condition.replace('eps=', '/eps:')}": m.value for m in each.metrics}
-        runs[f"{each.stage}/{each.dataset}/{each.variant}/seed-{each.seed}"] = Kept(read_source(path).seal, metrics)
+        runs[f"{each.stage}/{each.dataset}/{each.variant}/seed-{each.seed}"] = Kept(
+            "", {TAG_SEAL: read_source(path).seal}, metrics
+        )
     return runs
 
 
@@ -298,7 +302,7 @@ def kept(results):
 def store(results, monkeypatch):
     """Results with a store beside them; what it holds can be changed."""
     runs = kept(results)
-    monkeypatch.setattr(verify_views, "read_runs", lambda *_: runs)
+    monkeypatch.setattr(verify_views, "kept_runs", lambda *_: runs)
     for name in ("mlflow.db", "tracking.json"):
         (results / name).touch()
     return runs
@@ -329,7 +333,7 @@ def test_a_record_made_anew_leaves_the_store_behind(results, store):
 
 def test_other_numbers_in_the_store_and_runs_that_it_lacks(results, store):
     key = "fgsm/digits10/vgg/seed-0"
-    store[key] = Kept(store[key].seal, {"fooling_rate_pct/digits10/eps:1": 29.0})
+    store[key] = Kept("", store[key].tags, {"fooling_rate_pct/digits10/eps:1": 29.0})
     (line,) = with_store(results)
     assert line == f"mlflow.db: holds other numbers than 1 records, such as {ATTACK}; `ltpa track --rebuild`"
     del store[key]
@@ -348,10 +352,10 @@ def test_records_are_compared_with_runs_by_every_metric(tmp_path):
     records, seal = {path: read_record(path)}, read_source(path).seal
     good = {"test_error_pct/d": 5.0, "train_loss/d": 0.1}
     key = "train/d/vgg/seed-0"
-    assert compare(records, {key: Kept(seal, good)}) == ([], [], [])
+    assert compare(records, {key: Kept("", {TAG_SEAL: seal}, good)}) == ([], [], [])
     for metrics in ({"test_error_pct/d": 5.0}, {**good, "train_loss/d": 0.2}):
-        assert compare(records, {key: Kept(seal, metrics)}) == ([], [], [path])
-    assert compare(records, {key: Kept("", good)}) == ([path], [], [])
+        assert compare(records, {key: Kept("", {TAG_SEAL: seal}, metrics)}) == ([], [], [path])
+    assert compare(records, {key: Kept("", {TAG_SEAL: "other"}, good)}) == ([path], [], [])
     assert compare(records, {}) == ([], [path], [])
 
 

@@ -245,6 +245,7 @@ def test_report_holds_tables_and_figures(finished: Checkout):
 
 def test_tables_build_and_tracking_explains_itself_without_mlflow(spoiled: Checkout):
     (spoiled.root / "mlflow.py").write_text("raise ImportError('blocked by a test')\n")
+    (spoiled.results / "mlflow.db").unlink()
     done = spoiled.snakemake(
         "--forcerun", "table", "track", "--keep-going", "--", "table1", "results/mini/tracking.json"
     )

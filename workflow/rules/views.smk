@@ -55,7 +55,6 @@ use rule table as track with:
             str(layout.table_path(PLAN.results, name, "tidy.csv"))
             for name in PLAN.config.tables
         ],
-        views.figure_files(PLAN),
     output:
         f"{RESULTS}/tracking.json",
     log:
