@@ -1,12 +1,14 @@
 """The survey's test bed, blocks, Spatial Transformer and small networks: equations, identities, counts, limits."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from ltpa.core.errors import ConfigError, ModelError
+from ltpa.data.arrays import PreparedDataset, Split
 from ltpa.data.corpus import pool
 from ltpa.data.registry import dataset_declaration
 from ltpa.data.scenes import generate
@@ -15,6 +17,8 @@ from ltpa.models.describe import count_macs, count_parameters
 from ltpa.models.registry import build_model
 from ltpa.models.relational import LocalAttention, NonLocal, ResidualConv, SaganBlock
 from ltpa.models.stn import sample, tent
+from ltpa.protocols.base import ChosenVariants, Context
+from ltpa.protocols.gaze import Gaze
 
 FUNCTIONS = ("gaussian", "embedded", "dot", "concatenation")
 BLOCKS = [{"block": "nonlocal", "block_function": name} for name in FUNCTIONS]
@@ -296,3 +300,26 @@ def test_a_tent_has_one_peak_and_an_even_map_stands_for_a_window_outside():
     assert torch.equal(maps[1], torch.full((16, 16), 1 / 256))
     row, column = np.unravel_index(int(maps[0].argmax()), (16, 16))
     assert column in (11, 12) and row in (5, 6) and float(maps[0, 0].sum()) == 0
+
+
+# ---- protocol ----
+
+
+@pytest.mark.parametrize("options", [{"block": "nonlocal"}, {"family": "stn", "output": 8}, {"family": "mlp"}])
+def test_gaze_measures_every_kind_of_network_beside_its_nulls(made, options):
+    classes, splits, facts = made
+    few = {"test": Split(**{name: array[:30] for name, array in splits["test"].arrays().items()})}
+    model = network(size=40, **options).eval()
+    model = build_model(model.architecture, len(classes), 40).eval()
+    dataset = PreparedDataset("gaze-cluttered", classes, few, "0" * 64, facts)
+    context = Context([], {}, 0, Path())
+    found = Gaze().measure(model, [dataset], ChosenVariants(), context).metrics
+    values = {(metric.name, metric.condition): metric.value for metric in found}
+    maps = {condition for name, condition in values if name == "pointing_in_box_pct"}
+    assert maps == {"centre"} | ({"last", "untrained"} if model.attention_levels else set()) | (
+        {"activations"} if options.get("block") else set()
+    )
+    assert (values.get(("block_change", "")) == 0) == ("block" in options)
+    assert values["parameters", ""] == count_parameters(model) and values["macs", ""] == count_macs(model)
+    area = np.diff(few["test"].boxes.reshape(-1, 2, 2), axis=1).prod(axis=2).mean() / 1600
+    assert values["box_chance_pct", "centre"] == pytest.approx(100 * float(area))
