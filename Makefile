@@ -7,12 +7,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CORES ?= $(shell nproc)
 
-.PHONY: demo test docs setup lint lock
+.PHONY: demo survey test docs setup lint lock
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES) all_tables
 	$(BIN)/python -m ltpa show table1
+
+survey: $(STAMP)
+	$(BIN)/snakemake --cores $(CORES) all_tables --configfile config/survey.yaml
+	$(BIN)/python -m ltpa show survey_testbed --configfile config/survey.yaml
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder

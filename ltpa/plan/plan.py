@@ -10,7 +10,7 @@ from ltpa.core.errors import ConfigError, ModelError
 from ltpa.core.patches import PatchSource
 from ltpa.core.registry import trust
 from ltpa.core.specs import PatchSpec, PrepareSpec, ProtocolSpec, TrainSpec
-from ltpa.data.registry import EMBEDDED
+from ltpa.data.registry import MAKERS
 from ltpa.data.registry import code_of as reader_code
 from ltpa.models.code import code_of as network_code
 from ltpa.models.options import NetworkOptions
@@ -32,7 +32,7 @@ from ltpa.protocols.base import Target
 from ltpa.protocols.registry import built_in, find, module_name
 from ltpa.training.recipe import Routine, read_recipe
 
-LOCATING_READERS = ("embedded", "action40", "cub")  # whose images come with a mask or a box each
+LOCATING_READERS = (*MAKERS, "action40", "cub")  # whose images come with a mask or a box each
 DESCRIPTIVE = frozenset(  # keys of a dataset that do not touch its arrays
     ["title", "type", "resolution", "licence", "citation", "tasks", "networks", "plays", "use", "contaminated"]
 )
@@ -386,7 +386,7 @@ class Plan:
         source = self.prepare_spec(dataset).source
         if what == "objects":
             return source["reader"] in LOCATING_READERS
-        if source["reader"] == EMBEDDED:
+        if source["reader"] in MAKERS:
             return bool(source["style"].get("marks"))
         return bool(source.get("options", {}).get("parts", "none") != "none")
 

@@ -349,7 +349,9 @@ def test_a_family_is_one_file_of_a_folder_and_is_read_alone(tmp_path, monkeypatc
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     found = {name for name in loaded if name.startswith("ltpa.models.families.")}
     assert found == {"ltpa.models.families.resnet"} and "torch" not in loaded
-    assert families() == ("resnet", "two-stream", "vgg", "vgg-att", "vgg-gap", "vgg-pan")
+    assert families() == (
+        "conv2", "mlp", "resnet", "stn", "two-stream", "vgg", "vgg-att", "vgg-block", "vgg-gap", "vgg-pan",
+    )  # fmt: skip
     (tmp_path / "my_net.py").write_text(
         "from typing import ClassVar\nfrom ltpa.models.options import ClassifierOptions\n"
         "class Options(ClassifierOptions):\n    builder: ClassVar[str] = 'ltpa.models.vgg:build_gap'\n"
