@@ -4,8 +4,6 @@ Locations are (x, y): (0, 0) is the centre of the image and (-1, -1) its top lef
 policy's mean and used as it was drawn; only where the sensor reads it is it limited to the image.
 """
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -238,4 +236,4 @@ class Ram(AttentionClassifier, Glimpsing, Scheduled):
 
 def build_ram(options: Options, num_classes: int, image_size: int) -> Ram:
     """A network of these options."""
-    return Ram(options, num_classes, cast(int, image_size))
+    return Ram(options, num_classes, image_size)
