@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 WALKS = ("closed loop", "open loop", "random", "centre")
 
 
-class GazeSettings(ChosenVariants):
+class LookingSettings(ChosenVariants):
     """`seed`: of random places and of drawn cells, the same for all networks."""
 
     seed: Seed = 0
 
 
-class Gaze(Protocol):
+class Looking(Protocol):
     """Error by way of looking, and how often each step looks at the object."""
 
-    name = "gaze"
+    name = "looking"
     title = "Where it looks, step by step"
     about = "networks of glimpses and readers, led along other paths and read in other ways"
-    Settings = GazeSettings
+    Settings = LookingSettings
     metrics = (
-        MetricKind("gaze_error_pct", "test error", "%", "lower", "way of looking", True),
+        MetricKind("way_error_pct", "test error", "%", "lower", "way of looking", True),
         MetricKind("looks_at_object_pct", "looks inside the object's box", "%", "higher", "step"),
         MetricKind("box_chance_pct", "a random place inside the object's box", "%"),
-        MetricKind("gaze_spread", "deviation of a place over images, in halves of the side", "", "", "step"),
+        MetricKind("place_spread", "deviation of a place over images, in halves of the side", "", "", "step"),
     )
 
     def inapplicable(self, scene: Scene, dataset: str, variant: str) -> str:
@@ -59,13 +59,13 @@ class Gaze(Protocol):
         self,
         model: "AttentionClassifier",
         datasets: "Sequence[PreparedDataset]",
-        settings: GazeSettings,
+        settings: LookingSettings,
         context: Context,
     ) -> Measurement:
         """Where no boxes are known, errors alone."""
         import numpy as np
 
-        from ltpa.evaluation.gaze import inside, read_all, walk_all
+        from ltpa.evaluation.looking import inside, read_all, walk_all
 
         metrics: list[Metric] = []
         for dataset in datasets:
@@ -74,10 +74,10 @@ class Gaze(Protocol):
             answers, places = look(model, test.images, settings.batch_size, settings.seed)
             for way, classes in answers.items():
                 wrong = 100 * float(np.mean(classes != test.labels))
-                metrics.append(Metric("gaze_error_pct", wrong, len(test), dataset.name, way))
+                metrics.append(Metric("way_error_pct", wrong, len(test), dataset.name, way))
             for number in range(places.shape[1]):
                 spread = float(np.sqrt(places[:, number].var(0).mean()))
-                metrics.append(Metric("gaze_spread", spread, len(test), dataset.name, str(number + 1)))
+                metrics.append(Metric("place_spread", spread, len(test), dataset.name, str(number + 1)))
             if test.boxes is None:
                 continue
             side = dataset.image_size

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from ltpa.core.errors import ModelError
-from ltpa.evaluation.gaze import inside, read_all, walk_all
+from ltpa.evaluation.looking import inside, read_all, walk_all
 from ltpa.models.glimpse import Sensor, tent
 from ltpa.models.policy import MovingBaseline, categorical_sample, gaussian_log_density, leave_one_out, score_loss
 from ltpa.models.reader import even_penalty
