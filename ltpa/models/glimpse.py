@@ -68,9 +68,10 @@ class Ram(AttentionClassifier, Glimpsing, Scheduled):
     """Glimpse network, recurrent core, and linear layers for classes, locations and the baseline of the reward.
 
     Cross-entropy trains all but `location` and `baseline`; rewards train `location` (and the core through it, under
-    `policy_gradient: core`); the squared error of the baseline trains `baseline` alone. While locations are uniform,
-    `location` and `baseline` get no gradient at all: zeros would empty Adam's means of squares, and the first rewards
-    would then move the policy far too much.
+    `policy_gradient: core`); the squared error of the baseline trains `baseline` alone, also while locations are
+    uniform, so that the first rewards of a policy meet a baseline that knows them. Until then `location` gets no
+    gradient at all: zeros would empty Adam's means of squares, and the first rewards would then move the policy far too
+    much.
 
     Attributes:
         chooses: whether training draws locations around the policy's means.
@@ -113,9 +114,10 @@ class Ram(AttentionClassifier, Glimpsing, Scheduled):
             nn.init.zeros_(self.location.bias)
 
     def advance(self, share: float) -> bool:
-        """Uniform locations for the share `policy_warmup`; the standard deviation moves evenly over all steps."""
+        """Uniform locations for the share `policy_warmup`; after it the standard deviation moves evenly."""
         first, last = self.options.std
-        self._std.fill_(first + (last - first) * share)
+        warmup = self.options.policy_warmup
+        self._std.fill_(first + (last - first) * max(0.0, share - warmup) / (1 - warmup))
         before, self.chooses = self.chooses, self.options.policy == "learned" and share >= self.options.policy_warmup
         return before != self.chooses
 
@@ -133,16 +135,17 @@ class Ram(AttentionClassifier, Glimpsing, Scheduled):
 
     def walk(self, x: Tensor, path: Tensor | None = None) -> Walk:
         """As `Glimpsing.walk`; under policy `random` the network's own path is given by the image's pixels."""
-        logits, locations, _ = self._walk(x, path)
-        return Walk(logits, locations)
+        states, locations = self._walk(x, path)
+        return Walk(self.action(states), locations)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes) after the last glimpse of the network's own walk."""
-        return self._walk(x)[0][:, -1]
+        logits: Tensor = self.action(self.features(x))
+        return logits
 
     def features(self, x: Tensor) -> Tensor:
         """The core's last state (N, hidden)."""
-        return self._walk(x)[2]
+        return self._walk(x)[0][:, -1]
 
     def local_features(self, x: Tensor) -> dict[str, Tensor]:
         """None: it has no maps of features."""
@@ -177,36 +180,41 @@ class Ram(AttentionClassifier, Glimpsing, Scheduled):
             states.append(state)
         logits = [self.action(each) for each in (states if options.supervise == "every" else states[-1:])]
         loss = torch.stack([F.cross_entropy(each, targets) for each in logits]).mean()
-        if densities:
-            loss = loss + self._policy_loss(states, torch.stack(densities, 1), targets)
+        if options.policy == "learned":
+            rewards = self._rewards(states, targets)
+            baseline, error = self._baseline(states, rewards)
+            loss = loss + error
+            if densities:
+                loss = loss + options.policy_weight * score_loss(torch.stack(densities, 1), rewards - baseline)
         return loss, logits[-1][:count]
 
-    def _policy_loss(self, states: list[Tensor], densities: Tensor, targets: Tensor) -> Tensor:
-        options = self.options
-        with torch.no_grad():
-            if options.credit == "next":
-                after = [F.cross_entropy(self.action(each), targets, reduction="none") for each in states[1:]]
-                rewards = -torch.stack(after, 1)
-            else:
-                right = self.action(states[-1]).argmax(1) == targets
-                rewards = right.to(densities.dtype)[:, None].expand_as(densities)
-        if options.baseline == "learned":
-            baseline = torch.cat([self.baseline(each.detach()) for each in states[:-1]], 1)
-            fit = F.mse_loss(baseline, rewards)
-        else:
-            by_sample = rewards.view(options.samples, -1, rewards.shape[1])
-            baseline, fit = leave_one_out(by_sample).reshape(rewards.shape), rewards.new_zeros(())
-        return fit + options.policy_weight * score_loss(densities, rewards - baseline)
+    @torch.no_grad()
+    def _rewards(self, states: list[Tensor], targets: Tensor) -> Tensor:
+        """(N, T - 1), of the locations after the first."""
+        if self.options.credit == "next":
+            after = [F.cross_entropy(self.action(each), targets, reduction="none") for each in states[1:]]
+            return -torch.stack(after, 1)
+        right = self.action(states[-1]).argmax(1) == targets
+        return right.to(states[-1].dtype)[:, None].expand(-1, len(states) - 1)
+
+    def _baseline(self, states: list[Tensor], rewards: Tensor) -> tuple[Tensor, Tensor]:
+        """What is expected of `rewards` before each location is drawn, and the loss that teaches it."""
+        if self.options.baseline == "learned":
+            expected = torch.cat([self.baseline(each.detach()) for each in states[:-1]], 1)
+            return expected, F.mse_loss(expected, rewards)
+        by_sample = rewards.reshape(self.options.samples, -1, rewards.shape[1])
+        return leave_one_out(by_sample).reshape(rewards.shape), rewards.new_zeros(())
 
     def _mean(self, state: Tensor) -> Tensor:
         return torch.tanh(self.location(state))
 
-    def _walk(self, x: Tensor, path: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def _walk(self, x: Tensor, path: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The core's states (N, T, hidden) and the locations (N, T, 2)."""
         seen = self.read_channels(x)
         if path is None:
             start = self._pixel_hash(x) if self.options.start == "uniform" else x.new_zeros(len(x), 2)
         state = x.new_zeros(len(x), self.options.hidden)
-        logits, locations = [], []
+        states, locations = [], []
         for number in range(self.glimpses):
             if path is not None:
                 location = path[:, number].to(x.dtype)
@@ -218,9 +226,9 @@ class Ram(AttentionClassifier, Glimpsing, Scheduled):
                 location = self._mean(state)
             location = location.detach()  # classes teach nothing to the place of a glimpse
             state = self.step(seen, location, state)
-            logits.append(self.action(state))
+            states.append(state)
             locations.append(location)
-        return torch.stack(logits, 1), torch.stack(locations, 1), state
+        return torch.stack(states, 1), torch.stack(locations, 1)
 
     def _pixel_hash(self, x: Tensor, number: int = 0) -> Tensor:
         """Locations (N, 2), uniform over images, that depend on an image's own pixels and on nothing else.

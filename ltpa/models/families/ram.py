@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from ltpa.core.errors import ModelError
 from ltpa.core.schema import ListOf
 from ltpa.models.options import ClassifierOptions
 
@@ -25,7 +26,7 @@ class Options(ClassifierOptions):
         policy_warmup: share of the training with uniform locations before the policy takes over.
         policy_gradient: whether rewards train the `location` layer alone, or the `core` through it.
         policy_weight: factor on the policy's loss.
-        std: standard deviation of drawn locations at the start and at the end of training.
+        std: standard deviation of drawn locations after the warm-up and at the end of training.
         credit: the reward of a location: `last`, 1 where the answer is right and 0 else; `next`, the true class's
             log-probability after the next glimpse.
         supervise: whether the classes are learned from the `last` glimpse alone, or after `every` one.
@@ -75,6 +76,16 @@ class Options(ClassifierOptions):
     def smallest_image(self) -> int:
         """An image is at least as large as the finest patch."""
         return max(8, self.glimpse)
+
+    def check_image_size(self, size: int) -> None:
+        """Raise `ModelError` unless `size` holds a glimpse, and is no less than a quarter of its widest patch."""
+        super().check_image_size(size)
+        widest = self.glimpse << (self.scales - 1)
+        if widest > 4 * size:
+            raise ModelError(
+                f"scales {self.scales}: the widest patch would have {widest} pixels, more than four times the image's "
+                f"{size}; take fewer scales or a smaller glimpse"
+            )
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
