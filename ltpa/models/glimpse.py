@@ -17,9 +17,12 @@ from ltpa.models.scheduled import Scheduled
 
 
 def centre_pixel(location: Tensor, side: int) -> Tensor:
-    """(..., 2) row and column c = floor((l + 1) S / 2) of locations (x, y), limited to the image: 0 to S."""
+    """(..., 2) row and column c = floor((l + 1) S / 2) of locations (x, y), limited to the image: 0 to S.
+
+    A location that is no number gets some pixel, so that it ends in a loss that is not finite, not in a bad index.
+    """
     limited = location.flip(-1).clamp(-1, 1)
-    return ((limited + 1) * (side / 2)).floor().long()
+    return ((limited + 1) * (side / 2)).floor().long().clamp(0, side)
 
 
 class Sensor(nn.Module):

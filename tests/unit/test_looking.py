@@ -369,3 +369,9 @@ def test_multiply_accumulates_of_the_papers_sizes(glimpse, scales, glimpses, siz
     model = build_model({"family": "ram", "glimpse": glimpse, "scales": scales, "glimpses": glimpses}, 10, size).eval()
     each = scales * glimpse**2 * 128 + 2 * 128 + (128 + 128) * 256 + 2 * 256**2
     assert count_macs(model) == glimpses * each + (glimpses - 1) * 2 * 256 + 256 * 10
+
+
+def test_images_that_are_no_numbers_end_in_logits_that_are_none():
+    model = ram().eval()
+    torch.nn.init.ones_(model.location.weight)
+    assert model(torch.full((2, 3, 20, 20), torch.nan)).isnan().all()
