@@ -62,6 +62,21 @@ class NetworkOptions(PlainData):
         return ()
 
     @property
+    def takes_other_maps(self) -> bool:
+        """Whether other maps can stand in for its own, one by one (`AttentionClassifier.vectors_under`)."""
+        return bool(self.map_levels)
+
+    @property
+    def gaze_steps(self) -> int:
+        """How many glimpses it takes of an image; 0 where it sees the whole (`ltpa.models.looking.Glimpsing`)."""
+        return 0
+
+    @property
+    def read_ways(self) -> tuple[str, ...]:
+        """In what ways it can read a map of features (`ltpa.models.looking.Reading`); none where it cannot choose."""
+        return ()
+
+    @property
     def query_levels(self) -> tuple[str, ...]:
         """Those of `map_levels` whose map has a global vector that another image could give."""
         return ()

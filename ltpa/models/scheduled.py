@@ -11,5 +11,8 @@ class Scheduled(abc.ABC):
     """
 
     @abc.abstractmethod
-    def advance(self, share: float) -> None:
-        """Called before each step with the share of all steps that is done, 0 at the first step and below 1."""
+    def advance(self, share: float) -> bool:
+        """Called before each step with the share of all steps that is done, 0 at the first step and below 1.
+
+        Returns whether steps are computed in another way from now on, so that a recorded one is no longer right.
+        """

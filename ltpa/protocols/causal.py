@@ -88,7 +88,9 @@ class Causal(Protocol):
         check_variants(scene, "protocols.causal.variants", settings.variants or ())
 
     def inapplicable(self, scene: Scene, dataset: str, variant: str) -> str:
-        """Only variants with trained attention, and of these the ones that the settings name."""
+        """Only variants with trained attention that takes other maps, and of these the ones that the settings name."""
+        if scene.network(variant).map_levels and not scene.network(variant).takes_other_maps:
+            return "its maps cannot be replaced one by one"
         return without_attention(scene, self.name, variant)
 
     def row_groups(self, scene: Scene, variant: str) -> Sequence[str]:
@@ -97,8 +99,10 @@ class Causal(Protocol):
         return ("all", *(levels if len(levels) > 1 else ()))
 
     def lacks_maps(self, model: "AttentionClassifier", inputs: Mapping[str, Any]) -> bool:
-        """Networks without attention have no maps to replace."""
-        return not model.attention_levels
+        """Networks without attention, or whose maps follow from one another, have none to replace."""
+        from ltpa.models.base import AttentionClassifier
+
+        return type(model).vectors_under is AttentionClassifier.vectors_under
 
     def measure(
         self,

@@ -67,7 +67,8 @@ class Stepper(Stepping):
 
     def take(self, epoch: int, step: int) -> None:
         """Take step number `step`, counted from 0, of `epoch`. Does not wait for the device to finish it."""
-        self.advance(epoch, step)
+        if self.advance(epoch, step):
+            self._forget_graph()
         self._chosen.copy_(self._order[step])
         self._mirrored.copy_(self._draws.mirrored[step])
         self._offset.copy_(self._draws.offset[step])

@@ -62,12 +62,14 @@ class Stepping(abc.ABC):
             self._wrong.zero_()
             torch.manual_seed(derive(self.seed, "dropout", epoch))
 
-    def advance(self, epoch: int, step: int) -> None:
-        """Tell the network's scheduled modules that step number `step` of `epoch` comes next."""
-        if self._scheduled:
-            done = (epoch - 1) * self.steps_per_epoch + step
-            for module in self._scheduled:
-                module.advance(done / (self.recipe.epochs * self.steps_per_epoch))
+    def advance(self, epoch: int, step: int) -> bool:
+        """Tell the network's scheduled modules that step number `step` of `epoch` comes next.
+
+        Returns whether the step is another computation than the one before.
+        """
+        share = ((epoch - 1) * self.steps_per_epoch + step) / (self.recipe.epochs * self.steps_per_epoch)
+        changes = [module.advance(share) for module in self._scheduled]
+        return any(changes)
 
     @abc.abstractmethod
     def take(self, epoch: int, step: int) -> None:
