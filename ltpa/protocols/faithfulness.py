@@ -6,7 +6,7 @@ the image's centre, the map of another image, the network before training, and t
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Baseline = Literal["mean", "blur", "black"]
 Kind = Literal[
+    "given",
     "combined",
     "attention_last",
     "attention_previous",
@@ -105,6 +106,12 @@ class Faithfulness(Protocol):
     def inputs(self, scene: Scene, dataset: str, variant: str) -> dict[str, Any]:
         """How the variant's combined map is made."""
         return {"saliency": scene.saliency(variant)}
+
+    def lacks_maps(self, model: "AttentionClassifier", inputs: Mapping[str, Any]) -> bool:
+        """Only networks that are not of this package may have no map."""
+        from ltpa.evaluation.maps import shows_maps
+
+        return not shows_maps(model)
 
     def measure(
         self,
