@@ -130,7 +130,7 @@ def test_gradcam_equals_a_librarys():
     pictures = images(4, 64)
     x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
     theirs = cam.GradCAM(model=network, target_layers=[network.layer4])
-    scaled = theirs(input_tensor=x)
+    scaled = theirs(x, None)
     own = torch.from_numpy(network_maps(Foreign(network, 64), pictures, 4)[GRADCAM])[:, None]
     own = functional.interpolate(own / own.amax((1, 2, 3), keepdim=True).clamp(min=1e-7), (64, 64), mode="bilinear")
     assert np.corrcoef(scaled.ravel(), own.numpy().ravel())[0, 1] > 0.99
