@@ -6,6 +6,7 @@ the image's centre, the map of another image, the network before training, and t
 """
 
 import dataclasses
+import fnmatch
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -81,6 +82,11 @@ _OF_MAPS = (
 )
 
 
+def _higher(name: str) -> bool:
+    """Whether higher values of a metric are better."""
+    return next(kind.better == "higher" for kind in _OF_MAPS if fnmatch.fnmatch(name, kind.name))
+
+
 class Faithfulness(Protocol):
     """Curves, removals and correlations of every map, beside its controls."""
 
@@ -134,7 +140,7 @@ class Faithfulness(Protocol):
             found, kinds = score_faithfulness(model, dataset, saliency, choices)
             count = len(next(iter(found.values()))["random"])
             for name, values in found.items():
-                for kind, (mean, over, share) in beside_controls(values).items():
+                for kind, (mean, over, share) in beside_controls(values, _higher(name)).items():
                     metrics += [
                         Metric(name, mean, count, dataset.name, kind),
                         Metric(f"{name}_over_random", over, count, dataset.name, kind),
