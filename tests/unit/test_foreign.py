@@ -6,10 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from libraries import library
 from PIL import Image
 from torch import nn
-from torch.nn import functional
 
 import ltpa
 from ltpa.cli import main
@@ -122,21 +120,7 @@ def test_torchvision_network_gives_its_own_logits_features_and_gradcam():
     np.testing.assert_allclose(network_maps(model, pictures, 3)[GRADCAM], expected, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.libraries
-def test_gradcam_equals_a_librarys():
-    torchvision_models()
-    cam = library("pytorch_grad_cam")
-    network = seeded(lambda: torchvision_models().resnet18(num_classes=3)).eval()
-    pictures = images(4, 64)
-    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
-    theirs = cam.GradCAM(model=network, target_layers=[network.layer4])
-    scaled = theirs(x, None)
-    own = torch.from_numpy(network_maps(Foreign(network, 64), pictures, 4)[GRADCAM])[:, None]
-    own = functional.interpolate(own / own.amax((1, 2, 3), keepdim=True).clamp(min=1e-7), (64, 64), mode="bilinear")
-    assert np.corrcoef(scaled.ravel(), own.numpy().ravel())[0, 1] > 0.99
-
-
-def test_maps_of_a_library_and_of_a_function_that_needs_gradients():
+def test_maps_of_a_function_that_needs_gradients():
     def gradient(network, inputs, classes):
         (found,) = torch.autograd.grad(network(inputs).gather(1, classes[:, None]).sum(), inputs)
         return found.abs().sum(1)
