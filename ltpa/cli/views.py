@@ -10,7 +10,7 @@ from ltpa.core.text import printable
 
 
 def add_commands(command: Command) -> None:
-    """Add `table`, `check`, `figures`, `gallery`, `track`, `status` and `show`."""
+    """Add `table`, `check`, `figures`, `gallery`, `track`, `status`, `findings` and `show`."""
     for name, run, text in (
         ("table", _view, "build one table from result records"),
         ("check", _view, "assert that networks learned and attention attends"),
@@ -36,6 +36,9 @@ def add_commands(command: Command) -> None:
     )
     track.add_argument("--rebuild", action="store_true", help="make the store anew from the records")
     add_config_option(command("status", _status, "show which runs of a configuration are done"))
+    findings = command("findings", _findings, "write what a run found, in sentences that its numbers choose")
+    add_config_option(findings)
+    findings.add_argument("--output", type=Path, metavar="FILE", help="default: results/<scale>/findings.md")
     show = command("show", _show, "print a finished table and say where its files are")
     show.add_argument("table")
     add_config_option(show)
@@ -80,6 +83,17 @@ def _status(options: argparse.Namespace) -> None:
     from ltpa.plan.summary import status
 
     print(status(load_plan(options)))
+
+
+def _findings(options: argparse.Namespace) -> None:
+    from ltpa.core import layout
+    from ltpa.core.files import write_text
+    from ltpa.plan.findings import findings
+
+    plan = load_plan(options)
+    path = options.output or plan.results / layout.FINDINGS
+    write_text(path, findings(plan))
+    print(path)
 
 
 def _show(options: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ BOXES_SIDECAR = "boxes.json"
 MANIFEST = "manifest.json"
 TRACKING = "tracking.json"
 CHECKS = "checks.md"
+FINDINGS = "findings.md"
 CHECKS_JSON = "checks.json"
 FIGURE_SUFFIXES = ("png", "svg", "pdf")
 TABLE_SUFFIXES = ("csv", "md", "tex", "html")

@@ -15,6 +15,7 @@ READERS = Registry(
     {
         "action40": "ltpa.data.readers.action40:read",
         "cifar": "ltpa.data.readers.cifar:read",
+        "cifar-c": "ltpa.data.readers.cifar_c:read",
         "cub": "ltpa.data.readers.cub:read",
         "dogs": "ltpa.data.readers.dogs:read",
         "folders": "ltpa.data.readers.folders:read",

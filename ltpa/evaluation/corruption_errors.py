@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ltpa.data.arrays import Split
+from ltpa.core.errors import DataError
+from ltpa.data.arrays import PreparedDataset, Split
 from ltpa.evaluation.corruptions import KINDS, SEVERITIES, corrupt
 from ltpa.evaluation.inference import network_pixels, predict, true_classes
 
@@ -38,6 +39,29 @@ def corruption_errors(
                 wrong[number, column] += (predict(model, version, batch_size) != labels).sum()
     shares = wrong / len(chosen)
     return [(float(row[0]), row[1:].reshape(len(KINDS), len(SEVERITIES))) for row in shares]
+
+
+def errors_on(models: "Sequence[AttentionClassifier]", dataset: PreparedDataset, batch_size: int) -> list[np.ndarray]:
+    """For each network the errors (kinds, severities), shares 0-1, on images that others have corrupted.
+
+    Of the dataset each split is a kind of `KINDS`, the severities one after the other.
+
+    Raises:
+        DataError: a kind is missing, or its images do not divide into the severities.
+    """
+    found = [np.empty((len(KINDS), len(SEVERITIES))) for _ in models]
+    for row, kind in enumerate(KINDS):
+        split = dataset.split(kind)
+        if len(split) % len(SEVERITIES):
+            raise DataError(
+                f"dataset {dataset.name}, split {kind}: {len(split)} images are not {len(SEVERITIES)} severities of "
+                "the same ones; extract its archive anew"
+            )
+        truth = true_classes(models[0], split.labels, dataset.name)
+        for model, errors in zip(models, found, strict=True):
+            wrong = predict(model, split.images, batch_size) != truth
+            errors[row] = wrong.reshape(len(SEVERITIES), -1).mean(axis=1)
+    return found
 
 
 def relative_to(

@@ -77,21 +77,26 @@ def control_maps(
     return found
 
 
-def beside_controls(
-    values: Mapping[str, np.ndarray],
-) -> dict[str, tuple[float, float, float | None]]:
+def beside_controls(values: Mapping[str, np.ndarray], higher: bool) -> dict[str, tuple[float, float, float | None]]:
     """Of each map's per-image values (N,): mean, mean minus `random`, and the latter in % of what `oracle` has.
 
-    The share is None for `random` and where there is no oracle, or it does no better or worse than random.
+    `higher` says whether higher values are better. The share is None for `random`, without an oracle, and where the
+    oracle is not better than random by two standard errors: a share of next to nothing would mean nothing.
     """
     random = float(values[RANDOM].mean())
-    span = float(values[ORACLE].mean()) - random if ORACLE in values else 0.0
+    span = _lead(values[ORACLE] - values[RANDOM], higher) if ORACLE in values else None
     found: dict[str, tuple[float, float, float | None]] = {}
     for kind, each in values.items():
         mean = float(each.mean())
-        share = 100 * (mean - random) / span if span and kind != RANDOM else None
+        share = 100 * (mean - random) / span if span is not None and kind != RANDOM else None
         found[kind] = (mean, mean - random, share)
     return found
+
+
+def _lead(gaps: np.ndarray, higher: bool) -> float | None:
+    """The mean of gaps (N,); None unless it is on the better side of zero by two standard errors."""
+    mean, error = float(gaps.mean()), float(gaps.std(ddof=1)) / len(gaps) ** 0.5
+    return mean if (mean if higher else -mean) > 2 * error else None
 
 
 def same_order(first: Sequence[float], second: Sequence[float]) -> tuple[float, int]:

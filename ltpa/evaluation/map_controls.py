@@ -9,7 +9,7 @@ from ltpa.core.seeds import derive
 from ltpa.data.arrays import Split
 from ltpa.data.masks import OBJECT, squashed
 from ltpa.evaluation.controls import CONTROLS
-from ltpa.evaluation.maps import CAM, GRADCAM, network_maps
+from ltpa.evaluation.maps import CAM, GIVEN, GRADCAM, network_maps
 from ltpa.evaluation.saliency import COMBINED, Saliency
 from ltpa.evaluation.untrained import settle, untrained_networks
 
@@ -53,8 +53,10 @@ def control_maps(names: Sequence[str], images: np.ndarray, split: Split, dataset
 
 
 def own_map_of(kinds: "Mapping[str, np.ndarray]", combined: Saliency | None) -> str:
-    """The kind that stands for the network where one map is shown: its attention, its activation map, or Grad-CAM."""
-    return COMBINED if combined is not None else next(kind for kind in (CAM, GRADCAM) if kind in kinds)
+    """The kind that stands for the network where one map is shown: its attention, a given map, its activation map, or
+    Grad-CAM.
+    """
+    return COMBINED if combined is not None else next(kind for kind in (GIVEN, CAM, GRADCAM) if kind in kinds)
 
 
 def untrained_map(

@@ -11,6 +11,7 @@ import torch
 
 from ltpa.core.errors import ModelError, NotFiniteError
 from ltpa.evaluation.inference import attention_maps, class_activation_maps, pixel_batches
+from ltpa.models.foreign import Foreign
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
 
 LAST, PREVIOUS = "attention_last", "attention_previous"
 ACTIVATION_LAST, ACTIVATION_PREVIOUS = "activation_last", "activation_previous"
-CAM, GRADCAM = "cam_predicted", "gradcam"
-KINDS = (LAST, PREVIOUS, ACTIVATION_LAST, ACTIVATION_PREVIOUS, CAM, GRADCAM)
+CAM, GRADCAM, GIVEN = "cam_predicted", "gradcam", "given"
+KINDS = (LAST, PREVIOUS, ACTIVATION_LAST, ACTIVATION_PREVIOUS, CAM, GRADCAM)  # of networks of this package
 
 
 def network_maps(model: "AttentionClassifier", images: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
-    """Every kind of map that `model` has of images (N, H, W, 3) uint8, in the order of `KINDS`.
+    """Every kind of map that `model` has of images (N, H, W, 3) uint8, `given` first, in the order of `KINDS`.
 
+    * `given`: what a function of the user makes of a network that is not of this package.
     * `attention_last`, `attention_previous`: the trained attention of its last two levels, each alone.
     * `activation_last`, `activation_previous`: mean over channels of the squared local features of the last two layers
       that attention can read (Zagoruyko and Komodakis, ICLR 2017).
@@ -33,24 +35,36 @@ def network_maps(model: "AttentionClassifier", images: np.ndarray, batch_size: i
     * `gradcam`: positive part of the sum over the last such layer's channels, each weighted by the mean gradient of the
       predicted class's logit (Selvaraju et al., ICCV 2017).
 
+    A network that is not of this package has the last three where its layers have such maps.
+
     Raises:
         NotFiniteError: a map is not finite.
     """
     from ltpa.models.plain import GapClassifier
 
     found: dict[str, np.ndarray] = {}
+    if isinstance(model, Foreign) and model.maps is not None:
+        found[GIVEN] = np.concatenate([model.maps_of(each) for each in pixel_batches(model, images, batch_size)])
     if model.attention_levels:
         levels = attention_maps(model, images, batch_size)
         found |= dict(zip((LAST, PREVIOUS), reversed([*levels.values()][-2:]), strict=False))
-    activations, gradients = _activations_and_gradcam(model, images, batch_size)
-    found |= dict(zip((ACTIVATION_LAST, ACTIVATION_PREVIOUS), reversed(activations[-2:]), strict=True))
+    layers = _layers(model)
+    if layers:
+        activations, gradients = _activations_and_gradcam(model, layers, images, batch_size)
+        found |= dict(zip((ACTIVATION_LAST, ACTIVATION_PREVIOUS), reversed(activations[-2:]), strict=False))
     if isinstance(model, GapClassifier):
         found[CAM] = class_activation_maps(model, images, batch_size)
-    found[GRADCAM] = gradients
+    if layers:
+        found[GRADCAM] = gradients
     for kind, maps in found.items():
         if not np.isfinite(maps).all():
             raise NotFiniteError(f"its {kind} maps of these images are not finite; retrain the network")
     return found
+
+
+def shows_maps(model: "AttentionClassifier") -> bool:
+    """Whether there is a map for the whole network; those that are not of this package may have none."""
+    return not isinstance(model, Foreign) or model.shows_maps
 
 
 def activation_map(features: torch.Tensor) -> torch.Tensor:
@@ -65,9 +79,8 @@ def gradcam_map(features: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor
 
 
 def _activations_and_gradcam(
-    model: "AttentionClassifier", images: np.ndarray, batch_size: int
+    model: "AttentionClassifier", layers: "list[nn.Module]", images: np.ndarray, batch_size: int
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    layers = _layers(model)
     activations: list[list[np.ndarray]] = [[] for _ in layers]
     gradcams = []
     for features, gradients in _last_gradients(model, layers, images, batch_size):
@@ -106,6 +119,8 @@ def _layers(model: "AttentionClassifier") -> "list[nn.Module]":
     from ltpa.models.resnet import ResNetTrunk
     from ltpa.models.vgg import VggTrunk
 
+    if isinstance(model, Foreign):
+        return [layer for _, layer in model.named_map_layers()]
     trunk = getattr(model, "trunk", None)
     if isinstance(trunk, VggTrunk):
         return [trunk.section1, trunk.section2, trunk.section3]

@@ -19,7 +19,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ltpa.core.seeds import derive
 from ltpa.evaluation.inference import log_attention_maps
+from ltpa.evaluation.map_controls import own_map_of
 from ltpa.evaluation.map_statistics import spearman
+from ltpa.evaluation.maps import network_maps
+from ltpa.models.foreign import Foreign, has_own, redraw
 from ltpa.models.init import initialise
 
 if TYPE_CHECKING:
@@ -45,8 +48,8 @@ def layers(model: "AttentionClassifier") -> list[Layer]:
     parts = [
         (role, module)
         for role, part in model.flow()
-        for module in part.modules()
-        if any(True for _ in module.parameters(recurse=False))
+        for module in ([part] if isinstance(model, Foreign) else part.modules())
+        if has_own(module)
     ]
     convolutions = sum(role == TRUNK and isinstance(module, nn.Conv2d) for role, module in parts)
     found, passed = [], 0
@@ -72,7 +75,11 @@ def randomised(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "randomised", step))
             for layer in found:
-                if layer.step == step:
+                if layer.step != step:
+                    continue
+                if isinstance(model, Foreign):
+                    redraw(layer.module)
+                else:
                     initialise(layer.module, model.architecture["bn_weight"], model.architecture["u_std"])
     first = min((number for number, layer in enumerate(found) if layer.step in steps), default=len(found))
     norms = [layer.module for layer in found[first:] if layer.step != HEAD and isinstance(layer.module, _BatchNorm)]
@@ -87,10 +94,22 @@ def _estimate(model: "AttentionClassifier", norms: Sequence[_BatchNorm], images:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
         norm.train()
-    log_attention_maps(model, images, batch_size)
+    compared_maps(model, images, batch_size)
     for norm, momentum in zip(norms, kept, strict=True):
         norm.momentum = momentum
         norm.eval()
+
+
+def compared_maps(model: "AttentionClassifier", images: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
+    """The maps (N, h, w) that are compared, by level: logarithms of attention, which are in the order of its weights.
+
+    A network that is not of this package has one, that of a given function or Grad-CAM, by the name of its kind.
+    """
+    if not isinstance(model, Foreign):
+        return log_attention_maps(model, images, batch_size)
+    found = network_maps(model, images, batch_size)
+    kind = own_map_of(found, None)
+    return {kind: found[kind].astype(np.float64)}
 
 
 def correlations(maps: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -131,4 +150,4 @@ def of_randomised(
         for mode, chosen in (("cascade", STEPS[: number + 1]), ("alone", (step,))):
             if mode == "cascade" or step in present:
                 other = randomised(model, chosen, seed, statistics, batch_size)
-                yield f"{mode}_{step}", correlations(maps, log_attention_maps(other, images, batch_size))
+                yield f"{mode}_{step}", correlations(maps, compared_maps(other, images, batch_size))

@@ -1,5 +1,6 @@
 """The same network before any training: what its maps hit by its architecture alone."""
 
+import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ltpa.core.seeds import derive
+from ltpa.models.foreign import Foreign, redraw
 
 if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
@@ -29,8 +31,14 @@ def untrained_networks(model: "AttentionClassifier", draws: int = DRAWS) -> "Ite
     for draw in range(draws):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(model.metadata.get("extra", {}).get("seed", 0), "untrained", draw))
-            network = build_model(model.architecture, model.num_classes, model.image_size)
-        network.preprocessing = model.preprocessing
+            if isinstance(model, Foreign):
+                other = copy.deepcopy(model)
+                for part in other.network.modules():
+                    redraw(part)
+                network: AttentionClassifier = other
+            else:
+                network = build_model(model.architecture, model.num_classes, model.image_size)
+                network.preprocessing = model.preprocessing
         network.to(device).eval()
         for part in network.modules():
             if isinstance(part, _BatchNorm):

@@ -13,12 +13,18 @@ from ltpa.protocols.base import (
     MetricKind,
     Protocol,
     Scene,
+    Target,
     check_variants,
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ltpa.data.arrays import PreparedDataset
     from ltpa.models.base import AttentionClassifier
+
+
+CORRUPTED = "corrupted"  # the use of a dataset whose images others have corrupted
 
 
 class CorruptionsSettings(ChosenVariants):
@@ -57,6 +63,12 @@ class Corruptions(Protocol):
         super().check_names(scene, settings)
         check_variants(scene, "protocols.corruptions.reference", [settings.reference])
 
+    def targets(self, scene: Scene, dataset: str, variant: str) -> list[Target]:
+        """The own test images, and those of the same classes that others have corrupted."""
+        classes = scene.declared(dataset)["classes"]
+        others = [name for name in scene.using(CORRUPTED) if scene.declared(name)["classes"] == classes]
+        return [Target(dataset), *(Target(name, CORRUPTED) for name in others)]
+
     def companion(self, scene: Scene, dataset: str, variant: str) -> str | None:
         """The reference, where the configuration trains it and it is another network."""
         reference: str = scene.settings(self.name).reference
@@ -74,18 +86,27 @@ class Corruptions(Protocol):
         settings: CorruptionsSettings,
         context: Context,
     ) -> Measurement:
-        """The record's facts name the set of parameters, and say why there is no mCE where there is none."""
-        from ltpa.evaluation.corruption_errors import corruption_errors, relative_to
+        """Errors relative to clean ones take the clean images of the first dataset.
+
+        The record's facts name the set of parameters, and say why there is no mCE where there is none."""
+        from ltpa.evaluation.corruption_errors import corruption_errors, errors_on, relative_to
         from ltpa.evaluation.corruptions import KINDS, PARAMETERS, SEVERITIES
         from ltpa.evaluation.subsets import fixed_subset
 
         metrics: list[Metric] = []
         facts: dict[str, Any] = {"parameters": PARAMETERS}
-        for dataset in datasets:
-            test = dataset.split("test")
-            chosen = fixed_subset(len(test), settings.images, dataset.name)
-            networks = [model, *([context.companion] if context.companion is not None else [])]
-            found = corruption_errors(networks, test, chosen, dataset.name, settings.batch_size)
+        networks = [model, *([context.companion] if context.companion is not None else [])]
+        found: list[tuple[float, np.ndarray]] = []
+        for target, dataset in zip(context.targets, datasets, strict=True):
+            if target.use == CORRUPTED:
+                others = errors_on(networks, dataset, settings.batch_size)
+                found = [(clean, errors) for (clean, _), errors in zip(found, others, strict=True)]
+                count = len(dataset.split(next(iter(KINDS)))) // len(SEVERITIES)
+            else:
+                test = dataset.split("test")
+                chosen = fixed_subset(len(test), settings.images, dataset.name)
+                found = corruption_errors(networks, test, chosen, dataset.name, settings.batch_size)
+                count = len(chosen)
             (clean, errors), other = found[0], found[-1]
             shares: list[tuple[str, float | None, str]] = [
                 ("clean_error_pct", clean, ""),
@@ -103,7 +124,7 @@ class Corruptions(Protocol):
                     if share is None:
                         facts[f"no_{name}"] = "under some kind the reference does not err, or no oftener than without"
             metrics += [
-                Metric(name, 100 * float(share), len(chosen), dataset.name, condition)
+                Metric(name, 100 * float(share), count, dataset.name, condition)
                 for name, share, condition in shares
                 if share is not None
             ]

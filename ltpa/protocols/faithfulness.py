@@ -6,7 +6,8 @@ the image's centre, the map of another image, the network before training, and t
 """
 
 import dataclasses
-from collections.abc import Sequence
+import fnmatch
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 Baseline = Literal["mean", "blur", "black"]
 Kind = Literal[
+    "given",
     "combined",
     "attention_last",
     "attention_previous",
@@ -80,6 +82,11 @@ _OF_MAPS = (
 )
 
 
+def _higher(name: str) -> bool:
+    """Whether higher values of a metric are better."""
+    return next(kind.better == "higher" for kind in _OF_MAPS if fnmatch.fnmatch(name, kind.name))
+
+
 class Faithfulness(Protocol):
     """Curves, removals and correlations of every map, beside its controls."""
 
@@ -106,6 +113,12 @@ class Faithfulness(Protocol):
         """How the variant's combined map is made."""
         return {"saliency": scene.saliency(variant)}
 
+    def lacks_maps(self, model: "AttentionClassifier", inputs: Mapping[str, Any]) -> bool:
+        """Only networks that are not of this package may have no map."""
+        from ltpa.evaluation.maps import shows_maps
+
+        return not shows_maps(model)
+
     def measure(
         self,
         model: "AttentionClassifier",
@@ -127,7 +140,7 @@ class Faithfulness(Protocol):
             found, kinds = score_faithfulness(model, dataset, saliency, choices)
             count = len(next(iter(found.values()))["random"])
             for name, values in found.items():
-                for kind, (mean, over, share) in beside_controls(values).items():
+                for kind, (mean, over, share) in beside_controls(values, _higher(name)).items():
                     metrics += [
                         Metric(name, mean, count, dataset.name, kind),
                         Metric(f"{name}_over_random", over, count, dataset.name, kind),

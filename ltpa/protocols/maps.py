@@ -4,7 +4,7 @@ Of a set with masks the classes are the subsets, and all images are scored. Of e
 object's place the images are scored in the pointing game alone, inside their masks and boxes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator
@@ -149,6 +149,12 @@ class Maps(Protocol):
     def folder_target(self, name: str, class_ids: list[int] | None) -> Target:
         """All images, by class."""
         return Target(name, MASKS)
+
+    def lacks_maps(self, model: "AttentionClassifier", inputs: Mapping[str, Any]) -> bool:
+        """Only networks that are not of this package may have no map."""
+        from ltpa.evaluation.maps import shows_maps
+
+        return not shows_maps(model)
 
     def measure(
         self,

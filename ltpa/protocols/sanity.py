@@ -90,8 +90,11 @@ class Sanity(Protocol):
         return variant
 
     def lacks_maps(self, model: "AttentionClassifier", inputs: Mapping[str, Any]) -> bool:
-        """Networks without attention have no maps."""
-        return not model.attention_levels
+        """Networks without attention have no maps; of those not of this package, the ones without any map."""
+        from ltpa.evaluation.maps import shows_maps
+        from ltpa.models.foreign import Foreign
+
+        return not (shows_maps(model) if isinstance(model, Foreign) else model.attention_levels)
 
     def measure(
         self,
@@ -104,8 +107,8 @@ class Sanity(Protocol):
 
         Images whose map is constant are left out of a mean; n says how many remain.
         """
-        from ltpa.evaluation.inference import log_attention_maps, spread
-        from ltpa.evaluation.randomised import correlations, of_other_images, of_randomised
+        from ltpa.evaluation.inference import spread
+        from ltpa.evaluation.randomised import compared_maps, correlations, of_other_images, of_randomised
 
         metrics: list[Metric] = []
         facts: dict[str, Any] = {}
@@ -116,10 +119,10 @@ class Sanity(Protocol):
             statistics = seen.images[spread(len(seen), settings.statistics_images)]
             if train is None:
                 facts["notes"] = ["no training images: batch normalisation is estimated anew on these images"]
-            maps = log_attention_maps(model, images, settings.batch_size)
+            maps = compared_maps(model, images, settings.batch_size)
             found = {"other_image": [of_other_images(maps)]}
             if context.companion is not None:
-                others = log_attention_maps(context.companion, images, settings.batch_size)
+                others = compared_maps(context.companion, images, settings.batch_size)
                 found["other_seed"] = [correlations(maps, others)]
             for draw in range(settings.draws):
                 seed = derive(settings.seed, self.name, context.seed, draw)

@@ -31,17 +31,17 @@ def trained_network(results: Path, dataset: str, variant: str, seed: int, traini
 
 
 @contextlib.contextmanager
-def naming(model_path: Path) -> Iterator[None]:
-    """Name the file of the network that gives numbers which are not finite."""
+def naming(network: Path | str) -> Iterator[None]:
+    """Name the network, by its file where it has one, that gives numbers which are not finite."""
     try:
         yield
     except NotFiniteError as error:
-        raise NotFiniteError(f"{model_path}: {error}") from error
+        raise NotFiniteError(f"{network}: {error}") from error
 
 
-def without_maps(model_path: Path, variant: str) -> ModelError:
+def without_maps(network: Path | str, variant: str) -> ModelError:
     """What to say of a network of a user's own that has none of the maps asked for."""
-    return ModelError(f"{model_path}: a {variant} has no attention map; name a network with attention")
+    return ModelError(f"{network}: a {variant} has no attention map; name a network with attention")
 
 
 def make_record(

@@ -3,16 +3,17 @@
 import dataclasses
 import hashlib
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ltpa.core.errors import ConfigError, DataError
+from ltpa.core.errors import ConfigError, DataError, ModelError
 from ltpa.core.files import is_hidden
 from ltpa.core.hashing import digest, sha256_file
 from ltpa.core.provenance import code_version
-from ltpa.core.records import unconverged
+from ltpa.core.records import Metric, unconverged
 from ltpa.core.text import printable
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.listing import Listing
@@ -20,14 +21,48 @@ from ltpa.data.pictures import MASK_SUFFIX, images_in, mask_of, passed_over_note
 from ltpa.data.real import mask_notes
 from ltpa.data.shards import prepare_split
 from ltpa.data.source import Options, Source
+from ltpa.models.base import AttentionClassifier
+from ltpa.models.foreign import Foreign
 from ltpa.protocols.base import Context, Protocol, Scene
-from ltpa.stages.common import naming, without_maps
+from ltpa.stages.common import naming
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A network that is measured.
+
+    Attributes:
+        model: the network, in evaluation mode.
+        name: what messages call it.
+        variant: what it is.
+        classes: names of its classes; None where they are unknown.
+        facts: what else is told of it.
+    """
+
+    model: AttentionClassifier
+    name: str
+    variant: str
+    classes: Sequence[str] | None
+    facts: Mapping[str, Any]
+
+
+def own_network(path: Path) -> Subject:
+    """The network of a file that `ltpa train` wrote.
+
+    Raises:
+        ModelError: it is none.
+    """
+    from ltpa.models import load
+
+    model = load(path)
+    variant = model.metadata["variant"]
+    return Subject(model, str(path), variant, model.metadata["classes"], {"model_sha256": sha256_file(path)})
 
 
 def evaluate_folder(
     protocol: Protocol,
     scene: Scene,
-    model_path: Path,
+    subject: Subject,
     images: Path,
     masks: Path | None,
     skip_corrupt: bool = False,
@@ -35,7 +70,7 @@ def evaluate_folder(
     """Run `protocol` with the settings of `scene`, and return its metrics with what they come from, as plain JSON.
 
     Args:
-        model_path: a network that `ltpa train` wrote.
+        subject: the network.
         images: a folder with a folder of images per class, or with images only.
         masks: a folder laid out like `images`, with a PNG of the same stem for each image; only for
             protocols that need it.
@@ -46,47 +81,45 @@ def evaluate_folder(
             to no image.
         MemoryFullError: an image has too many pixels.
         NotFiniteError: the network gives numbers that are not finite; the message names its file.
-        ModelError: not a network of this project, or one without the maps that the protocol looks at.
+        ModelError: a network without the maps that the protocol looks at.
     """
-    from ltpa.models import load
-
-    model = load(model_path)
+    model, variant = subject.model, subject.variant
     if protocol.needs_masks != (masks is not None):
         raise ConfigError(f"{protocol.name}: {'add' if protocol.needs_masks else 'takes no'} --masks DIR")
-    settings, variant = scene.settings(protocol.name), model.metadata["variant"]
-    inputs = protocol.folder_inputs(scene, variant)
+    settings = scene.settings(protocol.name)
     classes, listing = _list(images, masks)
     if protocol.compares_classes(settings) and len(classes) < 2:
         raise DataError(f"{images}: images of one class; {protocol.name} needs folders of images of at least two")
-    known = model.metadata["classes"]
-    named = all(name in known for name in classes)
+    taken = subject.classes is None and len(classes) == model.num_classes  # as torchvision's `ImageFolder` has them
+    own = classes if taken else list(subject.classes or ())
+    named = all(name in own for name in classes)
     if named:
-        listing = dataclasses.replace(listing, labels=[known.index(classes[label]) for label in listing.labels])
-    if protocol.lacks_maps(model, inputs):
-        raise without_maps(model_path, variant)
+        listing = dataclasses.replace(listing, labels=[own.index(classes[label]) for label in listing.labels])
+    if reason := refusal(protocol, scene, model, variant, named, True):
+        raise ModelError(f"{subject.name}: {reason}")
+    inputs = protocol.folder_inputs(scene, variant)
     with tempfile.TemporaryDirectory(prefix="ltpa-evaluate-") as scratch:
         options = Options(upright=True, skip_corrupt=skip_corrupt)
-        source = Source(images.resolve().name, known if named else classes, model.image_size, {}, {}, options)
+        source = Source(images.resolve().name, own if named else classes, model.image_size, {}, {}, options)
         dataset = _decode(source, listing, Path(scratch))
-        target = protocol.folder_target(dataset.name, list(range(len(known))) if named else None)
-        with naming(model_path):
+        target = protocol.folder_target(dataset.name, list(range(len(own))) if named else None)
+        with naming(subject.name):
             found = protocol.measure(model, [dataset], settings, Context([target], inputs, 0, Path(scratch)))
     doubts = unconverged({**found.extra, "protocol": settings.of_job()})
-    of_labels = {kind.name for kind in protocol.metrics if kind.of_labels}
-    metrics = [dataclasses.asdict(m) for m in found.metrics if named or m.name not in of_labels]
+    metrics = [dataclasses.asdict(metric) for metric in known(protocol, found.metrics, named)]
     return {
         "protocol": protocol.name,
         "settings": {**settings.of_job(), **inputs},
-        "model": str(model_path),
-        "model_sha256": sha256_file(model_path),
+        "model": subject.name,
         "variant": variant,
+        **subject.facts,
         "images": str(images),
         "count": len(dataset.split("test")),
         "skipped": dataset.facts["skipped"],
         "passed_over": list(listing.passed_over),
         "data_hash": dataset.data_hash,
         "code_version": code_version(),
-        "note": "" if named else "folders are not named like the network's classes: accuracy is not given",
+        "note": _note(named, taken),
         "warnings": [
             *mask_notes(dataset.facts, upright=True),
             *found.extra.get("notes", []),
@@ -94,6 +127,40 @@ def evaluate_folder(
         ],
         "metrics": metrics,
     }
+
+
+def refusal(
+    protocol: Protocol, scene: Scene, model: AttentionClassifier, variant: str, labelled: bool, masked: bool
+) -> str:
+    """Why a protocol cannot measure a network; empty where it can."""
+    if "cross-entropy" not in protocol.learning:
+        return f"{protocol.name}: measures only networks of two streams"
+    if protocol.needs_masks and not masked:
+        return f"{protocol.name}: needs masks, one for each image"
+    if not labelled and all(kind.of_labels for kind in protocol.metrics):
+        return f"{protocol.name}: needs the true class of each image"
+    if protocol.lacks_maps(model, protocol.folder_inputs(scene, variant)):
+        if isinstance(model, Foreign) and not model.shows_maps:
+            return f"{protocol.name}: its layers give no map; add a function that makes maps"
+        return f"a {variant} has no attention map; {protocol.name} looks at that of a network of ltpa"
+    return ""
+
+
+def known(protocol: Protocol, metrics: Sequence[Metric], labelled: bool) -> list[Metric]:
+    """Of `metrics` those that mean something: without true classes, the ones that need none."""
+    of_labels = {kind.name for kind in protocol.metrics if kind.of_labels}
+    return [metric for metric in metrics if labelled or metric.name not in of_labels]
+
+
+def _note(named: bool, taken: bool) -> str:
+    if taken:
+        return "the folders, in alphabetical order, are taken for the network's classes"
+    return "" if named else "folders are not named like the network's classes: accuracy is not given"
+
+
+def _of_foreign(found: dict[str, Any]) -> str:
+    layers = f"maps of {' and '.join(found['map_layers'])}" if found["map_layers"] else "no layer with maps"
+    return f"images of {found['size']} px, preprocessing {found['preprocessing']}, {layers}"
 
 
 def _list(folder: Path, masks: Path | None) -> tuple[list[str], Listing]:
@@ -157,6 +224,7 @@ def as_markdown(found: dict[str, Any]) -> str:
     """What was measured, as a table under a line that says of what."""
     lines = [
         f"{found['protocol']} of {found['model']} ({found['variant']}) on {found['count']} images of {found['images']}",
+        *([_of_foreign(found)] if "map_layers" in found else []),
         *([found["note"]] if found["note"] else []),
         *found["warnings"],
         *([passed_over_note(found["passed_over"])] if found["passed_over"] else []),

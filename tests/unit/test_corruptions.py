@@ -1,5 +1,7 @@
 """Corruptions: their parts against SciPy and scikit-image, what must not decide, and relative errors."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from libraries import library
@@ -161,6 +163,38 @@ def test_the_protocol_counts_what_the_network_gets_wrong(tmp_path):
     alone = protocol.measure(network, [data], settings, Context([Target("set")], inputs, 0, tmp_path))
     assert "mce_pct" not in {metric.name for metric in alone.metrics}
     assert "not asked for" in alone.extra["no_mce"]
+
+
+def test_images_that_others_corrupted_are_measured_like_own_ones(tmp_path):
+    data, network = dataset(10, 8), linear_network(8, seed=1)
+    test, rows = data.split("test"), np.arange(10)
+    splits = {}
+    for kind in KINDS:
+        images = np.concatenate([corrupt(test.images, rows, kind, severity, "set") for severity in SEVERITIES])
+        splits[kind] = Split(images, np.tile(test.labels, len(SEVERITIES)), np.array([str(row) for row in range(50)]))
+    theirs = PreparedDataset("theirs", list("abcd"), splits, "", {})
+    protocol = find("corruptions")
+    classes = {"set": "abcd", "theirs": "abcd", "other": "ab"}
+    scene = SimpleNamespace(
+        using=lambda use: ["theirs", "other"] if use == "corrupted" else [],
+        declared=lambda name: {"classes": classes[name]},
+    )
+    targets = protocol.targets(scene, "set", "vgg")
+    assert [(target.name, target.use) for target in targets] == [("set", ""), ("theirs", "corrupted")]
+    context = Context(targets, {"reference": "vgg", "is_reference": True}, 0, tmp_path)
+    found = protocol.measure(network, [data, theirs], protocol.Settings(), context)
+    by_set = {
+        name: [(m.name, m.value, m.n, m.condition) for m in found.metrics if m.target == name] for name in classes
+    }
+    assert by_set["set"] == by_set["theirs"] and by_set["set"]
+    cut = {
+        **splits,
+        "fog": Split(*(each[:49] for each in (splits["fog"].images, splits["fog"].labels, splits["fog"].ids))),
+    }
+    with pytest.raises(DataError, match="split fog: 49 images are not 5 severities"):
+        protocol.measure(
+            network, [data, PreparedDataset("theirs", list("abcd"), cut, "", {})], protocol.Settings(), context
+        )
 
 
 def test_images_of_other_classes_are_refused(tmp_path):

@@ -184,12 +184,21 @@ def test_the_gradient_map_of_a_linear_network_is_its_weights():
 
 def test_every_value_stands_beside_random_and_the_mask():
     values = {"random": np.array([0.2, 0.4]), "oracle": np.array([0.7, 0.9]), "map": np.array([0.4, 0.6])}
-    found = beside_controls(values)
+    found = beside_controls(values, True)
     assert found["map"] == pytest.approx((0.5, 0.2, 40.0))
     assert found["oracle"] == pytest.approx((0.8, 0.5, 100.0))
     assert found["random"] == (pytest.approx(0.3), 0.0, None)
     del values["oracle"]
-    assert beside_controls(values)["map"][2] is None
+    assert beside_controls(values, True)["map"][2] is None
+
+
+def test_share_of_the_way_to_the_mask_is_withheld_where_the_mask_is_no_better_than_random():
+    values = {"random": np.array([0.2, 0.4]), "oracle": np.array([0.7, 0.9]), "map": np.array([0.4, 0.6])}
+    assert beside_controls(values, False)["map"][2] is None  # lower is better, and the mask is higher
+    unsure = {**values, "oracle": np.array([0.9, 0.0])}
+    assert beside_controls(unsure, True)["map"] == (pytest.approx(0.5), pytest.approx(0.2), None)
+    lower = {"random": np.array([0.7, 0.9]), "oracle": np.array([0.2, 0.4]), "map": np.array([0.6, 0.8])}
+    assert beside_controls(lower, False)["map"][2] == pytest.approx(20)
 
 
 def test_a_ranking_that_turns_is_counted():

@@ -544,6 +544,28 @@ def test_jpeg_blobs(tmp_path):
         run("cifar10-q75", declared, tmp_path, tmp_path / "other")
 
 
+def test_corrupted_arrays(tmp_path):
+    folder = tmp_path / "extracted" / "CIFAR-10-C"
+    folder.mkdir(parents=True)
+    images = np.stack([miniature.pixels(number) for number in range(10)])
+    declared = miniature.declaration("cifar10c")
+    assert len(declared["splits"]) == 15
+    declared["splits"] = {kind: {"file": f"{kind}.npy", "count": 10} for kind in ("fog", "snow")}
+    np.save(folder / "fog.npy", images)
+    np.save(folder / "snow.npy", images[::-1])
+    np.save(folder / "labels.npy", np.arange(10, dtype=np.uint8))
+    opened = prepare_extracted(declared, tmp_path, "cifar10c")
+    np.testing.assert_array_equal(opened.split("snow").images, images[::-1])
+    assert opened.split("fog").labels.tolist() == list(range(10))
+    for content, message in ((images[:9], "9 images for 10 labels"), (images / 2, "not bytes")):
+        np.save(folder / "fog.npy", content)
+        with pytest.raises(DataError, match=rf"fog\.npy: .*{message}"):
+            prepare_extracted(declared, tmp_path, "cifar10c")
+    (folder / "fog.npy").write_bytes(b"no array")
+    with pytest.raises(DataError, match=r"fog\.npy: not readable"):
+        prepare_extracted(declared, tmp_path, "cifar10c")
+
+
 def test_manifest_is_plain_json_with_counts_per_class(made):
     manifest = json.loads((layout.data_dir(made[0], "stanforddogs") / layout.MANIFEST).read_text())
     assert manifest["splits"]["train"]["per_class"] == [1, 1]
