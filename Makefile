@@ -11,8 +11,7 @@ CORES ?= $(shell nproc)
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
-	$(BIN)/snakemake --cores $(CORES) all_tables
-	$(BIN)/python -m ltpa show table1
+	@start=$$(date +%s); $(BIN)/snakemake --cores $(CORES) all_tables; $(BIN)/python -m ltpa summary --since $$start
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import time
 from pathlib import Path
 
 from ltpa.cli.options import Command, add_config_option, add_spec_options, as_seconds, load_plan, resolve
@@ -10,12 +11,13 @@ from ltpa.core.text import printable
 
 
 def add_commands(command: Command) -> None:
-    """Add `table`, `check`, `figures`, `gallery`, `track`, `status` and `show`."""
+    """Add `table`, `check`, `figures`, `gallery`, `report`, `track`, `summary`, `status` and `show`."""
     for name, run, text in (
         ("table", _view, "build one table from result records"),
         ("check", _view, "assert that networks learned and attention attends"),
         ("figures", _view, "draw overlays and curves"),
         ("gallery", _gallery, "draw the figures of images and maps"),
+        ("report", _view, "write the report, a folder of pages"),
     ):
         view = command(name, run, text)
         view.set_defaults(stage=name)
@@ -35,6 +37,9 @@ def add_commands(command: Command) -> None:
         help="with --follow: end when nothing trained for so long",
     )
     track.add_argument("--rebuild", action="store_true", help="make the store anew from the records")
+    summary = command("summary", _summary, "end a run with five lines: report, checks, time, headline, what to do next")
+    summary.add_argument("--since", type=as_seconds, metavar="T", help="when the run began, in seconds since 1970")
+    add_config_option(summary)
     add_config_option(command("status", _status, "show which runs of a configuration are done"))
     show = command("show", _show, "print a finished table and say where its files are")
     show.add_argument("table")
@@ -80,6 +85,16 @@ def _status(options: argparse.Namespace) -> None:
     from ltpa.plan.summary import status
 
     print(status(load_plan(options)))
+
+
+def _summary(options: argparse.Namespace) -> None:
+    from ltpa.core import layout
+    from ltpa.pages.summary import five_lines, read_summary
+
+    plan = load_plan(options)
+    report = plan.results / layout.REPORT
+    took = None if options.since is None else max(time.time() - options.since, 0)
+    print("\n".join(five_lines(read_summary(report), report, plan.config.tables[0], took)))
 
 
 def _show(options: argparse.Namespace) -> None:

@@ -14,6 +14,8 @@ MANIFEST = "manifest.json"
 TRACKING = "tracking.json"
 CHECKS = "checks.md"
 CHECKS_JSON = "checks.json"
+REPORT = "report"
+REPORT_ZIP = "report.zip"
 FIGURE_SUFFIXES = ("png", "svg", "pdf")
 TABLE_SUFFIXES = ("csv", "md", "tex", "html")
 

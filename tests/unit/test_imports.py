@@ -23,6 +23,7 @@ LAYERS = (
     ("models",),
     ("evaluation", "training"),
     ("protocols", "tables", "tracking", "report"),
+    ("pages",),
     ("stages", "plan"),
     ("cli",),
 )
