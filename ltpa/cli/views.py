@@ -11,7 +11,7 @@ from ltpa.core.text import printable
 
 
 def add_commands(command: Command) -> None:
-    """Add `table`, `check`, `figures`, `gallery`, `report`, `track`, `summary`, `status` and `show`."""
+    """Add `table`, `check`, `figures`, `gallery`, `report`, `track`, `compare`, `summary`, `status` and `show`."""
     for name, run, text in (
         ("table", _view, "build one table from result records"),
         ("check", _view, "assert that networks learned and attention attends"),
@@ -37,6 +37,9 @@ def add_commands(command: Command) -> None:
         help="with --follow: end when nothing trained for so long",
     )
     track.add_argument("--rebuild", action="store_true", help="make the store anew from the records")
+    compare = command("compare", _compare, "compare the tables of two runs, differences marked")
+    compare.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="a folder results/<scale>")
+    compare.add_argument("--html", type=Path, metavar="FILE", help="write a page instead of printing Markdown")
     summary = command("summary", _summary, "end a run with five lines: report, checks, time, headline, what to do next")
     summary.add_argument("--since", type=as_seconds, metavar="T", help="when the run began, in seconds since 1970")
     add_config_option(summary)
@@ -85,6 +88,18 @@ def _status(options: argparse.Namespace) -> None:
     from ltpa.plan.summary import status
 
     print(status(load_plan(options)))
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from ltpa.core.files import write_text
+    from ltpa.pages.compare import compare, summary, to_html, to_markdown
+
+    found = compare(*options.runs)
+    if options.html:
+        write_text(options.html, to_html(found))
+        print(f"{printable(options.html)}: {summary(found)}")
+    else:
+        print(to_markdown(found), end="")
 
 
 def _summary(options: argparse.Namespace) -> None:

@@ -1,7 +1,6 @@
 """Cells of tables as the pages show them: numbers apart from texts, a mark with a text for each verdict."""
 
 import dataclasses
-from collections.abc import Iterable
 
 from ltpa.tables.frame import FAILED
 from ltpa.tables.model import Row, Table, TableCell, TablePanel
@@ -103,8 +102,7 @@ def shown(table: Table) -> list[ShownPanel]:
 
 
 def _panel(table: Table, number: int, panel: TablePanel) -> ShownPanel:
-    columns = list(zip(*(row.cells for row in panel.rows), strict=True)) or [()] * len(panel.columns)
-    common = tuple(_common(cells) for cells in columns)
+    common = panel.seeds
     rows = tuple(
         ShownRow(
             group=row.group,
@@ -128,11 +126,6 @@ def _panel(table: Table, number: int, panel: TablePanel) -> ShownPanel:
         judged=any(cell.verdict and kind_of(cell) != WITHHELD for cell in cells),
         compared=any(cell.entry.value is not None for cell in cells),
     )
-
-
-def _common(cells: Iterable[TableCell | None]) -> str:
-    counts = {f"{cell.estimate.n}/{cell.expected}" for cell in cells if cell is not None and cell.estimate is not None}
-    return counts.pop() if len(counts) == 1 else ""
 
 
 def _is_outside(row: Row) -> bool:

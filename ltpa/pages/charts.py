@@ -82,7 +82,7 @@ def forest(
     `rows` are (label, difference, low, high, kind of verdict). An interval that reaches beyond the axis ends in an
     arrow; the axis is as wide as the differences ask for, not the intervals.
     """
-    left, width, step, top = 260.0, 720.0, 18.0, 8.0
+    left, width, step, top = 290.0, 760.0, 18.0, 8.0
     height = top + step * len(rows) + 34
     canvas = Canvas(width, height, title)
     reach = 1.15 * max([*(abs(delta) for _, delta, *_ in rows), 2 * margin, 1e-9])
@@ -98,7 +98,7 @@ def forest(
         canvas.area([(place(x), y) for x, y in corners], "margin")
     for value in ticks(-reach, reach):
         canvas.line(place(value), top, place(value), bottom, "zero" if value == 0 else "grid")
-        canvas.text(place(value), bottom + 13, f"{value:+g}".replace("-", "−"), "middle", 10)
+        canvas.text(place(value), bottom + 13, f"{value:+g}".replace("-", "−") if value else "0", "middle", 10)
     canvas.text(left + (width - left) / 2, height - 4, f"ours minus published ({unit})", "middle", 10)
     for index, (label, delta, low, high, kind) in enumerate(rows):
         y = top + step * (index + 0.5)

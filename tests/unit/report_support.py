@@ -5,12 +5,15 @@ import json
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import tables_support as support
 
 from ltpa.core import layout
 from ltpa.core.checks import Check
 from ltpa.core.records import Metric, Record
 from ltpa.pages.spec import ReportSpec, assets_hash
+from ltpa.report.index import write_index
+from ltpa.report.looks import FOLDER, Looks
 from ltpa.stages import table
 
 HOSTILE = "<script>alert('&')</script>\u202e\x1b[31m"
@@ -45,6 +48,12 @@ def make_run(results: Path) -> ReportSpec:
         Check("learns", "vgg on digits10", 0.1, "≤ 0.5", True, "fine"),
         Check("attends", HOSTILE, 0.9, "≥ 1", False, HOSTILE),
     ]
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    masks = np.zeros((3, 32, 32), np.uint8)
+    masks[:, 8:20, 8:20] = 1
+    looks = Looks(results / "figures" / FOLDER, images, masks, ["zero", HOSTILE, "two"])
+    looks.add("vgg", HOSTILE, {"conv7": 1.0 + masks, "combined": 1.0 + 4.0 * masks})
+    write_index(results / "figures", looks.close(), {}, results, [])
     content = {"checks": [dataclasses.asdict(check) for check in checks]}
     (results / layout.CHECKS_JSON).write_text(json.dumps(content))
     relative = [path.relative_to(results).as_posix() for path in paths]

@@ -8,15 +8,19 @@ import subprocess
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import report_support as support
 import tables_support
+from PIL import Image
 
 from ltpa.core import layout
-from ltpa.core.errors import RecordError
+from ltpa.core.errors import ConfigError, RecordError
 from ltpa.pages import charts
+from ltpa.pages.compare import compare, to_html, to_markdown
 from ltpa.pages.summary import five_lines, in_words, read_summary
 from ltpa.stages import report
+from ltpa.tables.terminal import to_terminal
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +104,23 @@ def test_a_cell_leads_to_its_seeds_its_record_and_its_command(pages):
     assert len(folded) == 1, "RN-164 is not in this scale"
 
 
+def test_the_same_images_lie_under_every_network(results, pages):
+    page = pages["looks.html"]
+    levels = {values["data-level"] for tag, values in page.tags if tag == "img" and "data-level" in values}
+    assert levels == {"conv7", "combined"}
+    folder = results / layout.REPORT / "figures" / "looks"
+    strips = {path.stem: np.asarray(Image.open(path)) for path in folder.glob("*.png")}
+    assert strips.keys() == {"images", "truth", "vgg-conv7", "vgg-combined", "vgg-otsu"}
+    assert {strip.shape for strip in strips.values()} == {(96, 3 * 96 + 2 * 6, 4)}
+    drawn = strips["truth"][..., 3] > 0
+    assert (
+        (drawn == (strips["vgg-otsu"][..., 3] > 0)).all()
+        and drawn[24:26, 24:60].all()
+        and not drawn[30:54, 30:54].any()
+    )
+    assert not strips["images"][:, 96:102].any(), "between two images"
+
+
 def test_verdicts_have_a_text_beside_their_mark(tmp_path):
     spec = support.make_run(tmp_path / "demo")
     tables = [values | {"comparable": True} for values in spec.tables]
@@ -178,6 +199,39 @@ def test_the_default_configuration_needs_no_name_in_commands(results, pages):
     assert not (results / layout.REPORT / "table-small.html").exists()
     report.run(support.make_run(results), results)
     assert "--configfile" not in pages["table-small.html"].text
+
+
+def test_two_runs_are_compared_and_differences_marked(results, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(results / "tables", other / "tables")
+    assert to_markdown(compare(results, other)).splitlines()[2] == "All 2 numbers are equal."
+    path = other / "tables" / "small.csv"
+    path.write_text(path.read_text().replace(",7.5,", ",7.75,").replace(",4.0,", ",,"))
+    found = compare(results, other)
+    assert [(each.mark, each.change) for each in found.differences] == [("↑", "+0.25"), ("A", "")]
+    assert "0 numbers are equal, 1 differ, 1 are in one run alone." in to_markdown(found)
+    page = support.Page(to_html(found))
+    assert "7.50 (0.35), n=2" in page.text and "7.75 (0.35), n=2" in page.text
+    with pytest.raises(ConfigError, match="no tables there; name a folder such as results/demo"):
+        compare(results, tmp_path)
+
+
+def test_the_terminal_keeps_rows_of_different_groups_apart_and_is_narrow(tmp_path):
+    """Rows of one label stand in several groups, such as a network by level."""
+    titles = [f"a column of some width {number}" for number in range(6)]
+    lines = ["panel,group,row,column,metric,published,mean,sd,n,expected,missing"]
+    lines += [
+        f",{g},VGG,{title},error_pct,,{value}.25,0.5,2,2,"
+        for g, value in (("all", 1), ("conv7", 2))
+        for title in titles
+    ]
+    (tmp_path / "wide.csv").write_text("\n".join(lines))
+    (tmp_path / "wide.tidy.csv").write_text("stage\n")
+    shown = to_terminal(tmp_path / "wide.csv").splitlines()
+    assert max(map(len, shown)) <= 100
+    rows = [line.split() for line in shown if line.startswith(("VGG", "all", "conv7"))]
+    assert rows[:4] == [["all"], ["VGG", *["1.25", "(0.50)"] * 3], ["conv7"], ["VGG", *["2.25", "(0.50)"] * 3]]
+    assert len(rows) == 8 and shown[0] == "n=2/2"
 
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")

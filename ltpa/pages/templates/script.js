@@ -55,3 +55,24 @@ if (boards) {
   boards.addEventListener("submit", (event) => event.preventDefault());
   show();
 }
+
+const looks = document.querySelector("form.looks-form");
+if (looks) {
+  const slider = looks.elements.level;
+  const levels = JSON.parse(slider.dataset.levels);
+  looks.querySelector(".slider").hidden = levels.length < 2;
+  const show = () => {
+    const wanted = levels[slider.value];
+    looks.querySelector("output").textContent = wanted;
+    slider.setAttribute("aria-valuetext", wanted);
+    for (const look of document.querySelectorAll(".look")) {
+      const maps = [...look.querySelectorAll(".map")];
+      for (const map of maps) map.hidden = map.dataset.level !== wanted;
+      const none = look.querySelector(".none");
+      if (none) none.hidden = maps.some((map) => !map.hidden);
+    }
+  };
+  looks.addEventListener("input", show);
+  looks.addEventListener("submit", (event) => event.preventDefault());
+  show();
+}
