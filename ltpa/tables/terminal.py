@@ -11,7 +11,7 @@ from ltpa.tables.frame import doubts
 from ltpa.tables.render import ORDERS
 
 WIDTH = 100
-_BETWEEN = 2  # spaces between two columns
+_BETWEEN = 2  # spaces between two columns, and beside a title
 
 
 def to_terminal(path: Path) -> str:
@@ -42,11 +42,11 @@ def _blocks(cells: Sequence[dict[str, str]], once: bool) -> Iterator[str]:
     rows = list(dict.fromkeys((cell["group"], cell["row"]) for cell in cells))
     texts = {(cell["group"], cell["row"], cell["column"]): printable(_text(cell, once)) for cell in cells}
     first = "published -> ours" if any(cell["published"] for cell in cells) else "ours"
-    labels = max(map(len, [first, *(printable(text) for row in rows for text in row)]))
+    labels = max(len(first) + _BETWEEN, *(len(printable(text)) for row in rows for text in row))
     while columns:
         width, shown = labels, list[str]()
         for column in columns:
-            needed = max(len(text) for text in [printable(column), *(texts.get((*row, column), "") for row in rows)])
+            needed = max(len(printable(column)) + _BETWEEN, *(len(texts.get((*row, column), "")) for row in rows))
             if shown and width + _BETWEEN + needed > WIDTH:
                 break
             width += _BETWEEN + needed
