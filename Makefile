@@ -11,8 +11,7 @@ CORES ?= $(shell nproc)
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
-	$(BIN)/snakemake --cores $(CORES) all_tables
-	$(BIN)/python -m ltpa show table1
+	@start=$$(date +%s); $(BIN)/snakemake --cores $(CORES) all_tables; $(BIN)/python -m ltpa summary --since $$start
 
 survey: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES) all_tables --configfile config/survey.yaml

@@ -32,7 +32,7 @@ ENVIRONMENTS = {
             *("figures", "gallery", "patch_pictures", "step_pictures"),
         ),
     ),
-    "analysis.yaml": ("Tables, checks, tracking.", ("table", "check", "track")),
+    "analysis.yaml": ("Tables, checks, tracking, report.", ("table", "check", "track", "report")),
 }
 LOADED_BY_NAME = ("data", "models")  # packages whose modules jobs find by name, so that no import tells which
 COMMAND_LINE = ("ltpa.cli", "ltpa.cli.jobs", "ltpa.report.progress")  # what every job passes through

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import time
 from pathlib import Path
 
 from ltpa.cli.options import Command, add_config_option, add_spec_options, as_seconds, load_plan, resolve
@@ -10,12 +11,13 @@ from ltpa.core.text import printable
 
 
 def add_commands(command: Command) -> None:
-    """Add `table`, `check`, `figures`, `gallery`, `track`, `status`, `findings` and `show`."""
+    """Add `table`, `check`, `figures`, `gallery`, `report`, `track`, `compare`, `summary`, `status`, `findings`, `show`."""
     for name, run, text in (
         ("table", _view, "build one table from result records"),
         ("check", _view, "assert that networks learned and attention attends"),
         ("figures", _view, "draw overlays and curves"),
         ("gallery", _gallery, "draw the figures of images and maps"),
+        ("report", _view, "write the report, a folder of pages"),
     ):
         view = command(name, run, text)
         view.set_defaults(stage=name)
@@ -35,6 +37,12 @@ def add_commands(command: Command) -> None:
         help="with --follow: end when nothing trained for so long",
     )
     track.add_argument("--rebuild", action="store_true", help="make the store anew from the records")
+    compare = command("compare", _compare, "compare the tables of two runs, differences marked")
+    compare.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="a folder results/<scale>")
+    compare.add_argument("--html", type=Path, metavar="FILE", help="write a page instead of printing Markdown")
+    summary = command("summary", _summary, "end a run with five lines: report, checks, time, headline, what to do next")
+    summary.add_argument("--since", type=as_seconds, metavar="T", help="when the run began, in seconds since 1970")
+    add_config_option(summary)
     add_config_option(command("status", _status, "show which runs of a configuration are done"))
     findings = command("findings", _findings, "write what a run found, in sentences that its numbers choose")
     add_config_option(findings)
@@ -94,6 +102,28 @@ def _findings(options: argparse.Namespace) -> None:
     path = options.output or plan.results / layout.FINDINGS
     write_text(path, findings(plan))
     print(path)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from ltpa.core.files import write_text
+    from ltpa.pages.compare import compare, summary, to_html, to_markdown
+
+    found = compare(*options.runs)
+    if options.html:
+        write_text(options.html, to_html(found))
+        print(f"{printable(options.html)}: {summary(found)}")
+    else:
+        print(to_markdown(found), end="")
+
+
+def _summary(options: argparse.Namespace) -> None:
+    from ltpa.core import layout
+    from ltpa.pages.summary import five_lines, read_summary
+
+    plan = load_plan(options)
+    report = plan.results / layout.REPORT
+    took = None if options.since is None else max(time.time() - options.since, 0)
+    print("\n".join(five_lines(read_summary(report), report, plan.config.tables[0], took)))
 
 
 def _show(options: argparse.Namespace) -> None:

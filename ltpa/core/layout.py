@@ -15,6 +15,8 @@ TRACKING = "tracking.json"
 CHECKS = "checks.md"
 FINDINGS = "findings.md"
 CHECKS_JSON = "checks.json"
+REPORT = "report"
+REPORT_ZIP = "report.zip"
 FIGURE_SUFFIXES = ("png", "svg", "pdf")
 TABLE_SUFFIXES = ("csv", "md", "tex", "html")
 

@@ -21,6 +21,7 @@ def products(plan: Plan) -> list[str]:
     figures = gallery.gallery_spec(plan).figures
     views += [str(layout.gallery_path(plan.results, "index", "json"))]
     views += [path for name in figures for path in gallery.files(plan, name)]
+    views += [str(plan.results / layout.REPORT / "index.html"), str(plan.results / layout.REPORT_ZIP)]
     return list(dict.fromkeys([*manifests(plan), *run_products(plan, all_runs(plan)), *views]))
 
 

@@ -24,8 +24,8 @@ def summarise(plan: Plan) -> str:
 
 
 def views(plan: Plan) -> int:
-    """Number of jobs that show results: tables, checks, up to two of figures, and tracking."""
-    return len(plan.config.tables) + 2 + len(figure_files(plan)) + plan.config.jobs.track
+    """Number of jobs that show results: tables, checks, up to two of figures, tracking, and the report."""
+    return len(plan.config.tables) + 3 + len(figure_files(plan)) + plan.config.jobs.track
 
 
 def status(plan: Plan) -> str:

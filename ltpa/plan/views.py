@@ -1,7 +1,9 @@
 """What the views need: the runs behind tables, checks, figures and the MLflow store, and the spec of each."""
 
+import dataclasses
 import functools
 from collections.abc import Collection, Iterable
+from pathlib import Path
 
 from ltpa.core import layout
 from ltpa.core.declared import config_dir
@@ -9,6 +11,7 @@ from ltpa.core.records import epsilon_of
 from ltpa.core.specs import Spec
 from ltpa.models.code import code_of
 from ltpa.models.registry import parse_options
+from ltpa.pages.spec import ReportSpec, assets_hash
 from ltpa.plan.declared_tables import table_declaration
 from ltpa.plan.plan import Plan, Run
 from ltpa.protocols.registry import has_checks, module_name
@@ -299,3 +302,39 @@ def track_spec(plan: Plan) -> TrackSpec:
         records=_within(plan, records(plan, all_runs(plan))),
         tables=_within(plan, (str(layout.table_path(plan.results, name, "tidy.csv")) for name in plan.config.tables)),
     )
+
+
+def report_spec(plan: Plan) -> ReportSpec:
+    """Everything that the report shows: all records, the tables' specs, the folders of pictures."""
+    used = [name for name in plan.config.datasets if "plays" in plan.datasets[name]]
+    indexes = [*figure_files(plan), str(layout.gallery_path(plan.results, "index", "json"))]
+    return ReportSpec(
+        scale=plan.config.scale.name,
+        records=_within(plan, records(plan, all_runs(plan))),
+        comparable=plan.config.scale.comparable,
+        note=scale_note(plan, plan.config.scale.networks),
+        seeds=plan.config.seeds,
+        labels={variant: plan.variants[variant].label for variant in plan.config.variants},
+        standins={name: plan.datasets[name]["title"] for name in used},
+        tables=[dataclasses.asdict(table_spec(plan, name)) for name in plan.config.tables],
+        figures=[str(Path(path).parent) for path in _within(plan, indexes)],
+        configfile=_configfile(plan),
+        max_error_of_chance=learning_limits(plan),
+        assets=assets_hash(),
+    )
+
+
+def report_inputs(plan: Plan) -> list[str]:
+    """What the report is made from: every record and every view."""
+    views = [path for name in plan.config.tables for path in table_files(plan, name)]
+    views += [str(plan.results / layout.CHECKS_JSON), *figure_files(plan)]
+    return [*records(plan, all_runs(plan)), *views, str(layout.gallery_path(plan.results, "index", "json"))]
+
+
+def _configfile(plan: Plan) -> str:
+    """The configuration as a command names it: below the checkout, else its name; empty for the default one."""
+    path, root = Path(plan.source), config_dir().resolve().parent
+    if path.name == plan.source or not path.is_file():
+        return "" if plan.source == "config" else path.name
+    inside = path.resolve().relative_to(root).as_posix() if path.resolve().is_relative_to(root) else path.name
+    return "" if inside == "config/config.yaml" else inside

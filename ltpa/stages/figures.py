@@ -17,6 +17,7 @@ from ltpa.evaluation.mask_metrics import CENTRE, UNTRAINED
 from ltpa.evaluation.saliency import COMBINED, Saliency
 from ltpa.report.curves import draw_attack_curves, draw_learning_curves
 from ltpa.report.index import write_index
+from ltpa.report.looks import FOLDER, Looks
 from ltpa.report.map_use import MapUse, draw_map_use
 from ltpa.report.overlays import draw_overlays, every_format
 from ltpa.report.reliability import draw_reliability
@@ -93,6 +94,8 @@ def _overlays(
 ) -> list[Path]:
     """One picture per network with all its maps, and `path` with the combined map of each variant's first seed.
 
+    Beside them the layers of the first seeds' maps (`ltpa.report.looks`).
+
     The caption of each goes into `captions`, the files behind it into `sources`. A network whose training failed is
     left out.
     """
@@ -108,6 +111,7 @@ def _overlays(
     labels = [dataset.classes[label] for label in split.labels[chosen]]
     columns, written = {}, [path]
     sources.append(layout.data_dir(results, spec.dataset) / layout.MANIFEST)
+    looks = Looks(path.parent / FOLDER, images, masks, labels)
     first: list[Record] = []
     for variant, declared in spec.overlays.items():
         saliency = Saliency.from_declaration(declared, "figures")
@@ -123,13 +127,14 @@ def _overlays(
             if seed == spec.seeds[0]:
                 columns[spec.labels[variant]] = maps[COMBINED]
                 first.append(record)
+                looks.add(variant, spec.labels[variant], maps)
             target = layout.overlay_path(results, spec.dataset, variant, seed)
             captions[target.name] = unlearned([record], spec)
             draw_overlays(target, images, masks, labels, maps, captions[target.name])
             written.append(target)
     captions[path.name] = unlearned(first, spec)
     draw_overlays(path, images, masks, labels, columns, captions[path.name])
-    return written
+    return written + looks.close()
 
 
 def _history(results: Path, record: Record) -> Path:

@@ -31,6 +31,18 @@ def run(spec: TableSpec, results: Path, records: Sequence[Path]) -> None:
         write_text(path, text)
 
 
+def build(spec: TableSpec, results: Path, records: Sequence[Path]) -> Table:
+    """The table's model.
+
+    Args, Raises: as `contents`.
+    """
+    declaration = parse_declaration(spec.declaration, spec.table)
+    published = from_dicts(spec.published)
+    if declaration.kind == "datasets":
+        return build_datasets_table(spec, declaration, published, [read_counts(path, results) for path in records])
+    return build_table(spec, declaration, published, frame.index_records(records, results, spec))
+
+
 def contents(spec: TableSpec, results: Path, records: Sequence[Path]) -> dict[Path, str]:
     """The text of every file of the table, by path.
 
@@ -43,14 +55,7 @@ def contents(spec: TableSpec, results: Path, records: Sequence[Path]) -> dict[Pa
         RecordError: a record is unreadable, edited, of another scale or seed, or given twice.
         DataError: a manifest is unreadable or edited.
     """
-    declaration = parse_declaration(spec.declaration, spec.table)
-    published = from_dicts(spec.published)
-    if declaration.kind == "datasets":
-        counts = [read_counts(path, results) for path in records]
-        table = build_datasets_table(spec, declaration, published, counts)
-    else:
-        index = frame.index_records(records, results, spec)
-        table = build_table(spec, declaration, published, index)
+    table = build(spec, results, records)
     tidy = {layout.table_path(results, spec.table, "tidy.csv"): frame.to_csv(table.tidy())}
     return tidy | {
         layout.table_path(results, spec.table, suffix): _RENDERERS[suffix](table) for suffix in layout.TABLE_SUFFIXES

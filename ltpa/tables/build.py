@@ -65,7 +65,7 @@ def build_table(spec: TableSpec, declaration: Declaration, published: Sequence[P
         unit=declaration.unit,
         decimals=declaration.decimals,
         head=head(spec, published),
-        fields=("published", "ours", "delta", "verdict") if judged else ("ours",),
+        fields=("published", "ours", "delta", *["verdict"] * spec.comparable) if judged else ("ours",),
         lead=(),
         panels=panels,
         notes=(

@@ -15,7 +15,8 @@ def head(spec: TableSpec, published: Sequence[Published]) -> tuple[str, ...]:
     paragraphs = []
     if not spec.comparable:
         data = "stand-in data at the" if players else "the"
-        paragraphs.append(f"These numbers come from {data} {spec.scale} scale and are not comparable with the paper.")
+        origin = f"These numbers come from {data} {spec.scale} scale"
+        paragraphs.append(f"{origin} and are not comparable with the paper: verdicts are withheld.")
     if players:
         named = "; ".join(f"{dataset} ({spec.standins[dataset]}) plays {role}" for role, dataset in players.items())
         paragraphs.append(f"Stand-ins: {named}.")

@@ -10,14 +10,16 @@ def environment(
     label: str,
     lead: Sequence[str],
     columns: Sequence[str],
-    fields: Sequence[str],
+    fields: Sequence[Sequence[str]],
+    sides: Sequence[str],
     lines: Sequence[tuple[str, Sequence[str]]],
 ) -> str:
     """A `table` environment with two header rows: column titles spanning their fields, then the fields.
 
+    `fields` are the titles of each column's fields, `sides` whether they stand `l` or `r`.
     `lines` are (group title, []) or ("", texts), where `texts` has one text per column of the tabular.
     """
-    width = len(fields)
+    width = len(sides)
     total = len(lead) + width * len(columns)
     first = len(lead) + 1
     spans = [f"\\multicolumn{{{width}}}{{c}}{{{latex_text(title)}}}" for title in columns]
@@ -34,11 +36,11 @@ def environment(
             "\\centering\\footnotesize",
             f"\\caption{{{latex_text(caption)}}}",
             f"\\label{{{label}}}",
-            f"\\begin{{tabular}}{{{'l' * total}}}",
+            f"\\begin{{tabular}}{{{'l' * len(lead) + ''.join(sides) * len(columns)}}}",
             "\\toprule",
             " & ".join([*(latex_text(title) for title in lead), *spans]) + " \\\\",
             " ".join(rules),
-            " & ".join([*[""] * len(lead), *list(map(latex_text, fields)) * len(columns)]) + " \\\\",
+            " & ".join([*[""] * len(lead), *(latex_text(title) for titles in fields for title in titles)]) + " \\\\",
             "\\midrule",
             *body,
             "\\bottomrule",

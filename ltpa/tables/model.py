@@ -1,6 +1,7 @@
 """The table model: what a table says, before it is written as CSV, Markdown, LaTeX or HTML."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from ltpa.tables.claims import Claim
 from ltpa.tables.frame import TidyRow
@@ -47,6 +48,16 @@ class TablePanel:
     title: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+
+    @property
+    def seeds(self) -> tuple[str, ...]:
+        """Per column `2/2`, seeds with a result of those asked for, where all its cells agree; else nothing."""
+        return tuple(_same_seeds([row.cells[place] for row in self.rows]) for place in range(len(self.columns)))
+
+
+def _same_seeds(cells: Sequence[TableCell | None]) -> str:
+    counts = {f"{cell.estimate.n}/{cell.expected}" for cell in cells if cell is not None and cell.estimate is not None}
+    return counts.pop() if len(counts) == 1 else ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,7 @@ caption { text-align: left; font-weight: 600; padding: .4rem 0; }
 th, td { padding: .25rem .6rem; text-align: left; white-space: nowrap; }
 thead { border-top: 2px solid; border-bottom: 1px solid; }
 tbody { border-bottom: 2px solid; }
+td.number { text-align: right; }
 tr.group th { font-style: italic; font-weight: 400; border-top: 1px solid #ccc; }
 .head { background: #fff4d6; border-left: 4px solid #d99a00; padding: .6rem 1rem; }
 .notes { font-size: .85rem; color: #444; }
@@ -33,14 +34,14 @@ tr.group th { font-style: italic; font-weight: 400; border-top: 1px solid #ccc; 
 """
 
 
-def cell_texts(table: Table, cell: TableCell | None) -> list[str]:
-    """The rounded texts of a cell, one per field of the table."""
+def cell_texts(table: Table, cell: TableCell | None, seeds: str = "") -> list[str]:
+    """The rounded texts of a cell, one per field of the table; `seeds` is what the column's title says of n."""
     if cell is None:
         return [_DASH] * len(table.fields)
     delta = _DASH if cell.delta is None else f"{_round(cell.delta, table.decimals):+.{table.decimals}f}"
     texts = {
         "published": _published(table, cell),
-        "ours": _ours(table, cell),
+        "ours": _ours(table, cell, seeds),
         "prepared": _prepared(table, cell),
         "delta": delta,
         "verdict": cell.verdict or _DASH,
@@ -84,9 +85,9 @@ def to_markdown(table: Table) -> str:
         if panel.title:
             blocks.append(f"## {markdown_text(panel.title)}")
         spanned = [
-            f"{column}: {field}" if len(table.fields) > 1 else column
-            for column in panel.columns
-            for field in table.fields
+            field if place else _first(column, field, len(fields))
+            for column, fields in zip(panel.columns, field_titles(table, panel), strict=True)
+            for place, field in enumerate(fields)
         ]
         titles = ["", *table.lead, *spanned]
         body: list[list[str]] = []
@@ -96,9 +97,9 @@ def to_markdown(table: Table) -> str:
                 if group
                 else [markdown_text(text) for text in texts]
             )
-        blocks.append(
-            tabulate(body, [markdown_text(title) for title in titles], tablefmt="pipe", disable_numparse=True)
-        )
+        sides = ["left"] * (1 + len(table.lead)) + [_side(field) for field in table.fields] * len(panel.columns)
+        heads = [markdown_text(title) for title in titles]
+        blocks.append(tabulate(body, heads, tablefmt="pipe", disable_numparse=True, colalign=sides if body else None))
     if table.orders:
         blocks += [f"## {ORDERS}", "\n".join(f"- {markdown_text(text)}" for text in table.orders), "## Notes"]
     blocks.append("\n".join(f"- {markdown_text(note)}" for note in table.notes))
@@ -117,7 +118,8 @@ def to_latex(table: Table) -> str:
                 label=f"tab:{table.name}-{number}" if many else f"tab:{table.name}",
                 lead=["", *table.lead],
                 columns=list(panel.columns),
-                fields=table.fields,
+                fields=field_titles(table, panel),
+                sides=[_side(field)[0] for field in table.fields],
                 lines=list(_lines(table, panel)),
             )
         )
@@ -152,7 +154,26 @@ def _lines(table: Table, panel: TablePanel) -> Iterator[tuple[str, list[str]]]:
         if row.group != current:
             current = row.group
             yield current, []
-        yield "", [row.label, *row.lead, *(text for cell in row.cells for text in cell_texts(table, cell))]
+        pairs = zip(row.cells, panel.seeds, strict=True)
+        yield "", [row.label, *row.lead, *(text for cell, seeds in pairs for text in cell_texts(table, cell, seeds))]
+
+
+def field_titles(table: Table, panel: TablePanel) -> list[list[str]]:
+    """Per column the titles of its fields: that of our numbers says n where it is the same in the whole column."""
+    return [
+        [f"{field} (n={seeds})" if seeds and field == "ours" else field for field in table.fields]
+        for seeds in panel.seeds
+    ]
+
+
+def _first(column: str, field: str, fields: int) -> str:
+    """The title of a column's first field: `Digits: published`, and where there is but one, `Digits (n=2/2)`."""
+    return f"{column}: {field}" if fields > 1 else f"{column} {field.removeprefix('ours')}".strip()
+
+
+def _side(field: str) -> str:
+    """Numbers stand at the right, so that their decimal points stand below each other."""
+    return "left" if field == "verdict" else "right"
 
 
 def _published(table: Table, cell: TableCell) -> str:
@@ -163,12 +184,13 @@ def _published(table: Table, cell: TableCell) -> str:
     return f"{entry.value:.{table.decimals}f}{spread}" + (" (quoted)" if entry.quoted else "")
 
 
-def _ours(table: Table, cell: TableCell) -> str:
+def _ours(table: Table, cell: TableCell, seeds: str) -> str:
     ours = cell.estimate
     if ours is None:
         return cell.missing
     spread = _DASH if ours.sd is None else f"{ours.sd:.{table.decimals}f}"
-    return f"{_mean(table, ours.mean)} ({spread}), n={ours.n}/{cell.expected}"
+    n = "" if seeds else f", n={ours.n}/{cell.expected}"
+    return f"{_mean(table, ours.mean)} ({spread}){n}"
 
 
 def _prepared(table: Table, cell: TableCell) -> str:
@@ -243,14 +265,16 @@ def _html_panel(table: Table, panel: TablePanel) -> str:
     width = len(table.fields)
     first = "".join(f'<th rowspan="2">{html_text(title)}</th>' for title in ("", *table.lead))
     first += "".join(f'<th colspan="{width}" scope="colgroup">{html_text(title)}</th>' for title in panel.columns)
-    second = "".join(f"<th>{field}</th>" for _ in panel.columns for field in table.fields)
+    second = "".join(f"<th>{field}</th>" for fields in field_titles(table, panel) for field in fields)
     total = 1 + len(table.lead) + width * len(panel.columns)
+    numbers = [' class="number"' if _side(field) == "right" else "" for field in table.fields]
+    sides = [""] * len(table.lead) + numbers * len(panel.columns)
     body = []
     for group, texts in _lines(table, panel):
         if group:
             body.append(f'<tr class="group"><th colspan="{total}">{html_text(group)}</th></tr>')
         else:
-            cells = "".join(f"<td>{html_text(text)}</td>" for text in texts[1:])
+            cells = "".join(f"<td{side}>{html_text(text)}</td>" for side, text in zip(sides, texts[1:], strict=True))
             body.append(f'<tr><th scope="row">{html_text(texts[0])}</th>{cells}</tr>')
     caption = f"<caption>{html_text(panel.title)}</caption>\n" if panel.title else ""
     rows = "\n".join(body)

@@ -64,9 +64,9 @@ def test_every_scale_file_is_valid_and_plans_every_job(scale):
 def test_without_a_first_source_set_there_are_no_figures_of_its_networks():
     whole = Plan(load_config(ROOT / "config" / "finegrained.yaml"), "finegrained.yaml")
     assert views.figure_files(whole) == [] and views.figure_models(whole) == []
-    assert summary.views(whole) == len(whole.config.tables) + 3
+    assert summary.views(whole) == len(whole.config.tables) + 4
     assert views.figure_files(plan()) == ["results/demo/figures/index.json"]
-    assert summary.views(plan()) == len(DEMO["tables"]) + 4
+    assert summary.views(plan()) == len(DEMO["tables"]) + 5
 
 
 def test_demo_trains_every_variant_of_the_paper_on_two_seeds():
@@ -413,7 +413,10 @@ def test_all_tables_asks_for_every_output_of_every_job():
     for name in ("model.safetensors", "history.csv", "logits.npy", "hits.npy", "boxes.parquet", "boxes.json"):
         assert any(path.endswith(f"/seed-1/{name}") for path in asked), name
     tables = {f"results/demo/tables/table1.{suffix}" for suffix in ("csv", "tidy.csv", "md", "tex", "html")}
-    views_of_all = {f"results/demo/{name}" for name in ("checks.md", "checks.json", "tracking.json")}
+    views_of_all = {
+        f"results/demo/{name}"
+        for name in ("checks.md", "checks.json", "tracking.json", "report/index.html", "report.zip")
+    }
     pictures = {"results/demo/figures/index.json", "results/demo/figures/fooling-rate.png"}
     assert tables | views_of_all | pictures <= asked
     assert {"results/demo/data/digits10/manifest.json", "results/demo/figures/paper/index.json"} <= asked

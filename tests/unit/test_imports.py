@@ -25,6 +25,7 @@ LAYERS = (
     ("models",),
     ("evaluation", "training"),
     ("protocols", "tables", "tracking", "report"),
+    ("pages",),
     ("stages", "plan"),
     ("cli",),
 )

@@ -147,7 +147,8 @@ def test_published_numbers_of_runs_are_used_and_declared(tmp_path):
 
 def test_head_warns_and_names_the_stand_ins(model):
     assert model.head == (
-        "These numbers come from stand-in data at the demo scale and are not comparable with the paper.",
+        "These numbers come from stand-in data at the demo scale and are not comparable with the paper: "
+        "verdicts are withheld.",
         "Stand-ins: digits10 (Digits on textures) plays cifar10.",
         "Networks at 0.1 of the paper's width.",
     )

@@ -19,7 +19,7 @@ from ltpa.report.workspace import REDATE
 
 pytestmark = pytest.mark.workflow
 
-VIEWS = {"table", "check", "track", "figures", "all_tables"}
+VIEWS = {"table", "check", "track", "report", "figures", "all_tables"}
 
 
 @pytest.fixture

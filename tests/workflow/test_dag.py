@@ -136,8 +136,8 @@ def test_touched_sources_rerun_nothing(finished: Checkout):
 
 
 STATIC = {
-    "all_tables", "all_figures", "prepare", "train", *built_in(), "patches", "table", "check", "track", "figures",
-    "gallery", "patch_picture", "step_picture",
+    "all_tables", "all_figures", "prepare", "train", *built_in(), "patches", "table", "check", "track", "report",
+    "figures", "gallery", "patch_picture", "step_picture",
 }  # fmt: skip
 
 
@@ -191,13 +191,13 @@ def test_changing_one_protocol_reruns_only_that_protocol(finished: Checkout, tmp
     config = changed({"protocols": {**protocols, "fgsm": {"epsilons": [1, 2, 4, 8, 16, 32]}}}, tmp_path / "more.yaml")
     planned = finished.planned("all_tables", config=config)
     assert planned.pop("fgsm") == 4
-    assert set(planned) == {"table", "figures", "track", "all_tables"}
+    assert set(planned) == {"table", "figures", "track", "report", "all_tables"}
 
 
 def test_an_added_seed_runs_only_its_own_jobs_and_the_aggregations(finished: Checkout, tmp_path: Path):
     config = changed({"seeds": [0, 1, 2]}, tmp_path / "three.yaml")
     planned = finished.planned("all_tables", config=config)
-    views = {"table", "check", "track", "figures", "all_tables"}
+    views = {"table", "check", "track", "report", "figures", "all_tables"}
     assert all(rule in {*views, *STAGES} for rule in planned), planned
     assert planned["train"] == finished_trainings(finished)
     assert planned["table"] == 5  # table 4 counts images and knows no seeds

@@ -66,3 +66,20 @@ use rule table as track with:
         command="track",
     message:
         "Writing {PLAN.results}/mlflow.db and comparing every table with it"
+
+
+use rule table as report with:
+    input:
+        views.report_inputs(PLAN),
+    output:
+        index=f"{RESULTS}/report/index.html",
+        zip=f"{RESULTS}/report.zip",
+    log:
+        RULES.log("report"),
+    benchmark:
+        RULES.benchmark("report")
+    params:
+        **RULES.params("report", lambda *names: views.report_spec(PLAN, *names)),
+        command="report",
+    message:
+        "Writing the report, {PLAN.results}/report/index.html"
