@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from ltpa.models import create_model, list_models, load
 
 
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
+
+
 def __getattr__(name: str) -> Any:
     if name in __all__:
         from ltpa import models

@@ -4,7 +4,17 @@ import argparse
 import importlib
 from pathlib import Path
 
-from ltpa.cli.options import Command, add_config_option, add_spec_options, as_seconds, load_plan, resolve
+from ltpa.cli.options import (
+    INTERNAL,
+    LOOK,
+    Command,
+    add_config_option,
+    add_spec_options,
+    as_seconds,
+    load_plan,
+    resolve,
+)
+from ltpa.cli.output import print_text
 from ltpa.core.errors import ConfigError
 from ltpa.core.text import printable
 
@@ -17,7 +27,7 @@ def add_commands(command: Command) -> None:
         ("figures", _view, "draw overlays and curves"),
         ("gallery", _gallery, "draw the figures of images and maps"),
     ):
-        view = command(name, run, text)
+        view = command(name, run, text, INTERNAL)
         view.set_defaults(stage=name)
         view.add_argument("--spec", required=True, help="the job's spec: JSON, or @FILE")
         view.add_argument("--results", type=Path, required=True, help="folder of the scale, results/<scale>")
@@ -35,8 +45,8 @@ def add_commands(command: Command) -> None:
         help="with --follow: end when nothing trained for so long",
     )
     track.add_argument("--rebuild", action="store_true", help="make the store anew from the records")
-    add_config_option(command("status", _status, "show which runs of a configuration are done"))
-    show = command("show", _show, "print a finished table and say where its files are")
+    add_config_option(command("status", _status, "show which runs of a configuration are done", LOOK))
+    show = command("show", _show, "print a finished table and say where its files are", LOOK)
     show.add_argument("table")
     add_config_option(show)
 
@@ -79,7 +89,7 @@ def _track(options: argparse.Namespace) -> None:
 def _status(options: argparse.Namespace) -> None:
     from ltpa.plan.summary import status
 
-    print(status(load_plan(options)))
+    print_text(status(load_plan(options)))
 
 
 def _show(options: argparse.Namespace) -> None:

@@ -32,9 +32,21 @@ from ltpa.protocols.base import Target
 from ltpa.protocols.registry import built_in, find, module_name
 from ltpa.training.recipe import Routine, read_recipe
 
-LOCATING_READERS = ("embedded", "action40", "cub")  # whose images come with a mask or a box each
-DESCRIPTIVE = frozenset(  # keys of a dataset that do not touch its arrays
-    ["title", "type", "resolution", "licence", "citation", "tasks", "networks", "plays", "use", "contaminated"]
+# Keys of a dataset that do not touch its arrays.
+DESCRIPTIVE = frozenset(
+    (
+        "title",
+        "type",
+        "resolution",
+        "licence",
+        "citation",
+        "tasks",
+        "networks",
+        "plays",
+        "use",
+        "contaminated",
+        "located",
+    )
 )
 
 
@@ -321,8 +333,8 @@ class Plan:
 
     def locates(self, dataset: str) -> bool:
         """Whether a mask or box says where the object is: not where every image is cut to its box."""
-        source = self.prepare_spec(dataset).source
-        return source["reader"] in LOCATING_READERS and source.get("options", {}).get("crop") != "box"
+        cut = self.prepare_spec(dataset).source.get("options", {}).get("crop") == "box"
+        return self.knows(dataset, "objects") and not cut
 
     def network(self, variant: str) -> NetworkOptions:
         """The options of a variant's network."""
@@ -385,7 +397,7 @@ class Plan:
         """Whether the prepared `dataset` knows the places of the `objects` or the `parts` of its images."""
         source = self.prepare_spec(dataset).source
         if what == "objects":
-            return source["reader"] in LOCATING_READERS
+            return source["reader"] == EMBEDDED or bool(self.datasets[dataset].get("located"))
         if source["reader"] == EMBEDDED:
             return bool(source["style"].get("marks"))
         return bool(source.get("options", {}).get("parts", "none") != "none")

@@ -1,4 +1,4 @@
-"""What an installation rests on: lock files with hashes, a Makefile that sees a broken .venv, archives with a commit."""
+"""What an installation rests on: lock files with hashes, the Makefile, and the commit in an archive."""
 
 import os
 import re
