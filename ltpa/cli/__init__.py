@@ -40,6 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LtpaError as error:
         print(f"ltpa: error: {printable(error)}", file=sys.stderr)
         return error.exit_code
+    except PermissionError as error:
+        where = printable(error.filename or "a file")
+        print(
+            f"ltpa: error: {where}: {error.strerror}; it is closed to this user: ask its owner, or work in a folder of "
+            "your own",
+            file=sys.stderr,
+        )
+        return LtpaError.exit_code
     except BrokenPipeError:
         return 0
     return 0

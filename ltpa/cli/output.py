@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from ltpa.core.text import markdown_text
 
 _RULE = re.compile(r"\|(?::?-+:?\|)+")  # between the titles of a Markdown table and its rows
-_ESCAPED = re.compile(r"\\(?=[^\w\s])")
+_ESCAPED = re.compile(r"\\(?=[!-/:-@\[-`{-~])")  # as `markdown_text` does
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

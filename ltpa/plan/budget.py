@@ -12,7 +12,6 @@ import dataclasses
 import json
 import math
 import statistics
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -78,7 +77,7 @@ class Cost:
     jobs: int = 0
     download_bytes: int = 0
     disk_bytes: int = 0
-    seconds: Counter[str] = dataclasses.field(default_factory=Counter)
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     unknown: int = 0
 
 
@@ -123,7 +122,7 @@ class Budget:
                 cost.unknown += seeds
             else:
                 device, seconds = known
-                cost.seconds[device] += seeds * seconds
+                cost.seconds[device] = cost.seconds.get(device, 0.0) + seeds * seconds
         return cost
 
     def _time(self, run: Run, spec: TrainSpec, facts: Facts) -> tuple[str, float] | None:

@@ -1,11 +1,15 @@
 """What the command line says of itself, and how it prints tables."""
 
+from pathlib import Path
+
 import pytest
 
 import ltpa
 from ltpa.cli import main
 from ltpa.cli.output import markdown_table, print_text
 from ltpa.core.text import duration_text
+
+CONFIG = Path(__file__).parents[2] / "config" / "config.yaml"
 
 
 def test_alone_it_prints_its_help_without_what_the_pipeline_calls(capsys):
@@ -85,3 +89,17 @@ def test_the_package_shows_what_it_offers():
     assert {"create_model", "list_models", "load"} <= set(dir(ltpa))
     assert {"create_model", "save_model", "warm_start"} <= set(dir(ltpa.models))
     assert all("att" in name for name in ltpa.list_models("*att*"))
+
+
+def test_what_belongs_to_another_user_is_one_line(tmp_path, monkeypatch, capsys):
+    """As `Path.is_file` says of what lies in a folder that is closed to this user."""
+
+    def closed(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pathlib.Path.is_file", closed)
+    assert main(["show", "table1", "--config", str(CONFIG)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("ltpa: error: ") and said.count("\n") == 1
+    assert "table1.csv: Permission denied; it is closed to this user" in said
