@@ -46,7 +46,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Scale(PlainData):
-    """How big the networks are, and whether the results may be held against the paper's.
+    """How big the networks are, and whether the results may be compared with the paper's.
 
     `networks` lays architecture options over all variants whose family takes a group of recipes (`vgg`, `resnet`,
     `two-stream`); `profile` among them names options of `config/profiles.yaml` that the variants' own lie over.
@@ -219,7 +219,7 @@ def _schema(own: tuple[tuple[str, str], ...], source: str) -> type[Config]:
 
 
 def parse_config(values: Any, source: str) -> Config:
-    """Check plain data against the schema; `source` is how errors call it (a file name).
+    """Check plain data against the schema; `source` names it in errors (a file name).
 
     Raises:
         ConfigError: one line with source, key, what is wrong, and the allowed keys for an unknown one.

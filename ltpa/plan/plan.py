@@ -12,8 +12,8 @@ from ltpa.core.registry import trust
 from ltpa.core.specs import PatchSpec, PrepareSpec, ProtocolSpec, TrainSpec
 from ltpa.data.registry import EMBEDDED
 from ltpa.data.registry import code_of as reader_code
-from ltpa.models.code import code_of as network_code
 from ltpa.models.options import NetworkOptions
+from ltpa.models.registry import code_of as network_code
 from ltpa.models.registry import family, parse_options
 from ltpa.models.variants import (
     SOURCE,
@@ -63,7 +63,7 @@ class Plan:
 
     Args:
         config: a checked configuration.
-        source: how errors call it.
+        source: its name in errors.
         root: folder that holds `results/`.
 
     Raises:

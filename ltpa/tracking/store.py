@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 DATABASE = "mlflow.db"
 ARTEFACTS = "mlruns"
-MAPPING = layout.TRACKING  # record path to run id; written once the store was held against the tables
+MAPPING = layout.TRACKING  # record path to run id; written once the store was compared with the tables
 PATIENCE_SECONDS = 5.0  # for another program that is writing
 REBUILD = "make it anew from the records with `ltpa track --rebuild`"
 

@@ -169,7 +169,7 @@ class Recipe(Routine):
         return self
 
 
-# What each kind of learning is told.
+# The settings of each kind of learning.
 KINDS = Registry(
     "kind of learning",
     {
