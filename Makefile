@@ -5,7 +5,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-CORES ?= $(shell nproc)
+CORES ?= $(shell nproc 2> /dev/null || getconf _NPROCESSORS_ONLN)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# An environment that does not start, lacks its packages or was made for another folder is made anew.
+WHOLE := import importlib.util as i; assert all(map(i.find_spec, ("ltpa", "pytest", "snakemake", "torch")))
+ifneq ($(shell $(BIN)/python -c '$(WHOLE)' 2> /dev/null && grep -qsF '$(CURDIR)/$(BIN)' $(BIN)/snakemake && echo whole),whole)
+$(shell rm -f $(STAMP))
+endif
 
 .PHONY: demo survey test docs setup lint lock
 .DELETE_ON_ERROR:
@@ -22,12 +29,17 @@ test: $(STAMP)
 
 setup: $(STAMP)
 
-$(STAMP): requirements.lock pyproject.toml
+# pip refuses every file whose hash the lock files do not name. `set`: make 3.81, which macOS has, knows no .SHELLFLAGS.
+$(STAMP): requirements.lock requirements-cuda.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ...")'
 	$(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing $$(grep -c == requirements.lock) packages into $(VENV); this takes a minute or two"
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock | sed -u -n 's/^Collecting /  /p'
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@set -o pipefail; $(PIP) install --require-hashes --no-deps -r requirements.lock | awk '/^Collecting/ {print "  " $$2; fflush()}'
+	@if $(PIP) check | grep -q '^torch .* requires nvidia-'; then \
+	    echo "Installing the libraries of PyTorch's CUDA build, some gigabytes"; \
+	    $(PIP) install --quiet --require-hashes --no-deps -r requirements-cuda.lock; \
+	fi
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 lint: $(STAMP)
@@ -45,6 +57,7 @@ docs: $(STAMP)
 	@echo "docs/_build/html/index.html, docs/_build/notebooks"
 
 lock: $(STAMP)
-	@(sed -n '/^#/p' requirements.lock; $(BIN)/pip freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/^\(torch==[0-9.]*\)+.*/\1/') > requirements.lock.new
-	mv requirements.lock.new requirements.lock
+	$(PIP) install --quiet uv
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python envs/lock.py
+	$(PIP) uninstall --quiet --yes uv
 	$(BIN)/python envs/renew.py

@@ -46,8 +46,7 @@ def normalised(name: str) -> str:
 
 def locked() -> dict[str, tuple[str, str]]:
     """Name as spelled and version of every package of the lock file, by normalised name."""
-    lines = [line.strip() for line in LOCK.read_text(encoding="utf-8").splitlines()]
-    pairs = [line.split("==") for line in lines if "==" in line and not line.startswith("#")]
+    pairs = re.findall(r"^([\w.-]+)==([\w.]+)", LOCK.read_text(encoding="utf-8"), re.MULTILINE)
     return {normalised(name): (name, version) for name, version in pairs}
 
 
@@ -95,7 +94,7 @@ def rendered(about: str, stages: Iterable[str]) -> str:
     unlocked = sorted(direct - lock.keys())
     if unlocked:
         sys.exit(f"{LOCK}: {', '.join(unlocked)} not pinned; run `make lock` first")
-    others = (required(direct) & lock.keys()) - direct  # setuptools and the like are no part of the lock file
+    others = (required(direct) & lock.keys()) - direct  # all that is installed is in the lock file but pip
 
     def pins(names: Iterable[str]) -> list[str]:
         return [f"      - {'=='.join(lock[name])}" for name in sorted(names)]

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from ltpa.stages.foreign import evaluate
 
 
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
+
+
 def __getattr__(name: str) -> Any:
     if name == "evaluate":
         from ltpa.stages.foreign import evaluate

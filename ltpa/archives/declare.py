@@ -13,8 +13,8 @@ from ltpa.core.errors import ConfigError
 
 PLAIN = ("mat", "file")
 _Url = Annotated[str, Field(pattern=r"^https?://[^/\s]+/\S+$")]
-_Limit = Annotated[int, Field(ge=1)]
-_Patterns = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+_Limit = Annotated[int, Field(ge=1, le=2**50)]  # a petabyte fits no disk here
+_Patterns = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=1000)]
 
 
 class Archive(BaseModel):
@@ -38,7 +38,7 @@ class Archive(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
-    urls: Annotated[list[_Url], Field(min_length=1)]
+    urls: Annotated[list[_Url], Field(min_length=1, max_length=100)]
     kind: Literal["tar.gz", "tar", "zip", "rar", "mat", "file"]
     size: _Limit | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None

@@ -10,17 +10,29 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from ltpa.cli import data, jobs, pictures, tools, verify, views
-from ltpa.cli.options import group
+from ltpa.cli import data, jobs, listing, pictures, tools, verify, views
+from ltpa.cli.options import Command
+from ltpa.core.declared import near_matches
 from ltpa.core.errors import DiskFullError, LtpaError
 from ltpa.core.files import FULL
 from ltpa.core.text import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code; expected errors print one line and nothing else."""
-    options = _parser().parse_args(arguments)
+    """Run the command line and return its exit code; expected errors print one line and nothing else.
+
+    Without arguments it prints its help.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser, names = _parser()
+    if not words:
+        parser.print_help()
+        return 0
+    if not words[0].startswith("-") and words[0] not in names:
+        parser.error(f"there is no command {words[0]!r}; {near_matches(words[0], names)}")
+    options = parser.parse_args(words)
     _print_warnings()
     try:
         with _output_that_fits():
@@ -28,6 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LtpaError as error:
         print(f"ltpa: error: {printable(error)}", file=sys.stderr)
         return error.exit_code
+    except PermissionError as error:
+        where = printable(error.filename or "a file")
+        print(
+            f"ltpa: error: {where}: {error.strerror}; it is closed to this user: ask its owner, or work in a folder of "
+            "your own",
+            file=sys.stderr,
+        )
+        return LtpaError.exit_code
     except BrokenPipeError:
         return 0
     return 0
@@ -73,9 +93,25 @@ def _print_warnings() -> None:
     logging.basicConfig(handlers=[handler])
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ltpa", description=__doc__.splitlines()[0] if __doc__ else None)
-    command = group(parser)
-    for part in (jobs, views, verify, pictures, data, tools):
+class _Version(argparse.Action):
+    """Prints package version and commit; git is asked only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from ltpa.core.provenance import code_version
+
+        print(f"ltpa {code_version()}")
+        parser.exit()
+
+
+def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="ltpa",
+        usage="ltpa [--version] COMMAND ...",
+        description="A reproducible benchmark of trainable attention in image classifiers.\n"
+        "`ltpa COMMAND --help` explains a command; `snakemake` runs the benchmark.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print version and commit")
+    command = Command(parser)
+    for part in (listing, views, verify, tools, pictures, data, jobs):
         part.add_commands(command)
-    return parser
+    return parser, command.names

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltpa.cli.options import Command, add_config_option, group, load_plan
+from ltpa.cli.options import LOOK, Command, add_config_option, load_plan
 from ltpa.core import layout
 from ltpa.core.errors import ConfigError, DataError, LtpaError
 from ltpa.core.text import printable
@@ -41,13 +41,13 @@ def archive_folders(options: argparse.Namespace) -> list[Path]:
 
 def add_commands(command: Command) -> None:
     """Add `data` with `list`, `fetch`, `verify` and `show`."""
-    action = group(command("data", list_declared, "list, fetch, verify and show datasets"), "ACTION")
-    listing = action("list", list_declared, "list the declared datasets, and whether they are prepared")
+    action = Command(command("data", list_declared, "list, fetch, verify and show datasets"), "ACTION")
+    listing = action("list", list_declared, "list the declared datasets, and whether they are prepared", LOOK)
     fetch = action("fetch", _fetch, "download archives and check them")
     fetch.add_argument("names", nargs="+", metavar="NAME")
     fetch.add_argument("--allow-http", action="store_true", help="take unencrypted downloads without checksum on trust")
     add_archives_option(fetch)
-    verify = action("verify", _verify, "check archives and prepared arrays against their hashes")
+    verify = action("verify", _verify, "check archives and prepared arrays against their hashes", LOOK)
     verify.add_argument(
         "names", nargs="*", metavar="NAME", help="datasets (default: all that are prepared or have an archive here)"
     )

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 from ltpa.cli.data import add_archives_option, archive_folders, archive_search
 from ltpa.cli.options import (
+    LOOK,
+    MEASURE,
     Command,
     add_run_options,
     add_spec_options,
     add_time_limit,
     add_training_options,
     as_seed,
+    as_whole,
     load_plan,
     resolve,
 )
@@ -37,11 +40,11 @@ def add_commands(command: Command) -> None:
     add_run_options(train)
     add_training_options(train)
 
-    measure = command("measure", _measure, "measure trained networks by any protocol of the configuration")
+    measure = command("measure", _measure, "measure by any protocol of the configuration", MEASURE)
     measure.add_argument("protocol", nargs="?", help="a protocol of the package, or of the configuration")
     add_run_options(measure)
     for name in built_in():
-        evaluation = command(name, _measure, f"evaluate: {find(name).about}")
+        evaluation = command(name, _measure, find(name).about, MEASURE)
         evaluation.set_defaults(protocol=name)
         add_run_options(evaluation)
 
@@ -52,13 +55,13 @@ def add_commands(command: Command) -> None:
     extract.add_argument(
         "--quality", action="store_true", help="only report the statistics of all sources of the dataset"
     )
-    extract.add_argument("--show", type=int, metavar="N", help="only draw the boxes of N test images, by rank")
+    extract.add_argument("--show", type=as_whole, metavar="N", help="only draw the boxes of N test images, by rank")
     add_time_limit(extract)
     add_spec_options(extract)
 
-    steps = command("steps", _steps, "draw what a trained network looks at, step by step")
+    steps = command("steps", _steps, "draw what a trained network looks at, step by step", LOOK)
     add_run_options(steps)
-    steps.add_argument("--images", type=int, default=4, help="test images to draw")
+    steps.add_argument("--images", type=as_whole, default=4, help="test images to draw")
 
 
 def _prepare(options: argparse.Namespace) -> None:

@@ -16,20 +16,36 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=Spec)
 # The names that a configuration knows, by the command's argument.
 Known = Callable[["Plan"], dict[str, Collection[str]]]
-# Adds a subcommand: its name, the function that runs it, and what it does in a few words.
-Command = Callable[[str, Callable[[argparse.Namespace], None], str], argparse.ArgumentParser]
+# Sections of the help, in this order. What the pipeline alone calls, with a spec, is in none.
+LOOK, DO, MEASURE, INTERNAL = "Look", "Do", "Measure trained networks", ""
 
 
-def group(parser: argparse.ArgumentParser, metavar: str = "COMMAND") -> Command:
-    """What adds subcommands to `parser`."""
-    commands = parser.add_subparsers(required=True, metavar=metavar)
+class Command:
+    """Adds subcommands to `parser`, and lists them in its help by section.
 
-    def command(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    Attributes:
+        names: of all subcommands.
+    """
+
+    def __init__(self, parser: argparse.ArgumentParser, metavar: str = "COMMAND") -> None:
+        self._parser = parser
+        self._commands = parser.add_subparsers(required=True, metavar=metavar, help=argparse.SUPPRESS, prog=parser.prog)
+        self._sections: dict[str, list[str]] = {LOOK: [], DO: [], MEASURE: []}
+        self.names: list[str] = []
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+
+    def __call__(
+        self, name: str, run: Callable[[argparse.Namespace], None], text: str, section: str = DO
+    ) -> argparse.ArgumentParser:
+        """Add one: its name, the function that runs it, what it does in a few words, and where the help lists it."""
+        added = self._commands.add_parser(name, description=text[0].upper() + text[1:] + ".")
         added.set_defaults(run=run)
+        self.names.append(name)
+        if section != INTERNAL:
+            self._sections[section].append(f"  {name:14} {text}")
+        shown = [f"{title}:\n" + "\n".join(lines) for title, lines in self._sections.items() if lines]
+        self._parser.epilog = "\n\n".join(shown)
         return added
-
-    return command
 
 
 def add_config_option(parser: argparse.ArgumentParser) -> None:
@@ -71,17 +87,28 @@ def add_time_limit(parser: argparse.ArgumentParser) -> None:
 
 def as_seed(text: str) -> int:
     """A seed from the text of an option."""
-    number = int(text)
+    number = as_whole(text)
     if not 0 <= number < 2**31:
-        raise argparse.ArgumentTypeError(f"seed {number} is not a whole number from 0 to 2^31 - 1")
+        raise argparse.ArgumentTypeError(f"{number} is no seed; seeds are whole numbers from 0 to 2^31 - 1")
     return number
+
+
+def as_whole(text: str) -> int:
+    """A whole number from the text of an option."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
 
 
 def as_seconds(text: str) -> float:
     """A time from the text of an option."""
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
     if not number > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return number
 
 

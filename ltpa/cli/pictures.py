@@ -4,7 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from ltpa.cli.options import Command, add_config_option, load_plan
+from ltpa.cli.options import LOOK, MEASURE, Command, add_config_option, load_plan
+from ltpa.cli.output import print_text
 from ltpa.core.declared import unknown_name
 from ltpa.core.errors import ConfigError
 from ltpa.protocols.base import Scene
@@ -12,14 +13,14 @@ from ltpa.protocols.base import Scene
 
 def add_commands(command: Command) -> None:
     """Add `attend` and `evaluate`."""
-    attend = command("attend", _attend, "lay a network's attention over pictures of any size")
-    attend.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    attend = command("attend", _attend, "lay a network's attention over pictures of any size", LOOK)
+    attend.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="pictures, or folders of them")
     attend.add_argument("--model", type=Path, required=True, help="a trained network, model.safetensors")
     attend.add_argument("--query", type=Path, metavar="IMAGE", help="take the global vector from this picture")
     attend.add_argument("--format", nargs="+", choices=["png", "svg", "pdf"], default=["png"], help="default: png")
     attend.add_argument("--output", type=Path, default=Path("attended"), metavar="DIR", help="default: attended")
 
-    evaluate = command("evaluate", _evaluate_folder, "run one protocol on one network and a folder of images")
+    evaluate = command("evaluate", _evaluate_folder, "run one protocol on one network and a folder of images", MEASURE)
     evaluate.add_argument("protocol", help="a protocol of the package, or of the configuration")
     evaluate.add_argument(
         "--model",
@@ -71,4 +72,7 @@ def _evaluate_folder(options: argparse.Namespace) -> None:
     else:
         subject = own_network(Path(options.model))
     record = evaluate_folder(protocol, scene, subject, options.images, options.masks, options.skip_corrupt)
-    print(json.dumps(record, indent=1) if options.json else as_markdown(record))
+    if options.json:
+        print(json.dumps(record, indent=1))
+    else:
+        print_text(as_markdown(record))

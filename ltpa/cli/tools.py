@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltpa.cli.options import Command, add_config_option, as_option, load_plan
+from ltpa.cli.options import LOOK, Command, add_config_option, as_option, as_whole, load_plan
+from ltpa.cli.output import print_text
 from ltpa.core.errors import LtpaError, ModelError
 
 if TYPE_CHECKING:
@@ -18,10 +19,10 @@ _APART = {"variant": "VARIANT", "num_classes": "--classes", "image_size": "--ima
 
 def add_commands(command: Command) -> None:
     """Add `model`, `plan`, `clean-state` and `doctor`."""
-    model = command("model", _model, "describe a network: parameters, MACs, feature dimension, map sizes")
+    model = command("model", _model, "describe a network: parameters, MACs, feature dimension, map sizes", LOOK)
     model.add_argument("variant", help="a name from config/variants.yaml")
-    model.add_argument("--classes", type=int, default=10)
-    model.add_argument("--image-size", type=int, help="default: the size the network is published for")
+    model.add_argument("--classes", type=as_whole, default=10)
+    model.add_argument("--image-size", type=as_whole, help="default: the size the network is published for")
     model.add_argument("--width", type=float, default=1.0)
     model.add_argument(
         "--option",
@@ -32,7 +33,7 @@ def add_commands(command: Command) -> None:
         help="another option of the network, such as pools=cub; may be given several times",
     )
     model.add_argument("--json", action="store_true", help="print JSON")
-    plan = command("plan", _plan, "what a configuration costs and can show: jobs, downloads, disk, hours, power")
+    plan = command("plan", _plan, "what a configuration costs and can show: jobs, downloads, disk, time, power", LOOK)
     add_config_option(plan)
     plan.add_argument(
         "--throughput",
@@ -50,7 +51,7 @@ def add_commands(command: Command) -> None:
         "--config", "--configfile", type=Path, nargs="+", metavar="FILE", help="configurations whose states stay"
     )
     clean.add_argument("--dry-run", "-n", action="store_true", help="only say what would be removed")
-    add_config_option(command("doctor", _doctor, "check machine and folder and say what will and will not work"))
+    add_config_option(command("doctor", _doctor, "check machine and folder and say what will and will not work", LOOK))
 
 
 def _model(options: argparse.Namespace) -> None:
@@ -89,9 +90,7 @@ def _plan(options: argparse.Namespace) -> None:
         print(explain(plan))
         return
     throughput = Throughput.read(options.throughput or config_dir() / "throughput.json")
-    print(summarise(plan))
-    print(f"\n{Budget(plan, _facts, throughput).markdown()}")
-    print(f"\n{markdown(plan)}")
+    print_text("\n\n".join([summarise(plan), Budget(plan, _facts, throughput).markdown(), markdown(plan)]))
 
 
 def _facts(spec: "TrainSpec") -> "Facts":

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from ltpa.cli.options import Command, add_config_option, load_plan
+from ltpa.cli.options import LOOK, Command, add_config_option, load_plan
 from ltpa.core.errors import RecordError
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def add_commands(command: Command) -> None:
     """Add `verify`."""
-    verify = command("verify", _verify, "compare results with their records, their configuration and each other")
+    verify = command("verify", _verify, "compare results with their records, their configuration and each other", LOOK)
     verify.add_argument("--deep", action="store_true", help="hash large arrays, too, and look into every network")
     add_config_option(verify)
 

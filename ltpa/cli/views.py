@@ -5,7 +5,17 @@ import importlib
 import time
 from pathlib import Path
 
-from ltpa.cli.options import Command, add_config_option, add_spec_options, as_seconds, load_plan, resolve
+from ltpa.cli.options import (
+    INTERNAL,
+    LOOK,
+    Command,
+    add_config_option,
+    add_spec_options,
+    as_seconds,
+    load_plan,
+    resolve,
+)
+from ltpa.cli.output import print_text
 from ltpa.core.errors import ConfigError
 from ltpa.core.text import printable
 
@@ -19,7 +29,7 @@ def add_commands(command: Command) -> None:
         ("gallery", _gallery, "draw the figures of images and maps"),
         ("report", _view, "write the report, a folder of pages"),
     ):
-        view = command(name, run, text)
+        view = command(name, run, text, INTERNAL)
         view.set_defaults(stage=name)
         view.add_argument("--spec", required=True, help="the job's spec: JSON, or @FILE")
         view.add_argument("--results", type=Path, required=True, help="folder of the scale, results/<scale>")
@@ -37,17 +47,19 @@ def add_commands(command: Command) -> None:
         help="with --follow: end when nothing trained for so long",
     )
     track.add_argument("--rebuild", action="store_true", help="make the store anew from the records")
-    compare = command("compare", _compare, "compare the tables of two runs, differences marked")
+    compare = command("compare", _compare, "compare the tables of two runs, differences marked", LOOK)
     compare.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="a folder results/<scale>")
     compare.add_argument("--html", type=Path, metavar="FILE", help="write a page instead of printing Markdown")
-    summary = command("summary", _summary, "end a run with five lines: report, checks, time, headline, what to do next")
+    summary = command(
+        "summary", _summary, "end a run with five lines: report, checks, time, headline, what to do next", LOOK
+    )
     summary.add_argument("--since", type=as_seconds, metavar="T", help="when the run began, in seconds since 1970")
     add_config_option(summary)
-    add_config_option(command("status", _status, "show which runs of a configuration are done"))
-    findings = command("findings", _findings, "write what a run found, in sentences that its numbers choose")
+    add_config_option(command("status", _status, "show which runs of a configuration are done", LOOK))
+    findings = command("findings", _findings, "write what a run found, in sentences that its numbers choose", LOOK)
     add_config_option(findings)
     findings.add_argument("--output", type=Path, metavar="FILE", help="default: results/<scale>/findings.md")
-    show = command("show", _show, "print a finished table and say where its files are")
+    show = command("show", _show, "print a finished table and say where its files are", LOOK)
     show.add_argument("table")
     add_config_option(show)
 
@@ -90,7 +102,7 @@ def _track(options: argparse.Namespace) -> None:
 def _status(options: argparse.Namespace) -> None:
     from ltpa.plan.summary import status
 
-    print(status(load_plan(options)))
+    print_text(status(load_plan(options)))
 
 
 def _findings(options: argparse.Namespace) -> None:

@@ -69,7 +69,7 @@ class PatchSettings(PlainData):
     iterations: Count = 50
     min_share: Share = 0.01
     center_sides: Annotated[ListOf[Part], Field(min_length=2, max_length=2)] = (96 / 448, 320 / 448)
-    random_areas: Annotated[ListOf[Pair], Field(min_length=2)] = (
+    random_areas: Annotated[ListOf[Pair], Field(min_length=2, max_length=1000)] = (
         (0, 0.053), (0.05, 0.0621), (0.5, 0.1031), (0.95, 0.567), (1, 1),
     )  # fmt: skip
     random_aspect: Annotated[float, Field(ge=1, le=1000)] = 2.68

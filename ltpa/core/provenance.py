@@ -33,19 +33,38 @@ OVERRIDES = (
 
 @functools.cache
 def code_version() -> str:
-    """The package version and, in a git checkout, the commit (`+dirty` when the package differs from it)."""
-    version = ltpa.__version__
-    git = ["git", "-C", str(Path(ltpa.__file__).resolve().parents[1])]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10)
-        status = subprocess.run(
-            [*git, "status", "--porcelain", "--", "ltpa"], capture_output=True, text=True, timeout=10
+    """The package version and its commit.
+
+    In a checkout the commit is git's, `.dirty` where the package differs from it; in an archive made by `git archive`,
+    which a download of a release is, the one that git wrote into it. Elsewhere the version stands alone.
+    """
+    package = Path(ltpa.__file__).resolve().parent
+    commit = _checked_out(package.parent) or _archived(package)
+    return f"{ltpa.__version__}+g{commit}" if commit else ltpa.__version__
+
+
+def _checked_out(root: Path) -> str:
+    """The commit of the checkout at `root`; empty where there is none, or where `root` is a folder in another one."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return version
-    if commit.returncode or status.returncode:
-        return version
-    return f"{version}+g{commit.stdout.strip()}" + (".dirty" if status.stdout.strip() else "")
+        return done.stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
+            return ""
+        commit = git("rev-parse", "--short=12", "HEAD")
+        return commit + (".dirty" if git("status", "--porcelain", "--", "ltpa") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _archived(package: Path) -> str:
+    """The commit that `git archive` wrote into the package; empty where none did."""
+    text = (package / "core" / "commit.txt").read_text(encoding="ascii").strip()
+    return "" if text.startswith("$") else text[:12]
 
 
 @functools.cache

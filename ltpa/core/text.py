@@ -64,6 +64,19 @@ def printable(text: object) -> str:
     )
 
 
+_UNITS = (("days", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
+
+
+def duration_text(seconds: float) -> str:
+    """A duration in the unit that people would name it in: `2.5 days`, `3.4 h`, `12 min`, `40 s`.
+
+    A unit is used from two of it on, so that nothing is lost by rounding.
+    """
+    unit, length = next((each for each in _UNITS if seconds >= 2 * each[1]), _UNITS[-1])
+    value = seconds / length
+    return f"{value:.1f} {unit}" if value < 10 else f"{value:,.0f} {unit}"
+
+
 def shortened(text: object, length: int = 200) -> str:
     """`text` as `printable` writes it, of which at most `length` characters are shown."""
     shown = printable(text)

@@ -174,6 +174,9 @@ def read_boxes(path: Path, dataset: PreparedDataset, split: str, count: int | No
         )
     try:
         intact = sha256_file(path) == facts["sha256"].get(path.name)
+        rows = pq.read_metadata(path).num_rows if intact else 0
+        if rows > (most := available * sum(facts["images"].values())):  # before memory is taken for them
+            raise DataError(f"{path}: {rows} rows, of which {sidecar_path(path).name} knows {most}; {_remedy(path)}")
         table = pq.read_table(path, filters=[("split", "=", split)]) if intact else None
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; {_remedy(path)}") from error
@@ -219,8 +222,10 @@ def _check_columns(path: Path, table: Any) -> None:
         if name not in table.column_names:
             raise DataError(f"{path}: no column {name!r}; {_remedy(path)}")
         column = table[name]
-        if column.null_count or (name != "id" and not pa.types.is_integer(column.type)):
-            raise DataError(f"{path}: column {name!r} is not of whole numbers, or misses some; {_remedy(path)}")
+        fits = pa.types.is_string(column.type) if name == "id" else pa.types.is_integer(column.type)
+        if column.null_count or not fits:
+            kind = "text" if name == "id" else "whole numbers"
+            raise DataError(f"{path}: column {name!r} is not of {kind}, or misses some; {_remedy(path)}")
 
 
 def _check_belongs(path: Path, facts: dict[str, Any], dataset: PreparedDataset, split: str) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from ltpa.core.errors import DataError
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_MOST_BYTES = 2**32  # of one array; a file of version 7.3 may claim any size and hold nothing
 _HEADER = 512  # bytes that MATLAB writes before the HDF5 file of its version 7.3
 
 
@@ -52,4 +53,6 @@ def _read_hdf5(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
             if not isinstance(held, h5py.Dataset) or held.dtype.kind not in "biuf"
         ]:
             raise DataError(f"{path}: {strange[0]} is no plain array, and of MATLAB 7.3 only these are read; use -v7")
+        if huge := [name for name, held in variables.items() if held.nbytes > _MOST_BYTES]:
+            raise DataError(f"{path}: {huge[0]} claims {variables[huge[0]].nbytes} bytes; not the file it should be")
         return {name: held[()].T for name, held in variables.items()}  # HDF5 has the axes in the opposite order

@@ -26,12 +26,14 @@ def read_released(path: Path, split: Split, count: int) -> np.ndarray:
     """
     path = Path(path)
     try:
-        rows = np.load(path, allow_pickle=False)
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)  # refuses a size that the file does not have
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; name your copy under protocols.patches.released") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a NumPy array ({error}); copy it anew") from error
-    if rows.ndim != 3 or rows.shape[2] != 5 or not np.isfinite(rows).all():
+    if not isinstance(rows, np.ndarray):
+        raise DataError(f"{path}: an archive of arrays; expected one array, as numpy.save writes it")
+    if rows.dtype.kind not in "fiu" or rows.ndim != 3 or rows.shape[2] != 5 or not np.isfinite(rows).all():
         raise DataError(f"{path}: {rows.dtype} {rows.shape}, expected finite numbers (images, boxes, 5); copy it anew")
     if len(rows) != len(split):
         raise DataError(f"{path}: boxes of {len(rows)} images, the split has {len(split)}; name the split's own file")

@@ -14,7 +14,7 @@ from ltpa.core.registry import member
 from ltpa.core.schema import ListOf, PlainData
 
 MAX_SIDE = 1024  # of images, in pixels; a full-width network's maps of them take gigabytes
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, le=1000)]  # of deviations and epsilons: larger ones drown every image
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -60,6 +60,18 @@ def parse_options(architecture: Mapping[str, Any]) -> Any:
     return read_plain(family(name), architecture, str(name), ModelError)
 
 
+def code_of(architecture: Mapping[str, Any]) -> list[str]:
+    """Where the code lies that builds a network: its options, and the function that makes it of them.
+
+    Raises:
+        ModelError: as `parse_options`.
+    """
+    options = parse_options(architecture)
+    if options.family.endswith(SUFFIX):
+        return [options.family, options.built_by()]
+    return [f"{type(options).__module__}:{type(options).__qualname__}", options.built_by()]
+
+
 def build_model(architecture: Mapping[str, Any], num_classes: int, image_size: int) -> "AttentionClassifier":
     """A new network in training mode, weights drawn from torch's global random stream.
 

@@ -3,7 +3,7 @@
 The header's only entry, `ltpa`, is JSON: variant, resolved architecture, classes, image size, normalisation scheme, and
 a SHA-256 over these and every tensor. Tensors of the normalisation have names that begin with `preprocessing.`.
 
-A file is trusted with nothing: its facts are held against a schema, its tensors against those of the network that the
+A file is trusted with nothing: its facts are checked by a schema, its tensors against those of the network that the
 facts describe, and its bytes against the SHA-256, in this order, before memory is spent on them.
 """
 
@@ -173,7 +173,7 @@ def load(
 
 
 def _read_header(file: TensorFile) -> tuple[dict[str, Any], str]:
-    """The facts in a file's header, not yet held against the schema, and the SHA-256 beside them."""
+    """The facts in a file's header, not yet checked by the schema, and the SHA-256 beside them."""
     if _HEADER not in file.metadata:
         raise file.refused("a safetensors file, but not a model written by ltpa", "name one that `ltpa train` wrote")
     try:

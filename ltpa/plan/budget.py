@@ -1,10 +1,11 @@
-"""What a configuration costs, table by table: jobs, downloads, disk and hours of training, each from measured numbers.
+"""What a configuration costs, table by table: jobs, downloads, disk and time of training, each from measured numbers.
 
-Hours come from finished trainings of the same results folder where there are any, else from a benchmark file
+Times come from finished trainings of the same results folder where there are any, else from a benchmark file
 (`benchmarks/train.py --save FILE`): images per second of the variant, or of the measured one of its training routine
 that is nearest in size, scaled by multiply-accumulates per image. A network with far less arithmetic than the measured
 one takes longer than its share, so that nothing is known of it then. Where neither tells anything, a training is
-counted as unknown, never guessed.
+counted as unknown, never guessed. Each time belongs to the device that it was measured on; times of several devices are
+never added.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from typing import Any
 from ltpa.core.errors import ConfigError, RecordError
 from ltpa.core.records import read_record
 from ltpa.core.specs import TrainSpec
+from ltpa.core.text import duration_text, markdown_text
 from ltpa.plan.plan import Plan, Run
 from ltpa.plan.summary import views
 from ltpa.plan.views import all_runs, table_manifests, table_runs, with_ancestors
@@ -65,12 +67,17 @@ class Throughput:
 
 @dataclasses.dataclass
 class Cost:
-    """What some runs cost. `unknown` counts trainings whose time nothing tells."""
+    """What some runs cost.
+
+    Attributes:
+        seconds: of training, by device.
+        unknown: trainings whose time nothing tells.
+    """
 
     jobs: int = 0
     download_bytes: int = 0
     disk_bytes: int = 0
-    hours: float = 0.0
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     unknown: int = 0
 
 
@@ -84,7 +91,7 @@ class Budget:
 
     def __init__(self, plan: Plan, facts: Callable[[TrainSpec], Facts], throughput: Throughput | None) -> None:
         self.plan, self.facts, self.throughput = plan, facts, throughput
-        self.seconds = {run: _past_seconds(plan, run) for run in all_runs(plan) if run.stage == "train"}
+        self.past = {run: _past(plan, run) for run in all_runs(plan) if run.stage == "train"}
 
     def of_table(self, table: str) -> Cost:
         """Everything a table needs when nothing is there yet: its runs, their networks and datasets."""
@@ -106,27 +113,28 @@ class Budget:
         cost.download_bytes = sum(_download_bytes(self.plan.datasets[name]) for name in datasets)
         cost.disk_bytes = cost.download_bytes + sum(_array_bytes(self.plan.datasets[name]) for name in datasets)
         seeds = len(self.plan.config.seeds)
-        for run in runs & set(self.seconds):
+        for run in runs & set(self.past):
             spec = self.plan.train_spec(run.dataset, run.variant)
             facts = self.facts(spec)
             cost.disk_bytes += seeds * facts.parameters * _FLOAT_BYTES
-            seconds = self._seconds(run, spec, facts)
-            if seconds is None:
+            known = self._time(run, spec, facts)
+            if known is None:
                 cost.unknown += seeds
             else:
-                cost.hours += seeds * seconds / 3600
+                device, seconds = known
+                cost.seconds[device] = cost.seconds.get(device, 0.0) + seeds * seconds
         return cost
 
-    def _seconds(self, run: Run, spec: TrainSpec, facts: Facts) -> float | None:
-        """Seconds of one training, or None where nothing was measured."""
-        if (past := self.seconds[run]) is not None:
+    def _time(self, run: Run, spec: TrainSpec, facts: Facts) -> tuple[str, float] | None:
+        """Device and seconds of one training, or None where nothing was measured."""
+        if (past := self.past[run]) is not None:
             return past
         images = self.plan.datasets[run.dataset]["splits"].get("train", {}).get("count")
         speed = self._speed(run.variant, facts.macs)
-        if not speed or not images:
+        if not speed or not images or self.throughput is None:
             return None
         rate, macs = speed
-        return float(spec.recipe["epochs"] * images * facts.macs / (rate * macs))
+        return self.throughput.device, spec.recipe["epochs"] * images * facts.macs / (rate * macs)
 
     def _speed(self, variant: str, macs: int) -> tuple[float, int] | None:
         """The measured speed that serves a variant of so many multiply-accumulates per image, or None."""
@@ -142,36 +150,42 @@ class Budget:
         return min(fitting)[2] if fitting else None
 
     def markdown(self) -> str:
-        """A Markdown table, a line per table and one for all, and where the hours come from."""
-        lines = ["| table | jobs | downloads | disk | hours of training |", "|---|---:|---:|---:|---:|"]
+        """A Markdown table, a line per table and one for all, and where the times come from."""
+        lines = ["| table | jobs | downloads | disk | training, one after the other |", "|---|---:|---:|---:|---|"]
         named: Iterable[tuple[str, Cost]] = [(table, self.of_table(table)) for table in self.plan.config.tables]
         for name, cost in (*named, ("all_tables", self.total())):
-            hours = f"{cost.hours:.1f}" if cost.hours or not cost.unknown else ""
-            unknown = f"{cost.unknown} trainings unknown" if cost.unknown else ""
-            text = " + ".join(part for part in (hours, unknown) if part)
+            times = [f"{duration_text(seconds)} on {device}" for device, seconds in cost.seconds.items()]
+            unknown = [f"{cost.unknown} trainings of unknown time"] if cost.unknown else []
+            text = markdown_text("; ".join([*times, *unknown]) or "none")
             lines.append(f"| {name} | {cost.jobs} | {_size(cost.download_bytes)} | {_size(cost.disk_bytes)} | {text} |")
         return "\n".join([*lines, "", self._sources()])
 
     def _sources(self) -> str:
-        done = sum(seconds is not None for seconds in self.seconds.values())
-        found = [f"{done} of {len(self.seconds)} networks from trainings that ended here"] if done else []
+        done = sum(past is not None for past in self.past.values())
+        found = [f"{done} of {len(self.past)} networks from trainings that ended here"] if done else []
         if self.throughput:
             names = ", ".join(self.throughput.speeds)
             found.append(
                 f"speeds of {names} as measured on {self.throughput.device}, one training at a time "
                 f"({self.throughput.source}), and by multiply-accumulates for other networks of their routines"
             )
-        hours = "; ".join(found) or "nothing measured yet"
+        times = "; ".join(found) or "nothing measured yet"
+        gpu = (
+            " This configuration asks for a GPU: times on a processor are not its own."
+            if self.plan.config.jobs.gpus
+            else ""
+        )
         return (
-            f"Hours: {hours}. On another machine, above all a GPU: `python benchmarks/train.py VARIANT ... --save F`, "
-            "then `--throughput F`. Tables share runs, so the lines do not add up. Disk: archives, arrays of "
-            "images, networks; not the extracted files, nor what one training saves while it runs."
+            f"Times: {times}.{gpu} On another machine, above all a GPU: "
+            "`python benchmarks/train.py VARIANT ... --save F`, then `--throughput F`. Tables share runs, so the "
+            "lines do not add up. Disk: archives, arrays of images, networks; not the extracted files, nor what one "
+            "training saves while it runs."
         )
 
 
-def _past_seconds(plan: Plan, run: Run) -> float | None:
-    """Mean seconds of the finished trainings of a run."""
-    found = []
+def _past(plan: Plan, run: Run) -> tuple[str, float] | None:
+    """The device of most of a run's finished trainings, and their mean seconds on it."""
+    found: dict[str, list[float]] = {}
     for path in map(Path, plan.records(run)):
         if path.is_file():
             try:
@@ -179,8 +193,9 @@ def _past_seconds(plan: Plan, run: Run) -> float | None:
             except RecordError:
                 continue
             if record.status == "ok":
-                found.append(record.seconds)
-    return statistics.fmean(found) if found else None
+                found.setdefault(record.device, []).append(record.seconds)
+    device = max(found, key=lambda name: len(found[name]), default="")
+    return (device, statistics.fmean(found[device])) if device else None
 
 
 def _download_bytes(declaration: Mapping[str, Any]) -> int:

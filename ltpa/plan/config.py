@@ -42,10 +42,11 @@ _TAKEN = frozenset(
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
 Positive = Annotated[int, Field(ge=1, lt=2**31)]  # what a scheduler and an array's index take
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Scale(PlainData):
-    """How big the networks are, and whether the results may be held against the paper's.
+    """How big the networks are, and whether the results may be compared with the paper's.
 
     `networks` lays architecture options over all variants whose family takes a group of recipes (`vgg`, `resnet`,
     `two-stream`); `profile` among them names options of `config/profiles.yaml` that the variants' own lie over.
@@ -82,7 +83,7 @@ class Jobs(PlainData):
     gpu_share: Literal[1, 2, 4, 8] = 1
     track: bool = True
     tolerate_failures: bool = False
-    archives: list[str] = []
+    archives: Annotated[list[str], Field(max_length=1000)] = []
 
 
 def _rising(limits: list[float]) -> list[float]:
@@ -91,7 +92,8 @@ def _rising(limits: list[float]) -> list[float]:
     return limits
 
 
-Limits = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_rising)]
+Statistic = Annotated[float, Field(ge=-1e6, le=1e6)]  # shares, sides and aspects of boxes
+Limits = Annotated[list[Statistic], Field(min_length=2, max_length=2), AfterValidator(_rising)]
 
 
 class Patches(PatchSettings):
@@ -172,7 +174,7 @@ class Config(PlainData):
     """
 
     scale: Scale
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)]  # each is a job of its own for every network
     variants: Annotated[list[str], Field(min_length=1)]
     datasets: Annotated[list[str], Field(min_length=1)]
     tables: Annotated[list[str], Field(min_length=1)]
@@ -217,7 +219,7 @@ def _schema(own: tuple[tuple[str, str], ...], source: str) -> type[Config]:
 
 
 def parse_config(values: Any, source: str) -> Config:
-    """Check plain data against the schema; `source` is how errors call it (a file name).
+    """Check plain data against the schema; `source` names it in errors (a file name).
 
     Raises:
         ConfigError: one line with source, key, what is wrong, and the allowed keys for an unknown one.

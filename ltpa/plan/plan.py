@@ -12,8 +12,8 @@ from ltpa.core.registry import trust
 from ltpa.core.specs import PatchSpec, PrepareSpec, ProtocolSpec, TrainSpec
 from ltpa.data.registry import MAKERS
 from ltpa.data.registry import code_of as reader_code
-from ltpa.models.code import code_of as network_code
 from ltpa.models.options import NetworkOptions
+from ltpa.models.registry import code_of as network_code
 from ltpa.models.registry import family, parse_options
 from ltpa.models.variants import (
     SOURCE,
@@ -32,9 +32,21 @@ from ltpa.protocols.base import Target
 from ltpa.protocols.registry import built_in, find, module_name
 from ltpa.training.recipe import Routine, read_recipe
 
-LOCATING_READERS = (*MAKERS, "action40", "cub")  # whose images come with a mask or a box each
-DESCRIPTIVE = frozenset(  # keys of a dataset that do not touch its arrays
-    ["title", "type", "resolution", "licence", "citation", "tasks", "networks", "plays", "use", "contaminated"]
+# Keys of a dataset that do not touch its arrays.
+DESCRIPTIVE = frozenset(
+    (
+        "title",
+        "type",
+        "resolution",
+        "licence",
+        "citation",
+        "tasks",
+        "networks",
+        "plays",
+        "use",
+        "contaminated",
+        "located",
+    )
 )
 
 
@@ -51,7 +63,7 @@ class Plan:
 
     Args:
         config: a checked configuration.
-        source: how errors call it.
+        source: its name in errors.
         root: folder that holds `results/`.
 
     Raises:
@@ -321,8 +333,8 @@ class Plan:
 
     def locates(self, dataset: str) -> bool:
         """Whether a mask or box says where the object is: not where every image is cut to its box."""
-        source = self.prepare_spec(dataset).source
-        return source["reader"] in LOCATING_READERS and source.get("options", {}).get("crop") != "box"
+        cut = self.prepare_spec(dataset).source.get("options", {}).get("crop") == "box"
+        return self.knows(dataset, "objects") and not cut
 
     def network(self, variant: str) -> NetworkOptions:
         """The options of a variant's network."""
@@ -385,7 +397,7 @@ class Plan:
         """Whether the prepared `dataset` knows the places of the `objects` or the `parts` of its images."""
         source = self.prepare_spec(dataset).source
         if what == "objects":
-            return source["reader"] in LOCATING_READERS
+            return source["reader"] in MAKERS or bool(self.datasets[dataset].get("located"))
         if source["reader"] in MAKERS:
             return bool(source["style"].get("marks"))
         return bool(source.get("options", {}).get("parts", "none") != "none")

@@ -38,7 +38,7 @@ class Rules:
                 raise LtpaError(f"{folder}: not a folder that can be read; move it away or mend its rights")
 
     def environment(self, python: str, package: Path) -> str:
-        """Shell commands before every job: what a job is told that must not make anything run anew.
+        """Shell commands before every job: what a job must know but must not make anything run anew.
 
         So another clone's interpreter, a moved folder of archives or another share of a GPU is no change of a rule.
         """

@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ltpa.core.schema import PlainData, read_plain
-from ltpa.plan.config import Name
+from ltpa.plan.config import Name, Seed
+
+ClassNumber = Annotated[int, Field(ge=0, le=100_000)]
 
 
 class FigureImages(PlainData):
@@ -25,7 +27,7 @@ class FigureColumn(PlainData):
     variant: str | None = None
     source: str | None = None
     level: str | None = None
-    epsilons: list[Annotated[float, Field(ge=0, le=255)]] | None = None
+    epsilons: Annotated[list[Annotated[float, Field(ge=0, le=255)]], Field(max_length=20)] | None = None
 
     @model_validator(mode="after")
     def _keys_of_its_kind(self) -> Self:
@@ -50,7 +52,7 @@ class FigureEntry(PlainData):
     title: str
     paper: str
     images: FigureImages
-    columns: Annotated[list[FigureColumn], Field(min_length=1)]
+    columns: Annotated[list[FigureColumn], Field(min_length=1, max_length=50)]
 
 
 class DatasetEntry(PlainData):
@@ -66,17 +68,18 @@ class DatasetEntry(PlainData):
     citation: str
     tasks: list[str] = []
     contaminated: str = ""
+    located: bool = False  # a mask or a box of the object comes with each image
     image_size: Annotated[int, Field(ge=8, le=4096)]
-    classes: Annotated[list[str], Field(min_length=2)]
-    class_map: list[int | None] | None = None
+    classes: Annotated[list[str], Field(min_length=2, max_length=100_000)]
+    class_map: list[ClassNumber | None] | None = None
     subset_roles: list[str] | None = None
-    class_ids: dict[str, list[int | None]] | None = None
+    class_ids: dict[str, list[ClassNumber | None]] | None = None
     networks: dict[str, dict[str, Any]] = {}
     splits: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     options: dict[str, Any] = {}
     layout: dict[str, Any] = {}
-    archives: list[dict[str, Any]] = []
-    seed: Annotated[int, Field(ge=0)] = 0
+    archives: Annotated[list[dict[str, Any]], Field(max_length=1000)] = []
+    seed: Seed = 0
     style: dict[str, Any] = {}
 
     @model_validator(mode="after")

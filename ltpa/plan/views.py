@@ -9,8 +9,7 @@ from ltpa.core import layout
 from ltpa.core.declared import config_dir
 from ltpa.core.records import epsilon_of
 from ltpa.core.specs import Spec
-from ltpa.models.code import code_of
-from ltpa.models.registry import parse_options
+from ltpa.models.registry import code_of, parse_options
 from ltpa.pages.spec import ReportSpec, assets_hash
 from ltpa.plan.declared_tables import table_declaration
 from ltpa.plan.plan import Plan, Run

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ltpa.models.base import AttentionClassifier
 
 
+# Upper bounds stand above any use, so that a slip of the keyboard is a line at once and no job that never ends.
+ImageCount = Annotated[int, Field(ge=1, le=10**8)]  # no set that a network is tested on has more images
 BatchSize = Annotated[int, Field(ge=1, le=10**5)]  # images per pass
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Epsilons = Annotated[  # bounds of a perturbation on the 0-255 scale

@@ -1,14 +1,13 @@
 """Errors under common corruptions of the test images: beyond the paper."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any
 
 from ltpa.core.records import Metric
 from ltpa.protocols.base import (
     ChosenVariants,
     Context,
+    ImageCount,
     Measurement,
     MetricKind,
     Protocol,
@@ -39,7 +38,7 @@ class CorruptionsSettings(ChosenVariants):
 
     not_of_job = frozenset({"variants", "reference"})
 
-    images: Annotated[int, Field(ge=1)] | None = None
+    images: ImageCount | None = None
     reference: str = "vgg"
 
 

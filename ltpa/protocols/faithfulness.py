@@ -17,6 +17,7 @@ from ltpa.core.schema import ListOf, once_each
 from ltpa.protocols.base import (
     ChosenVariants,
     Context,
+    ImageCount,
     Measurement,
     MetricKind,
     Protocol,
@@ -58,14 +59,14 @@ class FaithfulnessSettings(ChosenVariants):
         batch_size: images per forward pass.
     """
 
-    images: Annotated[int, Field(ge=2)] | None = 1000
+    images: Annotated[ImageCount, Field(ge=2)] | None = 1000
     maps: Annotated[ListOf[Kind], AfterValidator(once_each), Field(min_length=1)] | None = None
     baselines: Annotated[ListOf[Baseline], AfterValidator(once_each), Field(min_length=2, max_length=2)] = (
         "mean",
         "blur",
     )
     steps: Annotated[int, Field(ge=1, le=1000)] = 20
-    removed: Annotated[ListOf[Share], AfterValidator(once_each), Field(min_length=1)] = tuple(
+    removed: Annotated[ListOf[Share], AfterValidator(once_each), Field(min_length=1, max_length=100)] = tuple(
         round(0.1 * tenth, 1) for tenth in range(1, 10)
     )
     random_maps: Annotated[int, Field(ge=1, le=100)] = 5

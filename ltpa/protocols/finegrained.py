@@ -28,7 +28,7 @@ Controls = Annotated[ListOf[str], AfterValidator(once_each)]
 
 
 class FinegrainedSettings(Settings):
-    """What is told apart.
+    """What is compared, and what is left out.
 
     Attributes:
         overlap: by role, a file that lists test images that the pretraining has seen, an id a line; the accuracy

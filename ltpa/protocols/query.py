@@ -45,7 +45,7 @@ class QuerySettings(Settings):
     query: Literal["other_class", "first"] = "other_class"
     pairs: Annotated[int, Field(ge=1, le=10**6)] = 200
     batch_size: BatchSize = 250
-    pc_max: Annotated[float, Field(ge=0)] = 1e-4
+    pc_max: Annotated[float, Field(ge=0, le=1)] = 1e-4
 
 
 class Query(Protocol):

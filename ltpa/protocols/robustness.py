@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 from ltpa.core.records import Metric
 from ltpa.core.schema import ListOf, once_each
-from ltpa.protocols.base import ChosenVariants, Context, Epsilons, Measurement, MetricKind, Protocol
+from ltpa.protocols.base import ChosenVariants, Context, Epsilons, ImageCount, Measurement, MetricKind, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +37,7 @@ class RobustnessSettings(ChosenVariants):
         batch_size: images per pass.
     """
 
-    images: Annotated[int, Field(ge=1)] | None = 1000
+    images: ImageCount | None = 1000
     epsilons: Epsilons = (1.0, 2.0, 4.0, 8.0)
     attacks: Annotated[ListOf[Attack], AfterValidator(once_each), Field(min_length=1)] = (
         "fgsm",
@@ -48,7 +48,7 @@ class RobustnessSettings(ChosenVariants):
     )
     steps: Annotated[int, Field(ge=4, le=10**4, multiple_of=4)] = 40
     queries: Annotated[int, Field(ge=1, le=10**6)] = 5000
-    square_images: Annotated[int, Field(ge=1)] = 200
+    square_images: ImageCount = 200
     large_epsilon: Annotated[float, Field(gt=0, le=255)] | None = 64.0
 
 

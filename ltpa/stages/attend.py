@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ltpa.core.errors import DataError, ModelError
+from ltpa.core.files import is_hidden
 from ltpa.core.text import printable
 from ltpa.data.decode import load_input, load_picture
 from ltpa.data.pictures import is_image, passed_over_note, suffixes
@@ -38,6 +39,7 @@ def attend(
     by Otsu's threshold. Files that are no images by their names are passed over, and named in a line.
 
     Args:
+        pictures: files, or folders whose files are meant; not those of folders below.
         formats: what to write, of png, svg and pdf.
         query: a picture whose global vector takes the place of each picture's own (paper appendix A.5).
 
@@ -49,6 +51,7 @@ def attend(
     from ltpa.models import load
 
     model = load(model_path)
+    pictures = [each for path in pictures for each in (_files_in(path) if path.is_dir() else [path])]
     others = [str(path) for path in pictures if not is_image(path.name)]
     pictures = [path for path in pictures if is_image(path.name)]
     if not pictures:
@@ -72,6 +75,14 @@ def attend(
         name = printable(path.name)
         draw_gallery(targets, [name, *maps, "Otsu"], [model.metadata["variant"]], [cells])
         yield printable(f"{', '.join(map(str, targets))}: {name} is seen as {seen}")
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """The files of a folder, by name; hidden ones are left out."""
+    files = sorted(path for path in folder.iterdir() if not path.is_dir() and not is_hidden(path.name))
+    if not files:
+        raise DataError(f"{folder}: no picture lies in this folder; name one that holds some")
+    return files
 
 
 def _maps(

@@ -13,6 +13,7 @@ from ltpa.core.errors import LtpaError
 from ltpa.core.files import write_text
 from ltpa.core.learned import outcomes
 from ltpa.core.records import Record, metric_value, read_record
+from ltpa.core.text import markdown_text
 from ltpa.protocols.registry import find
 from ltpa.tables.spec import CheckSpec
 
@@ -138,10 +139,11 @@ def _markdown(spec: CheckSpec, checks: Sequence[Check]) -> str:
             check.subject,
             "–" if check.value is None else f"{check.value:.3g}",
             check.limit,
-            check.detail.replace("|", "\\|"),
+            check.detail,
         ]
         for check in checks
     ]
+    rows = [[cell if column == 0 else markdown_text(cell) for column, cell in enumerate(row)] for row in rows]
     failed, missed = sum(check.fails for check in checks), sum(not (check.passed or check.fails) for check in checks)
     summary = f"{len(checks)} checks, {failed} failed." if failed else f"{len(checks)} checks, none failed."
     if failed and not spec.strict:

@@ -29,13 +29,13 @@ def run(results: Path, wanted: Wanted, dry_run: bool, say: Callable[[str], None]
     """Remove the state folders below `results` that belong to no job `wanted`; give their size in bytes.
 
     A folder that a process holds is left alone. So is one whose dataset is not prepared now: whether its data is still
-    the same cannot be told.
+    the same cannot be known.
 
     Args:
         wanted: for each stage that saves states, spec and seed of every job of the configuration. Fitted preprocessing
             is wanted where a training is that asks for it.
         dry_run: only say what would go.
-        say: is told each folder, and why it goes or stays.
+        say: prints a line about each folder, and why it goes or stays.
     """
     reasons: dict[str, Callable[[dict[str, Any]], str]] = {
         stage: _Jobs(results, stage, jobs).stale for stage, jobs in wanted.items()

@@ -14,7 +14,7 @@ from ltpa.core.files import is_hidden
 from ltpa.core.hashing import digest, sha256_file
 from ltpa.core.provenance import code_version
 from ltpa.core.records import Metric, unconverged
-from ltpa.core.text import printable
+from ltpa.core.text import markdown_text
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.listing import Listing
 from ltpa.data.pictures import MASK_SUFFIX, images_in, mask_of, passed_over_note, suffixes
@@ -231,12 +231,12 @@ def as_markdown(found: dict[str, Any]) -> str:
         *(f"left out: {problem}" for problem in found["skipped"]),
     ]
     lines = [
-        *map(printable, lines),
+        *map(markdown_text, lines),
         "",
         "| metric | condition | value | images |",
         "|---|---|---:|---:|",
     ]
     for m in found["metrics"]:
-        condition = printable(m["condition"]).replace("|", "\\|")
-        lines.append(f"| {m['name']} | {condition} | {m['value']:.4g} | {m['n']} |")
+        cells = m["name"], m["condition"], f"{m['value']:.4g}", m["n"]
+        lines.append(f"| {' | '.join(map(markdown_text, cells))} |")
     return "\n".join(lines)

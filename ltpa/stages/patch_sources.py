@@ -36,7 +36,7 @@ class Job:
         identity: everything that affects the result.
         results: folder of the scale.
         stop: asked after each step of a training; a signal also ends what follows, between batches of images.
-        on_epoch: told the seed and row of each finished epoch of a training.
+        on_epoch: called with the seed and row of each finished epoch of a training.
     """
 
     dataset: PreparedDataset

@@ -46,7 +46,7 @@ def run(
 
     Args:
         stop: asked after each step of a training; a signal also ends what follows, between batches of images.
-        on_epoch: told the seed and row of each finished epoch of a training of prototypes.
+        on_epoch: called with the seed and row of each finished epoch of a training of prototypes.
 
     Raises:
         ConfigError: a setting is wrong, or the source and its network do not go together.

@@ -32,7 +32,7 @@ def run(
     Args:
         archives: folders searched for archives before anything is downloaded.
         extracted: folder of extracted files, in place of archives.
-        say: told what goes on, a line at a time.
+        say: prints what goes on, a line at a time.
 
     Raises:
         ConfigError: the declaration names no known reader, its options are wrong, or `extracted` is given for a dataset

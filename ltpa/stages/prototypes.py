@@ -1,4 +1,4 @@
-"""Train the prototypes of one patch extraction under the lock of its state folder, or take up what is trained."""
+"""Train the prototypes of one patch extraction under the lock of its state folder, or use those that are trained."""
 
 import sys
 from collections.abc import Callable

@@ -65,7 +65,7 @@ def follow(
 
     Args:
         stop: asked between turns; true ends the following.
-        say: is told how many epochs were written.
+        say: prints how many epochs were written.
         interval: seconds between turns.
 
     Raises:

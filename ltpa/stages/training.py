@@ -45,7 +45,7 @@ class CannotStart(TrainingError):
 
 @dataclasses.dataclass(frozen=True)
 class Watcher:
-    """Who is told how a training goes: of each finished epoch, and about once a second; both with the seed."""
+    """What is called as a training goes on: after each finished epoch, and about once a second; both with the seed."""
 
     epoch: Callable[[int, EpochRow], None] = lambda seed, row: None
     progress: Callable[[int, Progress], None] = lambda seed, progress: None
@@ -83,7 +83,7 @@ class TrainingJob(abc.ABC):
         stop: asked after each step; when it says so, state is saved and `Stopped` raised.
         tolerate_failure: write a `failed` record (and the network as it ended) for a diverged run instead of raising,
             so that tables can name it.
-        watcher: is told of epochs, progress, and of what is waited for.
+        watcher: called with epochs, progress, and what is waited for.
     """
 
     stage: ClassVar[str] = "train"

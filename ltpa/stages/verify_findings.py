@@ -13,7 +13,7 @@ class Findings:
     Args:
         results: the folder of the scale.
         remake: the command that makes what is missing.
-        say: is told each line.
+        say: prints each line.
 
     Attributes:
         count: lines that tell of something wrong.

@@ -114,14 +114,14 @@ class Declaration(_Section):
     unit: str
     direction: Literal["lower", "higher"]
     decimals: Annotated[int, Field(ge=0, le=6)]
-    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    published_n: Annotated[int, Field(ge=2)] = PUBLISHED_RUNS
+    tolerance: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+    published_n: Annotated[int, Field(ge=2, le=10**6)] = PUBLISHED_RUNS
     pooled_sd: bool = False
     groups: dict[str, str] = {}
     baseline: str | None = None
     beyond_paper: bool = False
-    columns: Annotated[list[Selector], Field(min_length=1)]
-    panels: list[Panel] = []
+    columns: Annotated[list[Selector], Field(min_length=1, max_length=100)]
+    panels: Annotated[list[Panel], Field(max_length=100)] = []
     descriptions: dict[str, Description] = {}
     notes: list[str] = []
 

@@ -25,7 +25,7 @@ from ltpa.runtime import lock
 from ltpa.tracking.naming import ARTEFACTS
 
 DATABASE = "mlflow.db"
-MAPPING = layout.TRACKING  # record path to run id; written once the store was held against the tables
+MAPPING = layout.TRACKING  # record path to run id; written once the store was compared with the tables
 PATIENCE_SECONDS = 5.0  # for another program that is writing
 REBUILD = "make it anew from the records with `ltpa track --rebuild`"
 

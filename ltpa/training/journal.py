@@ -37,7 +37,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class _LogFile(logging.FileHandler):
-    """Appends, and shrugs where it cannot."""
+    """Appends; where it cannot, nothing happens."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass

@@ -10,7 +10,7 @@ import torch
 def tensor_cores(tf32: bool) -> Iterator[None]:
     """Whether a GPU may multiply float32 with 10 bits of mantissa (TF32), forward and backward; put back afterwards.
 
-    PyTorch allows it in convolutions unless told otherwise.
+    PyTorch allows it in convolutions unless this is switched off.
     """
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32

@@ -39,8 +39,8 @@ class PrototypeTrainer:
         folder: where resumable state is kept. One process at a time: hold `exclusive_folder` where others may come.
         key: what else the states in `folder` must belong to.
         should_stop: asked after each step; true saves the state and raises `Interrupted`.
-        on_start: told the rows of the epochs that were done before, once, at the start of `run`.
-        on_epoch: told each finished epoch's row; its test error is not a number.
+        on_start: called once with the rows of the epochs that were done before, at the start of `run`.
+        on_epoch: called with the row of each finished epoch; its test error is not a number.
         name: how errors call this run.
 
     Attributes:

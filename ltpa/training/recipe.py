@@ -13,8 +13,8 @@ from ltpa.data.schemes import SCHEMES
 # Upper bounds keep a slip of the keyboard from a training that would never end, or a batch that fits no memory.
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
 Images = Annotated[int, Field(ge=1, le=1_000_000)]
-NotNegative = Annotated[float, Field(ge=0)]
-Factor = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0, le=1e6)]  # rates and seconds; weights overflow long before such a rate
+Factor = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class Schedule(PlainData):
@@ -31,8 +31,8 @@ class Schedule(PlainData):
     kind: Literal["constant", "every", "milestones", "cosine"] = "constant"
     period: Epochs = 25
     factor: Factor = 0.5
-    milestones: ListOf[Epochs] = ()
-    factors: ListOf[Factor] = ()
+    milestones: Annotated[ListOf[Epochs], Field(max_length=1000)] = ()
+    factors: Annotated[ListOf[Factor], Field(max_length=1000)] = ()
     warmup: Annotated[float, Field(ge=0, le=100_000)] = 0.0
     per: Literal["epoch", "step"] = "epoch"
 
@@ -83,7 +83,7 @@ class Routine(PlainData):
     evaluation_batch: Images = 500
     evaluate_every: Epochs = 1
     checkpoint_seconds: NotNegative = 60.0
-    checkpoint_epochs: Annotated[int, Field(ge=0)] = 0
+    checkpoint_epochs: Annotated[int, Field(ge=0, le=100_000)] = 0
 
     @classmethod
     def from_dict(cls, values: Any, where: str = "recipe") -> Self:
@@ -207,7 +207,7 @@ class Recipe(UpdateRoutine):
         return self
 
 
-# What each kind of learning is told.
+# The settings of each kind of learning.
 KINDS = Registry(
     "kind of learning",
     {

@@ -21,7 +21,7 @@ from pages import CODE, NO_CODE, PAGES, ROOT, blocks
 sys.path.insert(0, str(ROOT / "tests"))
 from warm import Warm
 
-PARTS = ("Snakefile", "Makefile", "pyproject.toml", "requirements.lock")
+PARTS = ("Snakefile", "Makefile", "pyproject.toml", "requirements.lock", "requirements-cuda.lock")
 PARTS += ("benchmarks", "config", "envs", "ltpa", "profiles", "workflow")
 MODEL = "results/demo/train/digits10/vgg-att2-concat-pc/seed-0/model.safetensors"
 BUILDS_ON = {"add-a-table.md": "add-a-variant.md"}  # its files are there when the page begins
@@ -220,7 +220,7 @@ def _check_arguments(text: str) -> None:
     if words[:3] == ["python", "-m", "ltpa"]:
         words = words[2:]
     if words[0] == "ltpa":
-        _parser().parse_args(words[1:])
+        _parser()[0].parse_args(words[1:])
 
 
 def test_every_block_is_code_of_a_known_kind_or_none():

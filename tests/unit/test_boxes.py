@@ -152,3 +152,32 @@ def test_damaged_files_are_refused(written, spoil, message):
     with pytest.raises(DataError, match=message) as caught:
         read_boxes(path, dataset, "train")
     assert "\n" not in str(caught.value)
+
+
+def reseal(path):
+    """A sidecar that knows the file as it is now."""
+    sidecar = sidecar_path(path)
+    content = json.loads(sidecar.read_text())
+    del content["seal"]
+    content["sha256"] = {path.name: sha256_file(path)}
+    sidecar.write_text(json.dumps({**content, "seal": digest(content)}))
+
+
+def test_rows_that_no_image_has_are_refused_before_they_are_read(written, monkeypatch):
+    path, dataset, _ = written
+    table = pq.read_table(path)
+    pq.write_table(pa.concat_tables([table] * 3), path)
+    reseal(path)
+    monkeypatch.setattr(pq, "read_table", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(DataError, match=r"42 rows, of which boxes\.json knows 14"):
+        read_boxes(path, dataset, "train")
+
+
+def test_identifiers_must_be_text(written):
+    path, dataset, _ = written
+    table = pq.read_table(path)
+    lists = pa.array([[name] for name in table["id"].to_pylist()])
+    pq.write_table(table.set_column(table.column_names.index("id"), "id", lists), path)
+    reseal(path)
+    with pytest.raises(DataError, match="column 'id' is not of text"):
+        read_boxes(path, dataset, "train")

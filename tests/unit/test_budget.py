@@ -38,7 +38,7 @@ def test_a_table_of_the_demo_by_hand(tmp_path: Path):
     # digits-marks and digits20, whose networks those of digits-marks start from; VGG and VGG-att2-concat-pc, two seeds:
     # 2 prepare, 8 train, 4 fgsm, table, target
     assert cost.jobs == 16
-    assert cost.unknown == 8 and cost.hours == 0 and cost.download_bytes == 0
+    assert cost.unknown == 8 and not cost.seconds and cost.download_bytes == 0
     splits = [plan("config").datasets[name]["splits"] for name in ("digits-marks", "digits20")]
     images = sum(split["count"] for each in splits for split in each.values())
     assert cost.disk_bytes == images * 20 * 20 * 3 + 8 * 10 * 4
@@ -51,21 +51,23 @@ def test_hours_follow_from_measured_speed_or_from_finished_trainings(tmp_path: P
     demo = Plan(config.model_copy(update={"recipes": recipes}), "demo", tmp_path)
     speeds = Throughput("a machine", {"vgg-att2-concat-pc": (500.0, 2001)}, "a file")
     cost = Budget(demo, facts, speeds).of_table("figure6")
-    assert cost.unknown == 4 and cost.hours == 0, "a network of less than half the measured arithmetic is not guessed"
+    assert cost.unknown == 4 and not cost.seconds, "a network of less than half the measured arithmetic is not guessed"
     speeds = Throughput("a machine", {"vgg": (500.0, 2000), "rn164": (9.0, 1000)}, "a file")
     cost = Budget(demo, facts, speeds).of_table("figure6")
     epochs = demo.train_spec("digits-marks", "vgg").recipe["epochs"]
     images = demo.datasets["digits-marks"]["splits"]["train"]["count"]
     assert cost.unknown == 0, "a network that was not measured goes by one of its routine"
-    assert cost.hours == pytest.approx(4 * epochs * images * 1000 / (500 * 2000) / 3600)
+    assert cost.seconds == {"a machine": pytest.approx(4 * epochs * images * 1000 / (500 * 2000))}
     speeds = Throughput("a machine", {"vgg": (500.0, 2000), "vgg-att2-concat-pc": (50.0, 1000)}, "a file")
     cost = Budget(demo, facts, speeds).of_table("figure6")
-    assert cost.hours == pytest.approx(2 * epochs * images * (1 / 1000 + 1 / 50) / 3600), "its own speed goes first"
+    assert cost.seconds["a machine"] == pytest.approx(2 * epochs * images * (1 / 1000 + 1 / 50)), (
+        "its own speed goes first"
+    )
     run = Run("train", "digits-marks", "vgg")
     for seed, seconds in ((0, 100.0), (1, 140.0)):
         write_record(Path(demo.records(run, [seed])[0]), record(run, seed, seconds))
     cost = Budget(demo, facts, speeds).of_table("figure6")
-    assert cost.hours == pytest.approx((240 + 2 * epochs * images / 50) / 3600)
+    assert cost.seconds == {"cpu": 240, "a machine": pytest.approx(2 * epochs * images / 50)}, "no sum across devices"
 
 
 def test_the_paper_downloads_each_archive_once():

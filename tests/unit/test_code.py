@@ -16,8 +16,7 @@ from ltpa.core.records import Record, write_record
 from ltpa.data.registry import EMBEDDED, READERS
 from ltpa.data.registry import code_of as reader_code
 from ltpa.models import list_models, resolve_architecture
-from ltpa.models.code import code_of
-from ltpa.models.registry import parse_options
+from ltpa.models.registry import code_of, parse_options
 from ltpa.plan import Plan, jobs
 from ltpa.plan.config import load_config
 from ltpa.plan.why import differing, explain

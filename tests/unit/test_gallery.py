@@ -468,6 +468,18 @@ def test_attend_passes_over_what_is_no_image_and_names_it(results: Path, picture
     assert "no image by its name" in capsys.readouterr().err
 
 
+def test_attend_takes_the_pictures_of_a_folder(results: Path, pictures: Path, capsys):
+    folder, out = pictures / "mine", ["--model", model_path(results), "--output", str(pictures / "out")]
+    (folder / "below").mkdir(parents=True)
+    assert main(["attend", str(folder), *out]) == 3
+    assert f"{folder}: no picture lies in this folder" in capsys.readouterr().err
+    shutil.copy(pictures / "images" / "ant" / "0.png", folder / "one.png")
+    (folder / ".hidden.png").touch()
+    assert main(["attend", str(folder), *out]) == 0
+    assert "one.png is seen as" in capsys.readouterr().out
+    assert (pictures / "out" / "one-attention.png").is_file()
+
+
 def test_names_of_a_stranger_do_not_reach_the_terminal_raw(results: Path, pictures: Path, capsys):
     folder = pictures / "images" / "bee"
     (folder / "0.png").rename(folder / "a\x1b[31m\nb.png")

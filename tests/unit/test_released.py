@@ -43,6 +43,10 @@ def test_other_sizes_are_scaled_outwards(tmp_path):
     ("spoil", "message"),
     [
         (lambda a: a[:, :, :4], r"expected finite numbers \(images, boxes, 5\)"),
+        (lambda a: a.astype(str), "expected finite numbers"),
+        (lambda a: a + 0j, "expected finite numbers"),
+        (lambda a: np.where(np.arange(5) == 4, np.nan, a), "expected finite numbers"),
+        (lambda a: a.astype(object), "not a NumPy array"),
         (lambda a: a[:3], "boxes of 3 images, the split has 4"),
         (lambda a: a[:, :1], "1 boxes per image, 2 wanted; lower"),
         (lambda a: a[::-1], "row 0 has class 1, but '001.Wren/a.jpg' stands there"),
@@ -64,3 +68,15 @@ def test_missing_and_broken_files(tmp_path):
     (tmp_path / "text.npy").write_text("boxes")
     with pytest.raises(DataError, match="not a NumPy array"):
         read_released(tmp_path / "text.npy", make_split(), 1)
+
+
+def test_an_archive_and_a_size_that_the_file_does_not_have_are_refused(tmp_path):
+    np.savez(tmp_path / "train.npz", rows())
+    with pytest.raises(DataError, match="an archive of arrays"):
+        read_released(tmp_path / "train.npz", make_split(), 2)
+    path = tmp_path / "train.npy"
+    with open(path, "wb") as stream:
+        claimed = {"descr": "<f8", "fortran_order": False, "shape": (10**9, 10, 5)}
+        np.lib.format.write_array_header_1_0(stream, claimed)
+    with pytest.raises(DataError, match="not a NumPy array"):
+        read_released(path, make_split(), 2)

@@ -3,21 +3,25 @@
 import copy
 import dataclasses
 import json
+import typing
 from pathlib import Path
 
 import pytest
 import yaml
 
+from ltpa.archives.declare import Archive
 from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError
 from ltpa.core.hashing import canonical_json
 from ltpa.core.patches import PatchSettings, PatchSource, PrototypeTraining
-from ltpa.core.schema import read_plain
+from ltpa.core.schema import PlainData, read_plain
 from ltpa.models import create_model
+from ltpa.models.registry import families, family
 from ltpa.plan import Plan
 from ltpa.plan.config import load_config, parse_config
 from ltpa.protocols.registry import built_in, find
-from ltpa.training.recipe import read_recipe
+from ltpa.tables.declaration import Declaration
+from ltpa.training.recipe import KINDS, read_recipe
 
 DEMO = yaml.safe_load((Path(__file__).parents[2] / "config" / "config.yaml").read_text())
 BOUNDARY = (
@@ -203,3 +207,64 @@ def test_a_key_twice_is_refused(tmp_path):
     from ltpa.plan.config import read_config_file
 
     assert read_config_file(path)["b"] == {"x": 3, "y": 2}
+
+
+# Lists that need no limit of their own, and why.
+NAMES = "names that must exist, each once"
+PER_CLASS = "one entry for each class"
+BOUNDED_OTHERWISE = {
+    "variants": NAMES, "datasets": NAMES, "tables": NAMES, "roles": NAMES, "maps": NAMES, "controls": NAMES,
+    "levels": NAMES, "normalise": NAMES, "attention_beats": NAMES, "must_attend": NAMES, "local_beats": NAMES,
+    "baselines": NAMES, "attacks": NAMES, "class_map": PER_CLASS, "subset_roles": PER_CLASS, "class_ids": PER_CLASS,
+    "tasks": "words of a description", "notes": "lines of text",
+}  # fmt: skip
+
+
+def settings_classes():
+    """All that a user's configuration or a declaration is read by."""
+    for names, load in ((built_in(), find), (families(), family), (KINDS, KINDS.load)):
+        for name in names:
+            load(name)
+    read_back = ("ltpa.core.", "ltpa.data.", "ltpa.report.", "ltpa.models.header")  # what ltpa itself has written
+
+    def below(base):
+        for kind in base.__subclasses__():
+            yield from (kind, *below(kind))
+
+    declared = {PatchSettings, PatchSource, PrototypeTraining, Declaration, Archive, *below(PlainData)}
+    own = [kind for kind in declared if kind.__module__.startswith("ltpa.")]
+    return [kind for kind in own if kind.__module__ == "ltpa.core.patches" or not kind.__module__.startswith(read_back)]
+
+
+def unbounded(schema, metadata):
+    """The kinds of value in a field's JSON schema that have no upper bound."""
+    if isinstance(schema, list):
+        for part in schema:
+            yield from unbounded(part, metadata)
+    elif isinstance(schema, dict):
+        kind = schema.get("type")
+        if kind in ("integer", "number") and not schema.keys() & {"maximum", "exclusiveMaximum", "const", "enum"}:
+            yield kind
+        if kind == "array" and "maxItems" not in schema and not any(hasattr(each, "max_length") for each in metadata):
+            yield kind
+        for key, part in schema.items():
+            if key not in ("default", "$defs", "title", "type"):
+                yield from unbounded(part, metadata)
+
+
+def test_every_count_and_every_list_has_an_upper_bound():
+    checked, without = 0, []
+    for kind in settings_classes():
+        properties = kind.model_json_schema().get("properties", {})
+        for key, field in kind.model_fields.items():
+            checked += 1
+            limits = [*field.metadata, *(part for each in typing.get_args(field.annotation) for part in _limits(each))]
+            for what in set(unbounded(properties.get(key, {}), limits)):
+                if what != "array" or key not in BOUNDED_OTHERWISE:
+                    without.append(f"{kind.__module__}.{kind.__name__}.{key}: {what}")
+    assert checked > 200
+    assert not without, without
+
+
+def _limits(annotation):
+    return getattr(annotation, "__metadata__", ())

@@ -365,3 +365,18 @@ def test_a_record_is_not_written_to_the_place_of_another(tmp_path):
         write_record(place, record("train", "digits10", "vgg", 0, []))
     assert not place.exists()
     assert layout.run_of(Path("result.json")) is None and layout.run_of(tmp_path / "seed-1" / "other.json") is None
+
+
+def test_deep_looks_into_files_whose_hashes_are_right(results):
+    """The networks of these results are mere text."""
+    networks = [f"train/digits10/{variant}/seed-{seed}/model.safetensors" for variant in VARIANTS for seed in SEEDS]
+    assert found(results) == []
+    assert sorted(line.split(": ")[0] for line in found(results, deep=True)) == sorted(networks)
+
+
+def test_deep_hashes_arrays_of_any_size(results, monkeypatch):
+    monkeypatch.setattr("ltpa.data.arrays.HASHED_BELOW", 0)
+    images = results / "data" / "digits10" / "test.images.npy"
+    np.save(images, 255 - np.load(images))
+    assert found(results) == []
+    assert any("test.images.npy: content does not match" in line for line in found(results, deep=True))

@@ -13,8 +13,8 @@ from ltpa.data.listing import Listing
 from ltpa.data.registry import load_reader
 from ltpa.data.source import Source
 
-# What parsers of text, NumPy, zip and pickle raise for a damaged file.
-_DAMAGE = (ValueError, TypeError, LookupError, AttributeError, EOFError, OverflowError, RuntimeError,
+# What parsers of text, NumPy, zip and pickle raise for a damaged file, or for one that claims a size it does not have.
+_DAMAGE = (ValueError, TypeError, LookupError, AttributeError, EOFError, OverflowError, RuntimeError, MemoryError,
            zipfile.BadZipFile, zlib.error, struct.error)  # fmt: skip
 
 

@@ -14,7 +14,7 @@ STRIDE = 32  # of a trunk, with its last pool
 SMALL_STRIDE = 8  # of vgg6, which is for small images
 
 Side = Annotated[int, Field(ge=SMALL_STRIDE, le=MAX_SIDE)]
-Weight = Annotated[float, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0, le=1000)]  # of a loss, beside a cross-entropy of weight 1
 Wide = Annotated[int, Field(ge=1, le=65536)]
 Few = Annotated[int, Field(ge=1, le=1000)]
 
