@@ -40,7 +40,7 @@ def _commands() -> str:
     from ltpa.cli import _parser
 
     lines = ["# Command line", "", "What `ltpa COMMAND --help` says."]
-    for name, parser in _subcommands(_parser()):
+    for name, parser in _subcommands(_parser()[0]):
         lines += ["", f"## ltpa {name}", "", "```text", parser.format_help().rstrip(), "```"]
     return "\n".join(lines) + "\n"
 

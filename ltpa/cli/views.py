@@ -21,7 +21,7 @@ from ltpa.core.text import printable
 
 
 def add_commands(command: Command) -> None:
-    """Add `table`, `check`, `figures`, `gallery`, `report`, `track`, `compare`, `summary`, `status`, `findings`, `show`."""
+    """Add what makes the views of records, and what looks at them."""
     for name, run, text in (
         ("table", _view, "build one table from result records"),
         ("check", _view, "assert that networks learned and attention attends"),
