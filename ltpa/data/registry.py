@@ -6,8 +6,15 @@ from ltpa.core.declared import load_declaration, near_matches
 from ltpa.core.errors import ConfigError
 from ltpa.core.registry import SUFFIX, Registry, member
 
-EMBEDDED = "embedded"
-GENERATOR, PREPARER = "ltpa.data.embedded:generate", "ltpa.data.real:prepare_real"
+PREPARER = "ltpa.data.real:prepare_real"
+MAKERS = Registry(
+    "maker of embedded images",
+    {
+        "captioned": "ltpa.data.scenes:generate",
+        "embedded": "ltpa.data.embedded:generate",
+    },
+)
+"""By the `reader` of a declaration without files: from a name and the declaration to classes, splits and facts."""
 READERS = Registry(
     "reader",
     {
@@ -28,8 +35,8 @@ READERS = Registry(
 
 def code_of(reader: str) -> list[str]:
     """Where the code lies that prepares the datasets of a reader; of an unknown one, that of all files."""
-    if reader == EMBEDDED:
-        return [GENERATOR]
+    if reader in MAKERS:
+        return [MAKERS[reader]]
     if reader.endswith(SUFFIX):
         return [PREPARER, reader]
     return [PREPARER, *([READERS[reader]] if reader in READERS else [])]

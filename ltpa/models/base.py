@@ -120,6 +120,14 @@ class AttentionClassifier(nn.Module):
         """
         raise ModelError(f"a {self.architecture['family']} network without attention has no global descriptor")
 
+    def start_from(self, source: "AttentionClassifier") -> bool:
+        """Take the weights of `source` by a rule of the class's own; False where it has none (`ltpa.models.starting`).
+
+        Raises:
+            ModelError: the network does not start from such a one.
+        """
+        return False
+
     def example(self) -> tuple[Tensor, ...]:
         """What `forward` takes, for one image: uninitialised tensors of the right shapes on the network's device."""
         device = next(self.parameters()).device

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from ltpa.core.declared import unknown_name
 from ltpa.core.errors import ConfigError
+from ltpa.data.registry import MAKERS
 from ltpa.models.variants import Variant
 from ltpa.plan.config import Config
 from ltpa.plan.patches import NO_NETWORK
@@ -94,7 +95,7 @@ def check_options(dataset: str, declared: Mapping[str, Any], where: str) -> None
     """
     from ltpa.data.source import Source
 
-    if declared["reader"] == "embedded":
+    if declared["reader"] in MAKERS:
         raise ConfigError(f"{where}: key 'data': {dataset} is generated and has no options; remove them")
     try:
         chosen = Source.from_declaration(dataset, declared).splits

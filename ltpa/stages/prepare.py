@@ -11,7 +11,7 @@ from ltpa.core.hashing import digest
 from ltpa.core.registry import SUFFIX, member
 from ltpa.core.specs import PrepareSpec
 from ltpa.data.arrays import PreparedDataset, write_prepared
-from ltpa.data.registry import EMBEDDED, GENERATOR, PREPARER, READERS
+from ltpa.data.registry import MAKERS, PREPARER, READERS
 from ltpa.data.rows import remove_drafts
 from ltpa.runtime.lock import exclusive
 
@@ -57,14 +57,14 @@ def run(
 
 def _check_request(spec: PrepareSpec, extracted: Path | None) -> None:
     reader = spec.source.get("reader", "")
-    if reader == EMBEDDED:
+    if reader in MAKERS:
         if extracted is not None:
             raise ConfigError(
                 f"dataset {spec.dataset} is made from embedded images, not from files; leave out --extracted"
             )
         return
     if reader not in READERS and not reader.endswith(SUFFIX):
-        known = near_matches(reader, [EMBEDDED, *READERS])
+        known = near_matches(reader, [*MAKERS, *READERS])
         raise ConfigError(f"dataset {spec.dataset}: unknown reader {reader!r}; {known}")
 
 
@@ -77,8 +77,8 @@ def _prepare(
     say: Callable[[str], None],
 ) -> None:
     made_by = {"config_hash": spec.hash(), "code_hash": code_hash(_code(spec))}
-    if spec.source["reader"] == EMBEDDED:
-        classes, splits, facts = member(GENERATOR)(spec.dataset, spec.source)
+    if spec.source["reader"] in MAKERS:
+        classes, splits, facts = MAKERS.load(spec.source["reader"])(spec.dataset, spec.source)
         write_prepared(folder, spec.dataset, classes, splits, {**facts, **made_by, "origin": _origin(spec)})
         return
     origin = _origin(spec) if extracted is None else "extracted files"
