@@ -1,4 +1,4 @@
-"""The language of the captioned scenes: a small grammar in which every word has a kind, and every noun phrase an object.
+"""The language of the captioned scenes: every word has a kind, and every noun phrase an object.
 
     caption = phrase relation phrase <end>
     phrase  = a (small|large) (dark|light) (zero|one|...|nine)

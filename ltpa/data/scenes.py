@@ -166,9 +166,7 @@ def _centres(
 def _draw(glyphs: np.ndarray, centre: np.ndarray, side: np.ndarray, size: int) -> np.ndarray:
     """Coverage (N, K, S, S) of K glyphs (N, K, G, G) each on a canvas of its own."""
     count, objects = side.shape
-    flat = render(
-        glyphs.reshape(-1, *glyphs.shape[2:]), centre.reshape(-1, 2), side.ravel(), np.zeros(side.size), size
-    )
+    flat = render(glyphs.reshape(-1, *glyphs.shape[2:]), centre.reshape(-1, 2), side.ravel(), np.zeros(side.size), size)
     return flat.reshape(count, objects, size, size)
 
 

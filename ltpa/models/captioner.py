@@ -39,7 +39,7 @@ class State:
 
 @dataclasses.dataclass
 class Look:
-    """One step of attention: what is seen (N, D), weights (N, L) and their logarithms, the cell taken (N,), the gate (N,).
+    """One step of attention: what is seen (N, D), weights (N, L) and their logarithms, cell taken (N,) and gate (N,).
 
     `cell` is None where all cells are seen together; weights are None without attention.
     """

@@ -39,9 +39,7 @@ def refuse_differences(model: AttentionClassifier, source: AttentionClassifier, 
         )
 
 
-def take(
-    model: AttentionClassifier, source: AttentionClassifier, only: str = "", but: tuple[str, ...] = ()
-) -> None:
+def take(model: AttentionClassifier, source: AttentionClassifier, only: str = "", but: tuple[str, ...] = ()) -> None:
     """Copy the tensors of `source` whose names begin with `only` and with none of `but` into `model`."""
     weights = {n: v for n, v in source.state_dict().items() if n.startswith(only) and not n.startswith(but)}
     model.load_state_dict(weights, strict=False)

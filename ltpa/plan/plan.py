@@ -180,8 +180,8 @@ class Plan:
         if not role:
             return None
         where = (
-            f"{self.source}: key 'recipes': {self._recipe_name(dataset, variant)} starts {variant} on {dataset} from the "
-            f"network of {other} on {role}"
+            f"{self.source}: key 'recipes': {self._recipe_name(dataset, variant)} starts {variant} on {dataset} from "
+            f"the network of {other} on {role}"
         )
         source = self.roles.get(str(role))
         if source is None:

@@ -1,5 +1,6 @@
 """What captions of scenes are worth, and whether the map of a word lies on what the word names."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,8 +67,8 @@ class Captions(Protocol):
         MetricKind("end_missing_pct", "captions without an end", "%", "lower", _READ),
         MetricKind("nats_per_word", "-log p of the true words", "nats", "lower", of_labels=True),
         MetricKind("right_object_pct", "words whose map prefers their object", "%", "higher", _WORD, of_labels=True),
-        MetricKind("pointing_in_box_pct", "maps with their peak in the object's box", "%", "higher", _WORD, "", True),
-        MetricKind("pointing_in_other_box_pct", "maps with their peak in the other box", "%", "lower", _WORD, "", True),
+        MetricKind("pointing_in_box_pct", "maps with their peak in the object's box", "%", "higher", _WORD, True),
+        MetricKind("pointing_in_other_box_pct", "maps with their peak in the other box", "%", "lower", _WORD, True),
         MetricKind("box_chance_pct", "cells in the box", "%", "", _WORD),
         MetricKind("mass_in_box_pct", "share of the map in the object's box", "%", "higher", _WORD, of_labels=True),
         MetricKind("other_image_pointing_pct", "peaks in another image's box", "%", "", _WORD),
@@ -240,7 +241,9 @@ class _Work:
                 metrics.append(self.metric("slot_accuracy_pct", flat, slot))
                 metrics.append(Metric("chance_slot_accuracy_pct", chance[slot], len(flat), self.name, slot))
             for index, which in enumerate(("first", "second")):
-                metrics.append(self.metric("slot_accuracy_pct", [each["digit"][index] for each in slots], f"digit {which}"))
+                metrics.append(
+                    self.metric("slot_accuracy_pct", [each["digit"][index] for each in slots], f"digit {which}")
+                )
         return metrics, hits
 
     def _tell(self, cells: "Tensor", captions: "np.ndarray") -> "Told":
@@ -253,7 +256,8 @@ class _Work:
         with torch.no_grad():
             rows = torch.from_numpy(captions.astype(np.int64)).to(cells.device)
             parts: list[Told] = self._in_parts(lambda *part: self.model.tell(*part, "expectation"), cells, rows)
-        return Told(*(_joined([getattr(part, key) for part in parts]) for key in ("log_p", "maps", "log_maps", "cells", "gates")))
+        keys = [field.name for field in dataclasses.fields(Told)]
+        return Told(*(_joined([getattr(part, key) for part in parts]) for key in keys))
 
     def under_the_truth(self) -> list[Metric]:
         """What is measured with the true caption fed word by word: likelihood, blanked digits, maps, gates."""
@@ -282,11 +286,10 @@ class _Work:
         place = (self.model.side, size)
         maps = WordMaps(told.maps.cpu().numpy(), captions, self.more["referents"], self.more["objects"], *place)
         swapped_captions = exchanged(captions)
-        spoken = np.where(self.more["referents"] >= 0, self.more["referents"], -1)
         swapped = WordMaps(
             _needed(self._tell(self._cells(self.more["exchanged"]), swapped_captions).maps).cpu().numpy(),
             swapped_captions,
-            spoken,
+            self.more["referents"],
             self.more["exchanged_objects"][:, ::-1],
             *place,
         )
@@ -297,8 +300,9 @@ class _Work:
             "box_chance_pct": maps.chance(),
             "mass_in_box_pct": maps.mass(),
             "other_image_pointing_pct": maps.pointing(shift=1),
-            # A word of the first object of the one scene is a word of the second object of the other.
-            "exchanged_right_object_pct": (maps.right() == 1) & (swapped.right() == 1)[partners(maps, swapped)],
+            # Three words of each object; those of the first are those of the second after the exchange.
+            "exchanged_right_object_pct": (maps.right() == 1)
+            & (swapped.right() == 1).reshape(-1, 2, len(grammar.CONTENT))[:, ::-1].ravel(),
         }
         for name, found in values.items():
             metrics.append(self.metric(name, found, "all"))

@@ -8,10 +8,11 @@ from ltpa.training.recipe import UpdateRoutine
 
 
 class CaptionRecipe(UpdateRoutine):
-    """How a captioner is trained on scenes and their captions; its trunk stays as the network that it starts from has it.
+    """How a captioner is trained on scenes and their captions. Its trunk stays as it was trained before.
 
     Attributes:
-        initialise: the role whose trained network of the same seed gives the trunk, or all weights but the words it says.
+        initialise: the role whose trained network of the same seed gives the trunk (`cells`), or all weights (a
+            captioner).
         initialise_from: the variant of that network; empty for the same one.
         split: what the network is tested on: the `test` scenes, or for choices the `validation` scenes.
     """
@@ -20,4 +21,5 @@ class CaptionRecipe(UpdateRoutine):
 
     learning: Literal["captions"]
     initialise: Annotated[str, Field(min_length=1)]
+    initialise_from: str = ""
     split: Literal["test", "validation"] = "test"

@@ -12,7 +12,7 @@ from ltpa.core import code, layout, registry
 from ltpa.core.declared import config_dir
 from ltpa.core.files import write_text
 from ltpa.core.records import Record, write_record
-from ltpa.data.registry import MAKERS, READERS
+from ltpa.data.registry import READERS
 from ltpa.data.registry import code_of as reader_code
 from ltpa.models import list_models, resolve_architecture
 from ltpa.models.code import code_of
