@@ -5,7 +5,7 @@ what is computed here. Cells are (N, L, D), captions (N, T) int64 with -1 behind
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -119,6 +119,7 @@ class Captioner(AttentionClassifier):
             weights.
     """
 
+    classifies: ClassVar[bool] = False
     baseline: Tensor
 
     def __init__(self, options: Options, words: int, image_size: int) -> None:

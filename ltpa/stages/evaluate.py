@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ltpa.core.errors import ConfigError, DataError
+from ltpa.core.errors import ConfigError, DataError, ModelError
 from ltpa.core.files import is_hidden
 from ltpa.core.hashing import digest, sha256_file
 from ltpa.core.provenance import code_version
@@ -20,6 +20,7 @@ from ltpa.data.pictures import MASK_SUFFIX, images_in, mask_of, passed_over_note
 from ltpa.data.real import mask_notes
 from ltpa.data.shards import prepare_split
 from ltpa.data.source import Options, Source
+from ltpa.models.registry import parse_options
 from ltpa.protocols.base import Context, Protocol, Scene
 from ltpa.stages.common import naming, without_maps
 
@@ -51,6 +52,11 @@ def evaluate_folder(
     from ltpa.models import load
 
     model = load(model_path)
+    if (learning := parse_options(model.architecture).learning) not in protocol.learning:
+        raise ModelError(
+            f"{model_path}: a network that learns by {learning}, and {protocol.name} measures those that learn by "
+            f"{' or '.join(protocol.learning)}; name one of these"
+        )
     if protocol.needs_masks != (masks is not None):
         raise ConfigError(f"{protocol.name}: {'add' if protocol.needs_masks else 'takes no'} --masks DIR")
     settings, variant = scene.settings(protocol.name), model.metadata["variant"]

@@ -25,14 +25,14 @@ from ltpa.core.specs import PrepareSpec
 from ltpa.data.arrays import PreparedDataset
 from ltpa.data.listing import Listing
 from ltpa.data.readers import read_listings
-from ltpa.data.registry import READERS
+from ltpa.data.registry import MAKERS, READERS
 from ltpa.data.source import Source, check_counts
 from ltpa.evaluation.direct import direct_accuracies
 from ltpa.plan import Plan, views
 from ltpa.plan.config import parse_config
 from ltpa.stages import prepare, table
 
-DECLARED = {name: entry for name, entry in load_declaration("datasets").items() if entry["reader"] != "embedded"}
+DECLARED = {name: entry for name, entry in load_declaration("datasets").items() if entry["reader"] not in MAKERS}
 PAPER = ["cifar10", "cifar100", "svhn", "cub200", "stl10", "caltech101", "caltech256", "event8", "action40", "scene67",
          "objectdiscovery"]  # fmt: skip
 COUNTS = {
