@@ -8,14 +8,23 @@ import numpy as np
 import pytest
 import torch
 
+from ltpa.core import layout
 from ltpa.core.errors import ConfigError, DataError, ModelError
+from ltpa.core.per_image import load_hits
+from ltpa.core.records import metric_value, read_record
+from ltpa.core.specs import TrainSpec
 from ltpa.data import grammar
+from ltpa.data.arrays import PreparedDataset, write_prepared
 from ltpa.data.scenes import generate
 from ltpa.evaluation.captions import WordMaps, bleu, cell_shares, slots_right
+from ltpa.models import load, resolve_architecture
 from ltpa.models.captioner import Told, penalty, word_log_p
 from ltpa.models.decoding import beam, greedy
 from ltpa.models.registry import build_model, parse_options
 from ltpa.models.starting import warm_start
+from ltpa.protocols.base import Context
+from ltpa.protocols.registry import find
+from ltpa.stages import train
 from ltpa.training.caption_recipe import CaptionRecipe
 from ltpa.training.captions import Captioned, CaptionTrainer
 from ltpa.training.loop import Interrupted, Watch
@@ -543,3 +552,63 @@ def test_an_untrained_network_looks_at_the_right_object_half_of_the_time(made):
         told: Told = model.tell(cells, torch.from_numpy(made.more["captions"].astype(np.int64)), "expectation")
     maps = WordMaps(told.maps.numpy(), made.more["captions"], made.more["referents"], made.more["objects"], 8, 32)
     assert abs(maps.right().mean() - 0.5) < 0.25
+
+
+# --- from data to record ---------------------------------------------------------------------------------------------
+
+
+ROUTINE = {"epochs": 1, "batch_size": 16, "lr": 0.01, "optimizer": "adam", "clip": 5.0}
+SMALL = {"width": 0.25, "word": 8, "hidden": 12, "score": 8}
+
+
+def trained(results, variant, dataset, recipe, start=None, **options):
+    architecture = resolve_architecture(variant, **options)
+    classes = 20 if dataset == "digits-single" else len(WORDS)
+    spec = TrainSpec("small", dataset, 1, variant, architecture, classes, 32, {**ROUTINE, **recipe}, start)
+    train.run(spec, results, [0])
+    return spec, {"dataset": dataset, "variant": variant, "training": spec.hash()}
+
+
+def test_a_hard_captioner_comes_from_a_soft_one_and_that_from_single_digits(tmp_path, made):
+    single = [f"{tone} {digit}" for digit in grammar.DIGITS for tone in grammar.TONES]
+    objects = scenes({"objects": 1}, count=40, classes=single)
+    for name, classes, split in (("digits-single", single, objects), ("digits-captioned", WORDS, made)):
+        write_prepared(layout.data_dir(tmp_path, name), name, list(classes), {"train": split, "test": split}, {})
+    captions = {"learning": "captions", "initialise": "any"}
+    _, cells = trained(tmp_path, "cells", "digits-single", {"flip": "none"}, width=0.25)
+    _, soft = trained(tmp_path, "caption-soft", "digits-captioned", captions, cells, **SMALL)
+    spec, _ = trained(tmp_path, "caption-hard", "digits-captioned", captions, soft, **SMALL)
+    folders = {name: layout.run_dir(tmp_path, "train", on, name, 0)
+               for name, on in (("cells", "digits-single"), ("caption-soft", "digits-captioned"),
+                                ("caption-hard", "digits-captioned"))}  # fmt: skip
+    models = {name: load(folder / layout.MODEL) for name, folder in folders.items()}
+    for name in ("caption-soft", "caption-hard"):
+        for key, value in models[name].trunk.state_dict().items():
+            assert torch.equal(value, models["cells"].trunk.state_dict()[key]), key
+        assert repr(models[name].preprocessing) == repr(models["cells"].preprocessing)
+    record = read_record(folders["caption-hard"] / layout.RECORD)
+    assert record.extra["start"]["variant"] == "caption-soft" and record.config_hash == spec.hash()
+    hits = load_hits(folders["caption-hard"], record, "test_error_pct", "")
+    assert 100 * (1 - hits.mean()) == pytest.approx(metric_value(record, "test_error_pct"))
+    measured(models["caption-soft"], tmp_path)
+
+
+def measured(model, results):
+    """What the protocol says of a network that has learned little: every number is there, and in its bounds."""
+    protocol = find("captions")
+    dataset = PreparedDataset.open(layout.data_dir(results, "digits-captioned"))
+    settings = protocol.Settings(batch_size=7, beams=(3,))
+    context = Context([], {}, 0, results)
+    found = protocol.measure(model, [dataset], settings, context)
+    values = {(m.name, m.condition): m.value for m in found.metrics}
+    assert {kind.name for kind in protocol.metrics} == {name for name, _ in values}
+    assert set(found.hits) == {("exact_match_pct", way)
+                               for way in ("greedy", "beam-3", "greedy argmax", "greedy sample")}  # fmt: skip
+    other = protocol.measure(model, [dataset], protocol.Settings(batch_size=60, beams=(3,)), context)
+    for one, two in zip(found.metrics, other.metrics, strict=True):
+        assert one.value == pytest.approx(two.value, rel=1e-4, abs=1e-4), (one.name, one.condition)
+    pairs = [values["exchanged_right_object_pct", "all"], values["right_object_pct", "all"]]
+    assert pairs[0] <= pairs[1]
+    none = build_model(resolve_architecture("caption-none", **SMALL), len(WORDS), 32).eval()
+    without = {m.name for m in protocol.measure(none, [dataset], settings, context).metrics}
+    assert "exact_match_pct" in without and not {"right_object_pct", "pointing_in_box_pct", "penalty"} & without
