@@ -5,7 +5,7 @@ what is computed here. Cells are (N, L, D), captions (N, T) int64 with -1 behind
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,9 @@ from ltpa.core.errors import ModelError
 from ltpa.models.base import AttentionClassifier
 from ltpa.models.cells import CellTrunk
 from ltpa.models.families.captioner import Options
+from ltpa.models.looking import Eye, Look, State
 from ltpa.models.registry import parse_options
 from ltpa.models.starting import refuse_differences, take
-
-if TYPE_CHECKING:
-    from ltpa.models.decoding import Greedy
 
 PADDING = -1
 # What the network of a started one may do otherwise: how it looks is no shape of a weight.
@@ -27,28 +25,6 @@ _MAY_DIFFER = frozenset(
     {"attention", "dropout", "penalty", "penalty_target", "coin", "policy_weight", "credit", "entropy"}
     | {"baseline_decay", "length"}
 )
-
-
-@dataclasses.dataclass
-class State:
-    """Where the decoder stands: hidden state and memory (N, n)."""
-
-    hidden: Tensor
-    memory: Tensor
-
-
-@dataclasses.dataclass
-class Look:
-    """One step of attention: what is seen (N, D), weights (N, L) and their logarithms, cell taken (N,) and gate (N,).
-
-    `cell` is None where all cells are seen together; weights are None without attention.
-    """
-
-    seen: Tensor
-    weights: Tensor | None
-    logarithms: Tensor | None
-    cell: Tensor | None
-    gate: Tensor | None
 
 
 @dataclasses.dataclass
@@ -65,49 +41,21 @@ class Told:
     gates: Tensor | None
 
 
-class Eye(nn.Module):
-    """The attention step: e_i = v . tanh(W_a a_i + W_h h), weights by a softmax over the cells, a scalar gate."""
+@dataclasses.dataclass
+class Caption:
+    """Captions (N, T) int64 with -1 behind the end, their log p (N,), and which of them ended (N,) within T words."""
 
-    def __init__(self, options: Options, depth: int) -> None:
-        super().__init__()
-        self.attends = options.attention != "none"
-        if self.attends:
-            self.of_cells = nn.Linear(depth, options.score, bias=False)
-            self.of_state = nn.Linear(options.hidden, options.score)
-            self.score = nn.Linear(options.score, 1, bias=False)  # a bias would cancel in the softmax
-        self.gate = nn.Linear(options.hidden, 1) if options.gate else None
+    words: Tensor
+    log_p: Tensor
+    ended: Tensor
 
-    def project(self, cells: Tensor) -> Tensor | None:
-        """W_a a_i of all cells, which no step changes."""
-        return self.of_cells(cells) if self.attends else None
 
-    def forward(self, cells: Tensor, projected: Tensor | None, state: State, how: str, cell: Tensor | None) -> Look:
-        """Look once.
+@dataclasses.dataclass
+class Greedy(Caption):
+    """And log p (N, T, K) of every word at each step, and the maps (N, T, L) of the steps; None without attention."""
 
-        Args:
-            how: `expectation`, `argmax`, or `sample` from torch's global random stream.
-            cell: (N,) the cells to take instead; with them `how` does not count.
-        """
-        logarithms = weights = None
-        if projected is None:
-            seen = cells.mean(1)
-        else:
-            scores = self.score(torch.tanh(projected + self.of_state(state.hidden)[:, None])).squeeze(2)
-            logarithms = F.log_softmax(scores, 1)
-            weights = logarithms.exp()
-            if cell is None and how == "argmax":
-                cell = weights.argmax(1)
-            elif cell is None and how == "sample":
-                cell = torch.multinomial(weights.detach(), 1).squeeze(1)
-            if cell is None:
-                seen = (weights.unsqueeze(1) @ cells).squeeze(1)
-            else:
-                seen = cells[torch.arange(len(cells), device=cells.device), cell]
-        gate = None
-        if self.gate is not None:
-            gate = torch.sigmoid(self.gate(state.hidden)).squeeze(1)
-            seen = gate[:, None] * seen
-        return Look(seen, weights, logarithms, cell, gate)
+    steps: Tensor
+    maps: Tensor | None
 
 
 class Captioner(AttentionClassifier):
@@ -267,7 +215,7 @@ class Captioner(AttentionClassifier):
 
     def forward(self, x: Tensor) -> Tensor:
         """log p (N, T, K) of each word of the caption that is most likely word by word, after the words before it."""
-        return self._say(x).steps
+        return greedy(self, self.cells(x)).steps
 
     def features(self, x: Tensor) -> Tensor:
         """The first state (N, n)."""
@@ -282,16 +230,47 @@ class Captioner(AttentionClassifier):
         """The maps (N, h, w) of the words of the greedy caption; even behind its end."""
         if not self.attention_levels:
             return {}
-        said = self._say(x)
+        said = greedy(self, self.cells(x))
         assert said.maps is not None
         even = torch.full_like(said.maps, 1 / said.maps.shape[2])
         maps = torch.where((said.words >= 0)[..., None], said.maps, even)
         return {level: maps[:, at].unflatten(1, (self.side, -1)) for at, level in enumerate(self.attention_levels)}
 
-    def _say(self, x: Tensor) -> "Greedy":
-        from ltpa.models.decoding import greedy
 
-        return greedy(self, self.cells(x))
+@torch.no_grad()
+def greedy(model: Captioner, cells: Tensor, how: str = "expectation", draws: Tensor | None = None) -> Greedy:
+    """The most likely word at each step.
+
+    Args:
+        how: `expectation` or `argmax` of the attention.
+        draws: (N, T) uniform numbers in [0, 1), with which a cell is drawn at each step: the one where the running sum
+            of the weights passes the number, so that a caption does not depend on the others in its batch.
+    """
+    given, projected, state = model.begin(cells)
+    count = len(cells)
+    words = torch.full((count, model.options.length), PADDING, device=cells.device)
+    before, total = words[:, 0].clone(), cells.new_zeros(count)
+    going = torch.ones(count, dtype=torch.bool, device=cells.device)
+    steps, looks = [], []
+    for at in range(model.options.length):
+        cell = None if draws is None else _drawn(model, given, projected, state, draws[:, at])
+        log_p, state, look = model.step(given, projected, state, before, how, cell)
+        best, before = log_p.max(1)
+        words[:, at] = torch.where(going, before, words[:, at])
+        total = torch.where(going, total + best, total)
+        going = going & (before != model.end)
+        steps.append(log_p)
+        looks.append(look.weights)
+    return Greedy(words, total, ~going, torch.stack(steps, 1), stacked(looks))
+
+
+def _drawn(model: Captioner, cells: Tensor, projected: Tensor | None, state: State, draws: Tensor) -> Tensor | None:
+    """The cells (N,) that uniform numbers choose; None without attention."""
+    weights = model.eye(cells, projected, state, "expectation", None).weights
+    if weights is None:
+        return None
+    passed = (weights.double().cumsum(1) <= draws[:, None]).sum(1)
+    return passed.clamp(max=weights.shape[1] - 1)
 
 
 def stacked(parts: list[Tensor | None]) -> Tensor | None:

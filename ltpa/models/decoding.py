@@ -1,65 +1,11 @@
-"""From cells to captions: the most likely word at each step, and beam search."""
-
-import dataclasses
+"""Beam search over captions."""
 
 import torch
 from torch import Tensor
 
 from ltpa.core.errors import ConfigError
-from ltpa.models.captioner import PADDING, Captioner, State, stacked
-
-
-@dataclasses.dataclass
-class Caption:
-    """Captions (N, T) int64 with -1 behind the end, their log p (N,), and which of them ended (N,) within T words."""
-
-    words: Tensor
-    log_p: Tensor
-    ended: Tensor
-
-
-@dataclasses.dataclass
-class Greedy(Caption):
-    """And log p (N, T, K) of every word at each step, and the maps (N, T, L) of the steps; None without attention."""
-
-    steps: Tensor
-    maps: Tensor | None
-
-
-@torch.no_grad()
-def greedy(model: Captioner, cells: Tensor, how: str = "expectation", draws: Tensor | None = None) -> Greedy:
-    """The most likely word at each step.
-
-    Args:
-        how: `expectation` or `argmax` of the attention.
-        draws: (N, T) uniform numbers in [0, 1), with which a cell is drawn at each step: the one where the running sum
-            of the weights passes the number, so that a caption does not depend on the others in its batch.
-    """
-    given, projected, state = model.begin(cells)
-    count = len(cells)
-    words = torch.full((count, model.options.length), PADDING, device=cells.device)
-    before, total = words[:, 0].clone(), cells.new_zeros(count)
-    going = torch.ones(count, dtype=torch.bool, device=cells.device)
-    steps, looks = [], []
-    for at in range(model.options.length):
-        cell = None if draws is None else _drawn(model, given, projected, state, draws[:, at])
-        log_p, state, look = model.step(given, projected, state, before, how, cell)
-        best, before = log_p.max(1)
-        words[:, at] = torch.where(going, before, words[:, at])
-        total = torch.where(going, total + best, total)
-        going = going & (before != model.end)
-        steps.append(log_p)
-        looks.append(look.weights)
-    return Greedy(words, total, ~going, torch.stack(steps, 1), stacked(looks))
-
-
-def _drawn(model: Captioner, cells: Tensor, projected: Tensor | None, state: State, draws: Tensor) -> Tensor | None:
-    """The cells (N,) that uniform numbers choose; None without attention."""
-    weights = model.eye(cells, projected, state, "expectation", None).weights
-    if weights is None:
-        return None
-    passed = (weights.double().cumsum(1) <= draws[:, None]).sum(1)
-    return passed.clamp(max=weights.shape[1] - 1)
+from ltpa.models.captioner import PADDING, Caption, Captioner, greedy
+from ltpa.models.looking import State
 
 
 @torch.no_grad()

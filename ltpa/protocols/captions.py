@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from ltpa.data.arrays import PreparedDataset, Split
     from ltpa.models.base import AttentionClassifier
-    from ltpa.models.captioner import Captioner, Told
-    from ltpa.models.decoding import Caption
+    from ltpa.models.captioner import Caption, Captioner, Told
 
 _READ = "way of decoding"
 _WORD = "kind of word and object"
@@ -183,7 +182,8 @@ class _Work:
         """Captions (N, T) and whether they ended (N,), decoded as a condition says."""
         import torch
 
-        from ltpa.models.decoding import beam, greedy
+        from ltpa.models.captioner import greedy
+        from ltpa.models.decoding import beam
 
         draws = torch.rand(
             (self.count, self.model.options.length),

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltpa.models.captioner import Captioner, word_log_p
-from ltpa.models.decoding import greedy
+from ltpa.models.captioner import Captioner, greedy, word_log_p
 from ltpa.training.caption_recipe import CaptionRecipe
 from ltpa.training.loop import Loop, Watch
 from ltpa.training.precision import autocast

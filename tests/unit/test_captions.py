@@ -18,8 +18,8 @@ from ltpa.data.arrays import PreparedDataset, write_prepared
 from ltpa.data.scenes import generate
 from ltpa.evaluation.captions import WordMaps, bleu, cell_shares, slots_right
 from ltpa.models import load, resolve_architecture
-from ltpa.models.captioner import Told, penalty, word_log_p
-from ltpa.models.decoding import beam, greedy
+from ltpa.models.captioner import Told, greedy, penalty, word_log_p
+from ltpa.models.decoding import beam
 from ltpa.models.registry import build_model, parse_options
 from ltpa.models.starting import warm_start
 from ltpa.protocols.base import Context
