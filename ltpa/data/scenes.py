@@ -94,13 +94,13 @@ def _split(style: SceneStyle, source: Pool, count: int, size: int, rng: np.rando
     if style.objects == 1:  # each class as often as can be
         labels = rng.permutation(np.arange(count) % 20)
         value, tone = (part[:, None] for part in divmod(labels, 2))
-    side = np.where(large == 1, rng.uniform(*style.large, shape), rng.uniform(*style.small, shape))
-    level = np.where(tone == 1, rng.uniform(*style.light, shape), rng.uniform(*style.dark, shape))
+    side = np.where(large == 1, _between(style.large, shape, rng), _between(style.small, shape, rng))
+    level = np.where(tone == 1, _between(style.light, shape, rng), _between(style.dark, shape, rng))
     ink = textures.colours(level, 20.0, rng)
-    ground, ids = _grounds(style, source, count, size, rng)
+    ground, cuts = _grounds(style, source, count, size, rng)
     glyphs, targets = digits()
     chosen = choose(value.ravel(), source, targets, rng).reshape(shape)
-    ids = np.array([text + "".join(f"+d{each:04d}" for each in row) for text, row in zip(ids, chosen, strict=True)])
+    ids = np.array([text + "".join(f"+d{each:04d}" for each in row) for text, row in zip(cuts, chosen, strict=True)])
     if style.objects == 1:
         centre = rng.uniform(0, 1, (count, 1, 2)) * (size - side[..., None]) + side[..., None] / 2
         coverage = _draw(glyphs[chosen], centre, side, size)
@@ -137,13 +137,17 @@ def _split(style: SceneStyle, source: Pool, count: int, size: int, rng: np.rando
     )
 
 
+def _between(span: list[float], shape: int | tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    return rng.uniform(span[0], span[1], shape)
+
+
 def _grounds(
     style: SceneStyle, source: Pool, count: int, size: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, list[str]]:
     """Grounds (N, S, S, 3) float64 of photographs, and what each is cut from."""
     which = rng.choice(textures.usable(source.regions, size, textured=True), count)
     canvas, cuts = textures.patches(source.regions, which, size, rng, textured=True)
-    canvas = textures.set_tone(canvas, rng.uniform(*style.ground, count), rng.uniform(*style.roughness, count))
+    canvas = textures.set_tone(canvas, _between(style.ground, count, rng), _between(style.roughness, count, rng))
     return canvas, [f"{source.regions[index].photo}-x{left}-y{top}-s{side}" for index, left, top, side in cuts.tolist()]
 
 

@@ -155,7 +155,9 @@ class _Work:
         self.name, self.count = dataset.name, len(self.test)
         self.cells = self._cells(self.test.images)
 
-    def metric(self, name: str, values: "np.ndarray | list[float]", condition: str = "", scale: float = 100) -> Metric:
+    def metric(
+        self, name: str, values: "np.ndarray | Sequence[float]", condition: str = "", scale: float = 100
+    ) -> Metric:
         """The mean of values, in percent."""
         import numpy as np
 
@@ -255,7 +257,9 @@ class _Work:
 
         with torch.no_grad():
             rows = torch.from_numpy(captions.astype(np.int64)).to(cells.device)
-            parts: list[Told] = self._in_parts(lambda *part: self.model.tell(*part, "expectation"), cells, rows)
+            parts: list[Told] = self._in_parts(
+                lambda part, words: self.model.tell(part, words, "expectation"), cells, rows
+            )
         keys = [field.name for field in dataclasses.fields(Told)]
         return Told(*(_joined([getattr(part, key) for part in parts]) for key in keys))
 

@@ -1,7 +1,7 @@
 """Training of captioners on scenes and their captions (Xu et al. 2015), over the trunk of a network trained before."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from ltpa.core.records import Metric
 from ltpa.core.seeds import derive
 from ltpa.core.specs import TrainSpec
 from ltpa.data.arrays import Split
+from ltpa.data.normalise import Normaliser
 from ltpa.models import build_model, save_model, warm_start
 from ltpa.models.captioner import Captioner
 from ltpa.stages.state import Identity
@@ -37,6 +38,7 @@ class CaptionJob(TrainingJob):
         spec, recipe = self.spec, self.recipe
         train, test = (self._captioned(split) for split in ("train", recipe.split))
         source = self.source(identity.start, seed)
+        preprocessing = cast(Normaliser, source.preprocessing)  # that of the trunk
         facts = self.savable(seed, source.metadata["normalisation"])
         torch.manual_seed(derive(seed, "init"))
         model = build_model(spec.architecture, spec.num_classes, spec.image_size).to(device)
@@ -48,18 +50,16 @@ class CaptionJob(TrainingJob):
             warm_start(model, source)
             for split, part in zip((train, test), parts, strict=True):
                 with memory_for_data(name, len(split.images), split.images.size * 4, device):
-                    arrays = Arrays.prepare(
-                        split.images, split.labels, source.preprocessing, device, lambda: self.check(name)
-                    )
+                    arrays = Arrays.prepare(split.images, split.labels, preprocessing, device, lambda: self.check(name))
                     part.look(model, arrays.inputs(arrays.images), recipe.evaluation_batch)
 
         def save(path: Path) -> None:
-            model.preprocessing = source.preprocessing
+            model.preprocessing = preprocessing
             save_model(path, model.cpu(), **facts)
 
         wanted = parts[1].captions.cpu().numpy()
         return Ready(
-            CaptionTrainer(model, *parts, recipe, seed, state, name=name, key=identity.key),
+            CaptionTrainer(model, parts[0], parts[1], recipe, seed, state, name=name, key=identity.key),
             save,
             lambda history: _metrics(spec, recipe.split, history[-1], train, test),
             lambda outputs: (outputs == wanted).all(1),
