@@ -10,7 +10,7 @@ PREPARER = "ltpa.data.real:prepare_real"
 MAKERS = Registry(
     "maker of embedded images",
     {
-        "captioned": "ltpa.data.scenes:generate",
+        "captioned": "ltpa.data.captioned:generate",
         "embedded": "ltpa.data.embedded:generate",
     },
 )

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from ltpa.core.errors import ModelError
 from ltpa.models.base import AttentionClassifier
 from ltpa.models.cells import CellTrunk
+from ltpa.models.eye import Eye, Look, State
 from ltpa.models.families.captioner import Options
-from ltpa.models.looking import Eye, Look, State
 from ltpa.models.registry import parse_options
 from ltpa.models.starting import refuse_differences, take
 

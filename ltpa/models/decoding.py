@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ltpa.core.errors import ConfigError
 from ltpa.models.captioner import PADDING, Caption, Captioner, greedy
-from ltpa.models.looking import State
+from ltpa.models.eye import State
 
 
 @torch.no_grad()

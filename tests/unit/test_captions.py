@@ -15,7 +15,7 @@ from ltpa.core.records import metric_value, read_record
 from ltpa.core.specs import TrainSpec
 from ltpa.data import grammar
 from ltpa.data.arrays import PreparedDataset, write_prepared
-from ltpa.data.scenes import generate
+from ltpa.data.captioned import generate
 from ltpa.evaluation.captions import WordMaps, bleu, cell_shares, slots_right
 from ltpa.models import load, resolve_architecture
 from ltpa.models.captioner import Told, greedy, penalty, word_log_p
