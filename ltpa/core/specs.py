@@ -74,8 +74,8 @@ class TrainSpec(Spec):
     """Train one variant on one dataset.
 
     `architecture` holds the family and every option of the network, `recipe` every setting of the routine. `start`
-    names the networks to begin with instead of random weights, those of the same variant and seed: `dataset`, and as
-    `training` the hash of the `TrainSpec` they come from.
+    names the networks of the same seed to begin with instead of random weights: `dataset`, `variant`, and as `training`
+    the hash of the `TrainSpec` they come from.
     """
 
     variant: str

@@ -19,6 +19,7 @@ from ltpa.data.manifest import ArrayEntry, Manifest, SplitEntry, data_hash, read
 from ltpa.data.masks import OBJECT, VOID, Masks, RaggedMasks
 from ltpa.data.rows import draft_path
 
+_RAGGED = {"mask_pixels", "mask_sizes"}
 HASHED_BELOW = 16 * 2**20  # bytes; larger datasets are checked by file size, shape and dtype alone when opened
 
 
@@ -38,6 +39,7 @@ class Split:
             in an image, None where unknown.
         groups: (N,) int64, images of one group share sources and must not be divided by cross-validation; None where
             every image stands for itself.
+        more: what only one maker and its users know, by name: whole numbers or float32, (N, ...).
     """
 
     images: np.ndarray
@@ -47,24 +49,27 @@ class Split:
     boxes: np.ndarray | None = None
     parts: np.ndarray | None = None
     groups: np.ndarray | None = None
+    more: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays that are known, by name: those of the fields, `mask_pixels` and `mask_sizes` for ragged masks."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        """The arrays that are known, by name: fields, `more`, and `mask_pixels` and `mask_sizes` for ragged masks."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "more"}
         if isinstance(ragged := fields["masks"], RaggedMasks):
             fields |= {"masks": None, "mask_pixels": ragged.pixels, "mask_sizes": ragged.sizes}
-        return {name: array for name, array in fields.items() if array is not None}
+        return {name: array for name, array in {**fields, **self.more}.items() if array is not None}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
         """The split whose `arrays` these are."""
-        plain = {name: array for name, array in arrays.items() if name not in ("mask_pixels", "mask_sizes")}
+        known = {field.name for field in dataclasses.fields(cls)} | _RAGGED
+        plain = {name: array for name, array in arrays.items() if name in known - _RAGGED}
+        more = {name: array for name, array in arrays.items() if name not in known}
         if "mask_pixels" not in arrays:
-            return cls(**plain)
-        return cls(**plain, masks=RaggedMasks(arrays["mask_pixels"], arrays["mask_sizes"]))
+            return cls(**plain, more=more)
+        return cls(**plain, more=more, masks=RaggedMasks(arrays["mask_pixels"], arrays["mask_sizes"]))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -170,8 +175,9 @@ def _check_split(where: str, split: Split, classes: int, size: int) -> None:
         "groups": ((count,), "i8"),
     }
     for field, array in arrays.items():
-        shape, kind = expected[field]
-        if array.shape != shape or not (array.dtype.kind == kind or array.dtype.str[1:] == kind):
+        shape, kind = expected.get(field, ((count, *array.shape[1:]), "f4"))
+        whole = field in split.more and array.dtype.kind in "iu"
+        if array.shape != shape or not (whole or array.dtype.kind == kind or array.dtype.str[1:] == kind):
             raise DataError(f"{where}: {field} is {array.dtype} {array.shape}, expected {kind} {shape}")
     if count == 0:
         raise DataError(f"{where}: no images")

@@ -85,7 +85,7 @@ def _place_digits(
     """Draw the target digits and clutter around them; return the targets' coverage (N, S, S)."""
     count, size = len(scene.labels), scene.size
     glyphs, targets = digits()
-    chosen = _choose(scene.digit, source, targets, rng)
+    chosen = choose(scene.digit, source, targets, rng)
     side = np.maximum(rng.uniform(*style.scale, count) * size, MIN_SIDE)
     centre = _centres(style, side, size, rng)
     angle = np.radians(rng.uniform(-style.rotation, style.rotation, count))
@@ -117,7 +117,7 @@ def _centres(style: Style, side: np.ndarray, size: int, rng: np.random.Generator
     return np.clip(rng.uniform(0, size, (count, 2)), half, size - half)
 
 
-def _choose(digit: np.ndarray, source: Pool, targets: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def choose(digit: np.ndarray, source: Pool, targets: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A glyph of the pool for each wanted digit; every one is used before any is used again."""
     chosen = np.empty(len(digit), dtype=np.int64)
     for value in np.unique(digit):

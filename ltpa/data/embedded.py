@@ -75,4 +75,5 @@ def _split(style: Style, options: Mapping[str, Any], size: int, seed: int) -> Sp
             zip(source.groups(options["groups"]), np.bincount(groups).tolist(), strict=True)
         )
     ]
-    return Split(**{key: np.concatenate([part[key] for part in parts]) for key in parts[0]}, groups=groups)
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    return Split.from_arrays({**joined, "groups": groups})

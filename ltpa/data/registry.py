@@ -8,7 +8,14 @@ from ltpa.core.registry import SUFFIX, Registry, member
 
 EMBEDDED = "embedded"
 PREPARER = "ltpa.data.real:prepare_real"
-MAKERS = Registry("maker", {EMBEDDED: "ltpa.data.embedded:generate", "scenes": "ltpa.data.scenes:generate"})
+MAKERS = Registry(
+    "maker",
+    {
+        "captioned": "ltpa.data.captioned:generate",
+        EMBEDDED: "ltpa.data.embedded:generate",
+        "scenes": "ltpa.data.scenes:generate",
+    },
+)
 """By the `reader` of a declaration without files: from a name and a declaration to classes, splits and facts."""
 READERS = Registry(
     "reader",

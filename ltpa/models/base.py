@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,14 @@ class AttentionClassifier(nn.Module):
         image_size: side S of the images in pixels.
         feature_dim: length of a row of `features`.
         attention_levels: keys of `attention`, from input to output; empty for networks without trained attention.
+        classifies: whether logits are those of one class per image.
         gated_levels: those whose map multiplies features; the maps of all others are weights of a mean.
         preprocessing: maps raw RGB (N, 3, S, S), floats 0-255, to network input; differentiable. Identity until set.
         metadata: what `ltpa.models.store.load` read beside the weights; empty for a new network.
     """
 
     feature_dim: int
+    classifies: ClassVar[bool] = True
     attention_levels: tuple[str, ...] = ()
     gated_levels: tuple[str, ...] = ()
 
@@ -119,6 +121,14 @@ class AttentionClassifier(nn.Module):
             ModelError: the network has no such vector.
         """
         raise ModelError(f"a {self.architecture['family']} network without attention has no global descriptor")
+
+    def start_from(self, source: "AttentionClassifier") -> bool:
+        """Take the weights of `source` by a rule of the class's own; False where it has none (`ltpa.models.starting`).
+
+        Raises:
+            ModelError: the network does not start from such a one.
+        """
+        return False
 
     def example(self) -> tuple[Tensor, ...]:
         """What `forward` takes, for one image: uninitialised tensors of the right shapes on the network's device."""

@@ -61,6 +61,7 @@ def describe(
         with torch.no_grad():
             maps = model.local_features(torch.empty(1, 3, image_size, image_size))
     total = count_parameters(model)
+    attends = bool(set(model.attention_levels) & maps.keys())  # maps of words or steps are no layers
     return {
         "variant": variant,
         "label": declared.label,
@@ -70,6 +71,8 @@ def describe(
         "dead_parameters": total - live,
         "macs": count_macs(model),
         "feature_dim": model.feature_dim,
-        "map_sizes": {level: list(maps[level].shape[1:]) for level in model.attention_levels or maps},
+        "map_sizes": {
+            level: list(maps[level].shape[1:]) for level in maps if level in model.attention_levels or not attends
+        },
         "architecture": architecture,
     }

@@ -92,7 +92,7 @@ def inputs(plan: Plan, stage: str, dataset: str, variant: str, seed: int | str) 
     manifest = plan.manifest(dataset)
     if stage == "train":
         source, recipe = plan.start(dataset, variant), plan.training(dataset, variant)
-        start = _network(plan, source, variant, seed) if source else []
+        start = _network(plan, *source, seed) if source else []
         files = [recipe.weight_file] if recipe.weight_file else []
         return [manifest, *start, *files, *_boxes(plan, dataset, recipe.patch_source, seed)]
     if stage == "patches":

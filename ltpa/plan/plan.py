@@ -166,26 +166,46 @@ class Plan:
             image_size=architecture.get("image_size", declaration["image_size"]),
             recipe=recipe,
             device=self.device,
-            start=None if source is None else {"dataset": source, "training": self.train_spec(source, variant).hash()},
+            start=None if source is None else self._start_facts(*source),
         )
 
-    def start(self, dataset: str, variant: str) -> str | None:
-        """The dataset whose trained network `variant` starts from on `dataset`; None where weights are random.
+    def start(self, dataset: str, variant: str) -> tuple[str, str] | None:
+        """Dataset and variant of the trained network that `variant` starts from on `dataset`; None for random weights.
 
         Raises:
-            ConfigError: the recipe names a role that no dataset fills, or one that itself starts from another.
+            ConfigError: the recipe names a role that no dataset fills, a variant that the configuration does not train
+                there, or a chain of networks that comes back to one of its own.
         """
-        name = self._recipe_name(dataset, variant)
-        role = self.recipe(dataset, variant).get("initialise")
+        found = self._started_from(dataset, variant)
+        chain = [(dataset, variant)]
+        while found is not None and found not in chain:
+            chain.append(found)
+            found = self._started_from(*found)
+        if found is not None:
+            texts = " from ".join(f"{name} on {on}" for on, name in [*chain, found])
+            raise ConfigError(f"{self.source}: key 'recipes': {texts}: no network of these could be the first")
+        return chain[1] if len(chain) > 1 else None
+
+    def _started_from(self, dataset: str, variant: str) -> tuple[str, str] | None:
+        recipe = self.recipe(dataset, variant)
+        role, other = recipe.get("initialise"), str(recipe.get("initialise_from") or variant)
         if not role:
             return None
-        source = self.roles.get(role)
-        where = f"{self.source}: key 'recipes': {name} starts {variant} on {dataset} from the network of {role}"
+        where = (
+            f"{self.source}: key 'recipes': {self._recipe_name(dataset, variant)} starts {variant} on {dataset} from "
+            f"the network of {other} on {role}"
+        )
+        source = self.roles.get(str(role))
         if source is None:
             raise ConfigError(f"{where}, and no dataset stands for it; add one to 'datasets', or name another recipe")
-        if self.recipe(source, variant).get("initialise"):
-            raise ConfigError(f"{where}, whose own recipe starts from another network; name another recipe for {role}")
-        return source
+        if other not in self.config.variants:
+            raise ConfigError(f"{where}; add {other} to 'variants', or name another recipe")
+        if not self.trains(source, other):
+            raise ConfigError(f"{where}, and {other} is not trained on {source}; name another recipe")
+        return source, other
+
+    def _start_facts(self, dataset: str, variant: str) -> dict[str, str]:
+        return {"dataset": dataset, "variant": variant, "training": self.train_spec(dataset, variant).hash()}
 
     def _architecture(self, dataset: str, variant: str) -> dict[str, Any]:
         """A profile; over it options of the variant, those that the dataset asks for, and those of the scale."""

@@ -173,7 +173,7 @@ def _behind(plan: Plan, run: Run) -> list[Run]:
         return [Run("train", dataset, network)] if network else []
     if stage == "train":
         source, patches = plan.start(dataset, variant), plan.training(dataset, variant).patch_source
-        start = [Run("train", source, variant)] if source else []
+        start = [Run("train", *source)] if source else []
         return start + ([Run("patches", dataset, patches)] if patches else [])
     companion, patches = plan.companion(stage, dataset, variant), plan.protocols[stage].patches(plan, dataset, variant)
     found = [Run("train", dataset, name) for name in (variant, companion) if name]

@@ -51,6 +51,8 @@ def attend(
     from ltpa.models import load
 
     model = load(model_path)
+    if not model.classifies:
+        raise ModelError(f"{model_path}: a {model.metadata['variant']} names no class; name a network that classifies")
     pictures = [each for path in pictures for each in (_files_in(path) if path.is_dir() else [path])]
     others = [str(path) for path in pictures if not is_image(path.name)]
     pictures = [path for path in pictures if is_image(path.name)]

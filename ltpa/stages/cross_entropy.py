@@ -3,19 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from ltpa.core import layout
 from ltpa.core.records import Metric
 from ltpa.core.seeds import derive
 from ltpa.core.specs import TrainSpec
-from ltpa.models import build_model, load, save_model, warm_start
+from ltpa.models import build_model, save_model, warm_start
 from ltpa.models.base import AttentionClassifier
-from ltpa.stages.common import trained_network
 from ltpa.stages.preprocessing import fitted_normaliser
 from ltpa.stages.state import Identity
-from ltpa.stages.training import TEST_ERROR, CannotStart, Ready, TrainingJob, memory_for_data
+from ltpa.stages.training import TEST_ERROR, Ready, TrainingJob, memory_for_data
 from ltpa.training.arrays import Arrays
 from ltpa.training.engine import Trainer
 from ltpa.training.loop import EpochRow
@@ -28,16 +25,8 @@ class CrossEntropyJob(TrainingJob):
     recipe: Recipe
 
     def start(self, seed: int) -> tuple[dict[str, str] | None, Any]:
-        """Which network this one starts from, for the record: `dataset`, `model_sha256`, `failed` (empty, or why)."""
-        spec = self.spec
-        if spec.start is None:
-            return None, None
-        source = trained_network(self.results, spec.start["dataset"], spec.variant, seed, spec.start["training"])
-        return {
-            "dataset": spec.start["dataset"],
-            "model_sha256": source.extra["model_sha256"],
-            "failed": source.reason,
-        }, None
+        """The facts of the network that this one starts from."""
+        return self.start_facts(seed), None
 
     def make_ready(
         self, seed: int, name: str, device: torch.device, state: Path, identity: Identity, given: Any
@@ -68,20 +57,16 @@ class CrossEntropyJob(TrainingJob):
             trainer,
             save,
             lambda history: _metrics(spec, history[-1], len(test.labels), len(train.labels)),
-            np.asarray(test.labels),
+            lambda logits: logits.argmax(1) == test.labels,
             {"recipe": recipe.plain(), "architecture": spec.architecture},
             lambda: self._begin(model, identity.start, seed),
         )
 
     def _begin(self, model: AttentionClassifier, start: dict[str, str] | None, seed: int) -> None:
         """Give the network the weights of the one it starts from."""
-        if start is None:
-            return
-        variant = self.spec.variant
-        path = layout.run_dir(self.results, self.stage, start["dataset"], variant, seed) / layout.MODEL
-        if start["failed"]:
-            raise CannotStart(f"{path}: cannot start from this network, its training failed: {start['failed']}")
-        warm_start(model, load(path, expect_variant=variant, expect_sha256=start["model_sha256"]))
+        if start is not None:
+            self.refuse_failed(start, seed)
+            warm_start(model, self.source(start, seed))
 
 
 def _metrics(spec: TrainSpec, last: EpochRow, test_images: int, train_images: int) -> list[Metric]:

@@ -23,6 +23,7 @@ from ltpa.data.shards import prepare_split
 from ltpa.data.source import Options, Source
 from ltpa.models.base import AttentionClassifier
 from ltpa.models.foreign import Foreign
+from ltpa.models.registry import parse_options
 from ltpa.protocols.base import Context, Protocol, Scene
 from ltpa.stages.common import naming
 
@@ -84,6 +85,13 @@ def evaluate_folder(
         ModelError: a network without the maps that the protocol looks at.
     """
     model, variant = subject.model, subject.variant
+    if not isinstance(model, Foreign):
+        learning = parse_options(model.architecture).learning
+        if learning not in protocol.learning:
+            raise ModelError(
+                f"{subject.name}: a network that learns by {learning}, and {protocol.name} measures those that learn by "
+                f"{' or '.join(protocol.learning)}; name one of these"
+            )
     if protocol.needs_masks != (masks is not None):
         raise ConfigError(f"{protocol.name}: {'add' if protocol.needs_masks else 'takes no'} --masks DIR")
     settings = scene.settings(protocol.name)

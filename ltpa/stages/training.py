@@ -8,7 +8,7 @@ import io
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ import torch
 
 from ltpa.core import layout
 from ltpa.core.code import code_hash
-from ltpa.core.errors import ConfigError, MemoryFullError, TrainingError
+from ltpa.core.errors import ConfigError, MemoryFullError, ModelError, TrainingError
 from ltpa.core.files import remove_drafts, write_text
 from ltpa.core.hashing import sha256_file
 from ltpa.core.per_image import save_hits, save_logits
@@ -25,11 +25,12 @@ from ltpa.core.provenance import computing_libraries, processor
 from ltpa.core.records import Metric, read_record
 from ltpa.core.specs import TrainSpec
 from ltpa.data.arrays import PreparedDataset
-from ltpa.models.store import check_savable
+from ltpa.models.base import AttentionClassifier
+from ltpa.models.store import check_savable, load
 from ltpa.runtime.lock import exclusive_folder
 from ltpa.runtime.progress import Progress
 from ltpa.runtime.stopping import Stopped, StopRequest
-from ltpa.stages.common import make_record, save_record
+from ltpa.stages.common import make_record, save_record, trained_network
 from ltpa.stages.device import compute_device, describe_device
 from ltpa.stages.state import Identity, clear_states, is_finished, saved_states
 from ltpa.training.journal import ABOUT, Journal
@@ -61,14 +62,14 @@ class Ready:
         begin: called before the first step, and before a saved state is taken up.
         save: writes the network to a path.
         metrics: what the record says of a run that went well, from its history.
-        test_labels: true classes (N,) of the test images.
+        right: from what the trainer kept of the test images (`Loop.test_logits`) which of them are right, (N,) bool.
         extra: what else the record says.
     """
 
     trainer: Loop
     save: Callable[[Path], None]
     metrics: Callable[[list[EpochRow]], list[Metric]]
-    test_labels: np.ndarray
+    right: Callable[[np.ndarray], np.ndarray]
     extra: dict[str, Any]
     begin: Callable[[], None] = lambda: None
 
@@ -112,6 +113,41 @@ class TrainingJob(abc.ABC):
         self, seed: int, name: str, device: torch.device, state: Path, identity: Identity, given: Any
     ) -> Ready:
         """The training of one seed; `given` is what `start` gave. Asks `check` between its pieces."""
+
+    def start_facts(self, seed: int) -> dict[str, str] | None:
+        """Which network the spec says to start from, for the record: `dataset`, `variant`, `model_sha256`, `failed`
+        (empty, or why); None for random weights."""
+        start = self.spec.start
+        if start is None:
+            return None
+        source = trained_network(self.results, start["dataset"], start["variant"], seed, start["training"])
+        return {
+            "dataset": start["dataset"],
+            "variant": start["variant"],
+            "model_sha256": source.extra["model_sha256"],
+            "failed": source.reason,
+        }
+
+    def source(self, start: Mapping[str, str] | None, seed: int) -> AttentionClassifier:
+        """The network of `start_facts`, as it is.
+
+        Raises:
+            ModelError: the spec names none, or its file is not the one in its record.
+        """
+        if start is None:
+            raise ModelError(f"{self.spec.variant}: starts from a trained network; its recipe's initialise names it")
+        return load(
+            self._source_path(start, seed), expect_variant=start["variant"], expect_sha256=start["model_sha256"]
+        )
+
+    def refuse_failed(self, start: Mapping[str, str] | None, seed: int) -> None:
+        """Raise `CannotStart` where the training of that network failed."""
+        if start and start["failed"]:
+            path = self._source_path(start, seed)
+            raise CannotStart(f"{path}: cannot start from this network, its training failed: {start['failed']}")
+
+    def _source_path(self, start: Mapping[str, str], seed: int) -> Path:
+        return layout.run_dir(self.results, self.stage, start["dataset"], start["variant"], seed) / layout.MODEL
 
     def savable(self, seed: int, normalisation: str | None = None) -> dict[str, Any]:
         """What the file of a seed's network says of it.
@@ -241,16 +277,16 @@ class TrainingJob(abc.ABC):
                     "start": identity.start,
                     "model_sha256": sha256_file(folder / layout.MODEL),
                     "history_sha256": sha256_file(folder / layout.HISTORY),
-                    **_keep(folder, trainer, training.test_labels),
+                    **_keep(folder, trainer, training.right),
                 },
             )
             save_record(self.results, record, [self.module, *self.spec.code])
 
 
-def _keep(folder: Path, trainer: Loop, labels: np.ndarray) -> dict[str, Any]:
+def _keep(folder: Path, trainer: Loop, right: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
     """Write what the network says of each test image into `folder`, and give what the record must say of it."""
     logits = trainer.test_logits().numpy()
-    hits = {(TEST_ERROR, ""): logits.argmax(1) == labels} if len(logits) else {}
+    hits = {(TEST_ERROR, ""): right(logits)} if len(logits) else {}
     return {"logits": save_logits(folder, logits), "hits": save_hits(folder, hits)}
 
 

@@ -68,7 +68,7 @@ class TwoStreamJob(TrainingJob):
             ),
             lambda path: save_model(path, model, **facts),
             lambda history: _metrics(spec, recipe.split, history, len(test.labels), len(train.labels)),
-            test.labels,
+            lambda logits: logits.argmax(1) == test.labels,
             {
                 "recipe": recipe.plain(),
                 "architecture": model.architecture,

@@ -212,6 +212,7 @@ KINDS = Registry(
     "kind of learning",
     {
         "cross-entropy": "ltpa.training.recipe:Recipe",
+        "captions": "ltpa.training.caption_recipe:CaptionRecipe",
         "two-stream": "ltpa.training.two_stream_recipe:TwoStreamRecipe",
     },
 )

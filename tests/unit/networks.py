@@ -6,12 +6,18 @@ import torch
 
 from ltpa.core.declared import load_declaration
 from ltpa.models import build_model, create_model, get_variant, list_models
-from ltpa.models.registry import parse_options
+from ltpa.models.registry import family, parse_options
 
 NARROW = 1 / 16
-# The variants that learn from images alone; those of the survey have tests of their own (test_survey.py).
-SURVEY = load_declaration("variants/survey")
-EVERY = [name for name in list_models() if get_variant(name).learning == "cross-entropy" and name not in SURVEY]
+# The variants that learn from images alone; those of the survey have tests of their own (test_survey.py, ...).
+SURVEY = {name for file in ("survey", "looking") for name in load_declaration(f"variants/{file}")}
+EVERY = [
+    name
+    for name in list_models()
+    if get_variant(name).learning == "cross-entropy"
+    and not family(get_variant(name).family).trained_on
+    and name not in SURVEY
+]
 # The variants that are networks of their own: without those that differ from another one in training alone.
 _FIRST = {json.dumps(get_variant(name).architecture): name for name in reversed(EVERY)}.values()
 DISTINCT = [name for name in EVERY if name in _FIRST]

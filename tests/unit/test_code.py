@@ -13,7 +13,7 @@ from ltpa.core import code, layout, registry
 from ltpa.core.declared import config_dir
 from ltpa.core.files import write_text
 from ltpa.core.records import Record, write_record
-from ltpa.data.registry import EMBEDDED, READERS
+from ltpa.data.registry import READERS
 from ltpa.data.registry import code_of as reader_code
 from ltpa.models import list_models, resolve_architecture
 from ltpa.models.registry import code_of, parse_options
@@ -157,7 +157,7 @@ def test_only_its_own_reader_counts_for_a_dataset():
     def needed(reader: str) -> set[str]:
         return set(code.reached(("ltpa.stages.prepare", *reader_code(reader))))
 
-    assert not [name for name in needed(EMBEDDED) if ".readers" in name or ".archives" in name]
+    assert not [name for name in needed("embedded") if ".readers" in name or ".archives" in name]
     assert {name for name in needed("stl") if ".readers." in name} == {"ltpa.data.readers.stl"}
     for place in READERS.values():
         assert callable(registry.member(place))

@@ -39,7 +39,7 @@ def plan(**changes):
 def test_birds_start_from_the_network_of_cifar_100():
     made = plan()
     start, other = made.train_spec("cub200", VARIANT), made.train_spec("cifar100", VARIANT)
-    assert start.start == {"dataset": "cifar100", "training": other.hash()} and other.start is None
+    assert start.start == {"dataset": "cifar100", "variant": VARIANT, "training": other.hash()} and other.start is None
     assert inputs(made, "train", "cub200", "vgg", 3)[1:] == [
         f"results/starts/train/cifar100/vgg/seed-3/{name}" for name in ("model.safetensors", "result.json")
     ]
@@ -67,7 +67,7 @@ def test_every_vgg_variant_takes_the_averaged_gradients_of_the_published_code():
     ("changes", "says"),
     [
         ({"datasets": ["cub200"]}, r"starts\.yaml: key 'recipes': vgg-cub .* cifar100, and no dataset stands for it"),
-        ({"recipes": {"vgg": {"default": "vgg-cub"}}}, "cifar100, whose own recipe starts from another"),
+        ({"recipes": {"vgg": {"default": "vgg-cub"}}}, "on cifar100: no network of these could be the first"),
         ({"protocols": {"query": {"variants": ["vgg-att2-concat-local"]}}}, "concat-local has no global vector"),
         ({"protocols": {"query": {"variants": ["rn164"]}}}, "rn164 has no global vector"),
         ({"scale": {"name": "starts", "networks": {"vgg": {"pool": "cub"}}}}, "unknown key 'pool'; did you mean pools"),
@@ -121,7 +121,7 @@ def source(tmp_path_factory):
 
 def test_training_starts_from_the_named_network(source):
     results, first = source
-    birds = spec("birds", 3, 44, {"dataset": "many", "training": first.hash()}, pools="cub")
+    birds = spec("birds", 3, 44, {"dataset": "many", "variant": VARIANT, "training": first.hash()}, pools="cub")
     train.run(birds, results, [0])
     folders = [layout.run_dir(results, "train", name, VARIANT, 0) for name in ("many", "birds")]
     donor, trained = (load(folder / layout.MODEL).state_dict() for folder in folders)
@@ -146,7 +146,7 @@ def test_training_starts_from_the_named_network(source):
 def test_another_training_than_the_named_one_is_refused(source):
     results, _ = source
     with pytest.raises(ModelError, match=r"many.*trained under another configuration"):
-        train.run(spec("birds", 3, 44, {"dataset": "many", "training": "0" * 64}), results, [0])
+        train.run(spec("birds", 3, 44, {"dataset": "many", "variant": VARIANT, "training": "0" * 64}), results, [0])
 
 
 def test_a_failed_start_fails_what_would_start_from_it(source):
@@ -155,7 +155,7 @@ def test_a_failed_start_fails_what_would_start_from_it(source):
     whole = path.read_bytes()
     failed = dataclasses.replace(read_record(path), status="failed", reason="the loss is not finite", metrics=[])
     write_record(path, failed)
-    birds = spec("birds", 3, 44, {"dataset": "many", "training": first.hash()})
+    birds = spec("birds", 3, 44, {"dataset": "many", "variant": VARIANT, "training": first.hash()})
     try:
         with pytest.raises(TrainingError, match="its training failed: the loss is not finite"):
             train.run(birds, results, [0])
