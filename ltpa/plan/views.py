@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from ltpa.core import layout
@@ -84,7 +84,7 @@ def _note(plan: Plan, runs: list[Run]) -> str:
     return ". ".join(filter(None, (scale_note(plan, groups), *begun, *warnings)))
 
 
-def _descriptions(plan: Plan, published: list[Published]) -> dict[str, Description]:
+def _descriptions(plan: Plan, published: Sequence[Published]) -> dict[str, Description]:
     """What is declared of each of the paper's datasets besides its images."""
     declared = {entry.source: plan.datasets[entry.source] for entry in published}
     return {

@@ -6,7 +6,7 @@ All cells of a picture are one array, drawn as one image: a figure of as many ax
 import textwrap
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -96,7 +96,7 @@ def _mosaic(pixels: np.ndarray, cell: tuple[int, int], rows: list[str], columns:
     axis.set_axis_off()
     for number, label in enumerate(rows):
         middle = whole[1] - above - number * (cell[0] + _GAP) - cell[0] / 2
-        place = {"ha": "center", "va": "center", "rotation": 90, "fontsize": 7}
+        place: dict[str, Any] = {"ha": "center", "va": "center", "rotation": 90, "fontsize": 7}
         figure.text(left / 2 / whole[0], middle / whole[1], figure_text(label), **place)
     for number, title in enumerate(titles):
         middle = left + number * (cell[1] + _GAP) + cell[1] / 2

@@ -89,8 +89,8 @@ def evaluate_folder(
         learning = parse_options(model.architecture).learning
         if learning not in protocol.learning:
             raise ModelError(
-                f"{subject.name}: a network that learns by {learning}, and {protocol.name} measures those that learn by "
-                f"{' or '.join(protocol.learning)}; name one of these"
+                f"{subject.name}: a network that learns by {learning}; {protocol.name} measures those that learn by "
+                f"{' or '.join(protocol.learning)}"
             )
     if protocol.needs_masks != (masks is not None):
         raise ConfigError(f"{protocol.name}: {'add' if protocol.needs_masks else 'takes no'} --masks DIR")

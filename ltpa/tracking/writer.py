@@ -1,6 +1,7 @@
 """Bring the MLflow store in line with the records: new runs are added, changed ones replaced, the rest left alone."""
 
 import dataclasses
+import functools
 import shutil
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -40,13 +41,13 @@ class Writer:
                 )
                 for (dataset, variant), sources in networks.items():
                     key = run_key(stage, dataset, variant)
-                    parent = runs.bring(key, parent_seal(sources), lambda sources=sources: parent_content(sources), {})
+                    parent = runs.bring(key, parent_seal(sources), functools.partial(parent_content, sources), {})
                     for source in sources:
                         path = self._relative(source.path)
                         found[path] = runs.bring(
                             run_key(stage, dataset, variant, source.record.seed),
                             source.seal,
-                            lambda source=source, path=path: run_content(source, path, self.models),
+                            functools.partial(run_content, source, path, self.models),
                             {_PARENT: parent},
                         )
         except BaseException:  # the rows are taken back by whoever holds the connection
