@@ -94,11 +94,9 @@ def _protocols() -> str:
 
 
 def _tables() -> str:
-    from ltpa.core.declared import config_dir
     from ltpa.tables.declaration import load_declarations
 
-    tables = load_declarations(config_dir() / "tables.yaml")
-    rows = [(f"`{name}`", table.title, table.stage, table.paper) for name, table in tables.items()]
+    rows = [(f"`{name}`", table.title, table.stage, table.paper) for name, table in load_declarations().items()]
     return _page("Tables", ("name", "title", "stage", "where from"), rows)
 
 

@@ -40,7 +40,9 @@ class CaptionSettings(Settings):
     not_of_job = frozenset({"controls"})
     no_reading = frozenset({"beams", "controls", "batch_size"})
 
-    beams: Annotated[ListOf[Annotated[int, Field(ge=1, le=1000)]], AfterValidator(once_each)] = (3,)
+    beams: Annotated[ListOf[Annotated[int, Field(ge=1, le=1000)]], Field(max_length=20), AfterValidator(once_each)] = (
+        3,
+    )
     brevity: bool = False
     controls: dict[str, str] = {}
     batch_size: BatchSize = 500

@@ -99,10 +99,8 @@ class Causal(Protocol):
         return ("all", *(levels if len(levels) > 1 else ()))
 
     def lacks_maps(self, model: "AttentionClassifier", inputs: Mapping[str, Any]) -> bool:
-        """Networks without attention, or whose maps follow from one another, have none to replace."""
-        from ltpa.models.base import AttentionClassifier
-
-        return type(model).vectors_under is AttentionClassifier.vectors_under
+        """Networks without attention have no maps to replace."""
+        return not model.attention_levels
 
     def measure(
         self,

@@ -1,15 +1,12 @@
 """Declarations of tables: `config/tables.yaml`, checked. Tables speak of roles, never of concrete datasets."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ltpa.core.declared import unknown_name
 from ltpa.core.errors import ConfigError
-from ltpa.core.plain_yaml import parse_yaml
 from ltpa.tables.published import Published
 from ltpa.tables.verdict import PUBLISHED_RUNS
 
@@ -159,21 +156,13 @@ def parse_declaration(values: Any, name: str, source: str = "table spec") -> Dec
         raise ConfigError(f"{source}: {key}: {text[0].lower()}{text[1:]}; correct the table's declaration") from error
 
 
-def load_declarations(path: Path) -> dict[str, Declaration]:
-    """All tables declared in a YAML file, by name, in the order of the file.
+def load_declarations() -> dict[str, Declaration]:
+    """All tables of `config/tables.yaml` and the folder beside it, by name, in order.
 
     Raises:
-        ConfigError: the file is missing, not YAML, or a declaration is wrong.
+        ConfigError: a file is missing, not YAML, or a declaration is wrong.
     """
-    try:
-        values = parse_yaml(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); restore the file") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: must map table names to declarations")
-    return {name: parse_declaration(entry, name, str(path)) for name, entry in values.items()}
+    return {name: parse_declaration(entry, name) for name, entry in load_declaration("tables").items()}
 
 
 def find_declaration(declarations: dict[str, Declaration], name: str) -> Declaration:

@@ -138,7 +138,7 @@ class UpdateRoutine(Routine):
     alpha: Annotated[float, Field(ge=0, lt=1)] = 0.99
     eps: Factor = 1e-8
     rates: dict[str, NotNegative] = {}
-    no_decay: ListOf[str] = ()
+    no_decay: Annotated[ListOf[str], Field(max_length=100)] = ()
     clip: NotNegative = 0.0
     fused: bool = True
 

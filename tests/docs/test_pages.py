@@ -18,9 +18,6 @@ import pytest
 import yaml
 from pages import CODE, NO_CODE, PAGES, ROOT, blocks
 
-sys.path.insert(0, str(ROOT / "tests"))
-from warm import Warm
-
 PARTS = ("Snakefile", "Makefile", "pyproject.toml", "requirements.lock", "requirements-cuda.lock")
 PARTS += ("benchmarks", "config", "envs", "ltpa", "profiles", "workflow")
 MODEL = "results/demo/train/digits10/vgg-att2-concat-pc/seed-0/model.safetensors"
@@ -112,22 +109,15 @@ def _save_table(results: Path) -> None:
     table.run(views.table_spec(Plan(load_config(ROOT / "config" / "config.yaml"), "config"), "table1"), results, [])
 
 
-@pytest.fixture(scope="module")
-def warm():
-    """An interpreter that starts Snakemake and `ltpa` in a moment."""
-    with Warm() as running:
-        yield running.python
-
-
 @pytest.fixture
-def checkout(tmp_path, things, warm):
+def checkout(tmp_path, things):
     """A copy of the checkout, what readers have, and a PATH on which `snakemake` and `make` run nothing."""
     root = tmp_path / "checkout"
     shutil.copytree(things, root)
     for name in PARTS:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         copy(ROOT / name, root / name)
-    python = shlex.quote(warm)
+    python = shlex.quote(sys.executable)
     commands = {
         "python": f"exec {python}",
         "ltpa": f"exec {python} -m ltpa",

@@ -89,7 +89,7 @@ def test_every_protocol_that_applies_runs_on_a_reimplementation_with_attention()
     assert found.keys() == set(built_in())
     run = {name for name, each in found.items() if not each.inapplicable}
     assert run == {
-        "calibration", "corruptions", "faithfulness", "fgsm", "maps", "robustness", "sanity", "transfer",
+        "calibration", "corruptions", "faithfulness", "fgsm", "gaze", "maps", "robustness", "sanity", "transfer",
     }  # fmt: skip
     assert "has no attention map" in found["causal"].inapplicable and "two streams" in found["finegrained"].inapplicable
     assert found["sanity"].value("cascade_head_correlation", GIVEN) == pytest.approx(1)  # scores do not depend on it

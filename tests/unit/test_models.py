@@ -251,7 +251,7 @@ def test_dropout_stands_where_the_published_code_has_it():
         (("vgg", 1), {}, "at least 2 classes"),
         (("vgg", 10), {"family": "vit"}, "family is 'vgg', and no option makes it 'vit'"),
         (("vgg", 10), {"family": "resnet"}, "take a variant of that family"),
-        ((None, 10), {}, "unknown variant None: known: vgg"),
+        ((None, 10), {}, "unknown variant None: did you mean caption-none"),
         ((["vgg"], 10), {}, r"unknown variant .'vgg'.: did you mean vgg"),
         (("VGG", 10), {}, "unknown variant 'VGG': did you mean vgg"),
         (("vgg", 10, "32"), {}, "images of size '32'; use a whole number"),
@@ -309,7 +309,7 @@ def test_narrow_networks_keep_their_layout():
 
 
 def test_declarations_are_read_once_and_checked(tmp_path, monkeypatch):
-    files = [config_dir() / "variants.yaml", config_dir() / "variants" / "two-stream.yaml"]
+    files = [config_dir() / "variants.yaml", *sorted((config_dir() / "variants").glob("*.yaml"))]
     assert list(load_declaration("variants")) == [name for file in files for name in yaml.safe_load(file.read_text())]
     with pytest.raises(ConfigError, match=r"nothing\.yaml"):
         load_declaration("nothing")
@@ -350,7 +350,8 @@ def test_a_family_is_one_file_of_a_folder_and_is_read_alone(tmp_path, monkeypatc
     found = {name for name in loaded if name.startswith("ltpa.models.families.")}
     assert found == {"ltpa.models.families.resnet"} and "torch" not in loaded
     assert families() == (
-        "conv2", "mlp", "resnet", "stn", "two-stream", "vgg", "vgg-att", "vgg-block", "vgg-gap", "vgg-pan",
+        "captioner", "cells", "conv2", "mlp", "ram", "reader", "resnet", "stn", "two-stream", "vgg", "vgg-att",
+        "vgg-block", "vgg-gap", "vgg-pan",
     )  # fmt: skip
     (tmp_path / "my_net.py").write_text(
         "from typing import ClassVar\nfrom ltpa.models.options import ClassifierOptions\n"

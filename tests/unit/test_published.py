@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from networks import EVERY
-from tables_support import DECLARATIONS, PUBLISHED_DIR
+from tables_support import PUBLISHED_DIR
 
 from ltpa.core.declared import load_declaration
 from ltpa.core.errors import ConfigError
@@ -100,7 +100,7 @@ def test_segmentation_margins_stated_in_the_text_follow_from_figure_9():
 
 
 def test_every_declared_table_places_every_published_value():
-    declarations = load_declarations(DECLARATIONS)
+    declarations = load_declarations()
     files = {path.stem for path in PUBLISHED_DIR.glob("*.csv")}
     assert files < declarations.keys() and all(declarations[name].beyond_paper for name in declarations.keys() - files)
     for name, declaration in ((name, declarations[name]) for name in files):
@@ -165,7 +165,7 @@ def test_missing_file_is_named():
 
 def test_unknown_table_is_answered_with_near_matches():
     with pytest.raises(ConfigError, match="unknown table 'tabel1'; did you mean table1"):
-        find_declaration(load_declarations(DECLARATIONS), "tabel1")
+        find_declaration(load_declarations(), "tabel1")
 
 
 def test_a_last_column_may_say_how_many_runs_stand_behind_a_value(tmp_path):

@@ -38,7 +38,7 @@ def cell(model, label, column):
 
 
 def declared(name):
-    return load_declarations(support.DECLARATIONS)[name], load_published(support.PUBLISHED_DIR / f"{name}.csv")
+    return load_declarations()[name], load_published(support.PUBLISHED_DIR / f"{name}.csv")
 
 
 def test_cell_with_all_seeds(model):

@@ -231,7 +231,7 @@ def test_parent_holds_mean_and_spread(results):
 def test_a_second_pass_changes_nothing(results, monkeypatch):
     """And asks MLflow for nothing."""
     monkeypatch.setattr(store, "_create", None)
-    monkeypatch.setattr("ltpa.tracking.writer.run_content", None)
+    monkeypatch.setattr("ltpa.tracking.writer.run_content", pytest.fail)
     before = {key: run.info.run_id for key, run in runs_of(results).items()}
     mapping = (results / "tracking.json").read_bytes()
     stage.run(SPEC, results, records_of(results), tables_of(results))

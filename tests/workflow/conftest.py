@@ -1,8 +1,6 @@
 """One finished mini run of the whole DAG, in a copy of the checkout whose path has spaces and accents."""
 
-import atexit
 import dataclasses
-import functools
 import os
 import shutil
 import subprocess
@@ -13,19 +11,8 @@ import pytest
 from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
-from warm import Warm  # noqa: E402
-
 MINI = Path(__file__).with_name("mini.yaml")
 PARTS = ("Snakefile", "ltpa", "config", "workflow", "profiles", "envs")
-
-
-@functools.cache
-def warm_python() -> str:
-    """An interpreter that starts Snakemake and jobs in a moment (`warm.py`)."""
-    server = Warm().__enter__()
-    atexit.register(server.__exit__)
-    return server.python
 
 
 @dataclasses.dataclass
@@ -33,7 +20,7 @@ class Checkout:
     """A copy of the checkout and the means to run Snakemake in it."""
 
     root: Path
-    python: str = dataclasses.field(default_factory=warm_python)
+    python: str = sys.executable
 
     @property
     def results(self) -> Path:
@@ -42,12 +29,8 @@ class Checkout:
     def snakemake(
         self, *arguments: str, cores: int = 2, config: Path = MINI, variables: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run Snakemake; its output and errors come back together as `stdout`.
-
-        Environment `variables`, which may count when an interpreter starts, go to one that starts.
-        """
-        python = sys.executable if variables else self.python
-        command = [python, "-m", "snakemake", "--configfile", str(config), "--cores", str(cores), *arguments]
+        """Run Snakemake, with environment `variables` set; its output and errors come back together as `stdout`."""
+        command = [self.python, "-m", "snakemake", "--configfile", str(config), "--cores", str(cores), *arguments]
         environment = {**os.environ, "PYTHONPATH": "", "COLUMNS": "200", **(variables or {})}
         return subprocess.run(
             command,

@@ -9,7 +9,7 @@ from ltpa.models.families.cells import STRIDE
 from ltpa.models.options import MAX_SIDE, NetworkOptions, Share
 
 Wide = Annotated[int, Field(ge=1, le=65536)]
-Weight = Annotated[float, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
 
 
 class Options(NetworkOptions):
