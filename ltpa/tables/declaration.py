@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ltpa.core.declared import unknown_name
+from ltpa.core.declared import load_declaration, unknown_name
 from ltpa.core.errors import ConfigError
 from ltpa.tables.published import Published
 from ltpa.tables.verdict import PUBLISHED_RUNS
