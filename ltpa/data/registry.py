@@ -12,6 +12,7 @@ MAKERS = Registry(
     {
         "captioned": "ltpa.data.scenes:generate",
         "embedded": "ltpa.data.embedded:generate",
+        "levels": "ltpa.data.levels:generate",
     },
 )
 """By the `reader` of a declaration without files: from a name and the declaration to classes, splits and facts."""
