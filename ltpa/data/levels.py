@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
 from ltpa.core.errors import ConfigError
 from ltpa.core.schema import PlainData, read_plain
@@ -23,9 +22,9 @@ _EVERY = 10  # of the pool's digits one is for choices
 
 
 class LevelStyle(PlainData):
-    """Attributes: form, `digits` or `echo`."""
+    """What is shown: `form`."""
 
-    form: Literal["digits", "echo"] = Field(default="digits")
+    form: Literal["digits", "echo"] = "digits"
 
 
 class _SplitOptions(PlainData):
@@ -37,8 +36,8 @@ def generate(name: str, declaration: Mapping[str, Any]) -> tuple[list[str], dict
     """Make the dataset that a declaration describes. Every digit of a split's pool gives one image.
 
     The classes are the levels, and labels are all 0: the images are not classified. `Split.more` has `pixels` (N, H, W)
-    uint8, the levels, and `repeats` (N, H) uint8, 1 for rows that equal an earlier one. `images` show them in grey, with
-    black beside them where W is less than H.
+    uint8, the levels, and `repeats` (N, H) uint8, 1 for rows that equal an earlier one. `images` show them in grey,
+    with black beside them where W is less than H.
 
     Returns:
         Class names, splits, and facts for the manifest.

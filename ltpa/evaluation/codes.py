@@ -28,7 +28,7 @@ def context_bits(train: np.ndarray, test: np.ndarray, levels: int, context: str)
 
 
 def _contexts(pixels: np.ndarray, levels: int, context: str) -> np.ndarray:
-    count, height, width = pixels.shape
+    height, width = pixels.shape[1:]
     if context == "position":
         return np.broadcast_to(np.arange(height * width).reshape(height, width), pixels.shape)
     if context == "histogram":

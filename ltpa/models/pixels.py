@@ -96,22 +96,23 @@ class MaskedConv(nn.Conv2d):
     """A convolution (odd k x k, same size) that sees the rows above and the left part of the row.
 
     Attributes:
+        centre: whether it sees the pixel itself, too (type B); the first layer does not (type A).
         hides: number of its weights that never count.
     """
 
-    mask: Tensor
-
     def __init__(self, before: int, after: int, kernel: int, centre: bool) -> None:
         super().__init__(before, after, kernel, padding=kernel // 2)
-        mask, middle = torch.zeros(kernel, kernel), kernel // 2
-        mask[:middle] = 1
-        mask[middle, : middle + centre] = 1  # type A (first layer) hides the pixel itself, type B keeps it
-        self.register_buffer("mask", mask, persistent=False)
+        middle = kernel // 2
+        self.centre = centre
         self.hides = before * after * (kernel**2 - kernel * middle - middle - centre)
 
     def forward(self, x: Tensor) -> Tensor:
         """The convolution under the mask."""
-        return F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
+        middle = self.kernel_size[0] // 2
+        mask = torch.zeros_like(self.weight[0, 0])  # no buffer: a saved one could be another
+        mask[:middle] = 1
+        mask[middle, : middle + self.centre] = 1
+        return F.conv2d(x, self.weight * mask, self.bias, padding=self.padding)
 
 
 class PixelCnn(PixelNetwork):
@@ -213,8 +214,7 @@ class AttentionLayer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Vectors (N, P, d) to vectors of the same shape."""
         query, key, value = self.in_three(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
-        mixed = scores.masked_fill(~mask, -torch.inf).softmax(3) @ value
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         x = self.norms[0](x + self.join(mixed.transpose(1, 2).flatten(2)))
         return cast(Tensor, self.norms[1](x + self.forward_part(x)))
 

@@ -61,7 +61,9 @@ class Likelihood(Protocol):
         MetricKind("reach_rows", "most rows up from which a pixel matters", "", "higher"),
         MetricKind("restored_pct", "coded images that came back exactly", "%", "higher"),
         MetricKind("coded_bits_per_dim", "bits per pixel of the coded images, in whole bytes", "", "lower"),
-        MetricKind("most_spare_bits", "most bits by which a coded image in whole bytes exceeds its stated bits", "", ""),
+        MetricKind(
+            "most_spare_bits", "most bits by which a coded image in whole bytes exceeds its stated bits", "", ""
+        ),
         MetricKind("kept_pct", "given pixels that stand in the completions", "%", "higher", _COPIES),
         MetricKind("copy_pct", "repeated pixels in completions that equal their original", "%", "higher", _COPIES),
     )
