@@ -354,10 +354,10 @@ def prepared(results):
 
 def test_from_images_to_what_is_said_of_a_network(tmp_path):
     dataset = prepared(tmp_path)
-    architecture = resolve_architecture("attention-32", hidden=8, heads=2, inner=8)
+    architecture = resolve_architecture("pixelcnn", hidden=8)
     routine = {**ROUTINE, "epochs": 1}
-    train.run(TrainSpec("small", "digits-echo", 1, "attention-32", architecture, 8, 12, routine), tmp_path, [0])
-    folder = layout.run_dir(tmp_path, "train", "digits-echo", "attention-32", 0)
+    train.run(TrainSpec("small", "digits-echo", 1, "pixelcnn", architecture, 8, 12, routine), tmp_path, [0])
+    folder = layout.run_dir(tmp_path, "train", "digits-echo", "pixelcnn", 0)
     record, model = read_record(folder / layout.RECORD), load(folder / layout.MODEL)
     hits = load_hits(folder, record, "test_error_pct", "")
     assert 100 * (1 - hits.mean()) == pytest.approx(metric_value(record, "test_error_pct"))
@@ -374,7 +374,7 @@ def test_from_images_to_what_is_said_of_a_network(tmp_path):
     assert np.mean(rows[4:]) == pytest.approx(values["repeated_bits_per_dim", ""])
     assert np.mean(rows[6:]) == pytest.approx(values["lower_half_bits_per_dim", ""])
     assert values["restored_pct", ""] == values["kept_pct", "drawn"] == 100 and values["leaks", ""] == 0
-    assert values["most_spare_bits", ""] <= 16 and values["seen_past_pct", ""] > 60
+    assert values["most_spare_bits", ""] <= 16 and values["seen_past_pct", ""] > 50
     checks = {check.check: check.passed for check in protocol.checks({}, "it", [dataclasses.replace(
         record, metrics=found)], {})}  # fmt: skip
     assert checks == {"network beats context": False, "coder restores": True}
