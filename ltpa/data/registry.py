@@ -13,6 +13,7 @@ MAKERS = Registry(
     {
         "captioned": "ltpa.data.captioned:generate",
         EMBEDDED: "ltpa.data.embedded:generate",
+        "levels": "ltpa.data.levels:generate",
         "scenes": "ltpa.data.scenes:generate",
     },
 )

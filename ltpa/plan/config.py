@@ -114,7 +114,7 @@ class Patches(PatchSettings):
         return self.model_dump(mode="json", include=set(PatchSettings.model_fields))
 
 
-_LEARNED = {"cross-entropy": 0.5, "two-stream": 0.9, "captions": 0.95}
+_LEARNED = {"cross-entropy": 0.5, "two-stream": 0.9, "captions": 0.95, "likelihood": 0.9}
 
 
 def _of_each_kind(given: Any) -> Any:

@@ -213,6 +213,7 @@ KINDS = Registry(
     {
         "cross-entropy": "ltpa.training.recipe:Recipe",
         "captions": "ltpa.training.caption_recipe:CaptionRecipe",
+        "likelihood": "ltpa.training.pixel_recipe:PixelRecipe",
         "two-stream": "ltpa.training.two_stream_recipe:TwoStreamRecipe",
     },
 )
