@@ -20,6 +20,7 @@ class PixelNetwork(AttentionClassifier):
     """What the networks share. Attributes: `options`, what it is; `num_classes`, the levels K."""
 
     classifies: ClassVar[bool] = False
+    head: nn.Conv2d  # from the states of a pixel to the logits of its levels
 
     def __init__(self, options: Options, levels: int, image_size: int, depth: int) -> None:
         super().__init__(options.plain(), levels, image_size)
@@ -148,15 +149,15 @@ class GatedLayer(nn.Module):
 
     def __init__(self, before: int, wide: int, kernel: int, first: bool) -> None:
         super().__init__()
-        self.half, self.is_first = kernel // 2, first
-        self.vertical = nn.Conv2d(before, 2 * wide, (self.half + 1, kernel))
+        self.reach, self.is_first = kernel // 2, first
+        self.vertical = nn.Conv2d(before, 2 * wide, (self.reach + 1, kernel))
         self.link = nn.Conv2d(2 * wide, 2 * wide, 1)
-        self.horizontal = nn.Conv2d(before, 2 * wide, (1, self.half + (not first)))
+        self.horizontal = nn.Conv2d(before, 2 * wide, (1, self.reach + (not first)))
         self.out = nn.Conv2d(wide, wide, 1)
 
     def forward(self, above: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
         """Both stacks (N, C, H, W). At row r `above` knows of rows up to r itself, so it joins the row one lower."""
-        height, width, half = *row.shape[2:], self.half
+        height, width, half = *row.shape[2:], self.reach
         seen = self.vertical(F.pad(above, (half, half, half, 0)))
         shifted = F.pad(seen, (0, 0, 1, 0))[:, :, :height]
         # The first layer has one column less, on the right: the pixel itself.

@@ -51,7 +51,7 @@ class PixelJob(TrainingJob):
         def right(outputs: np.ndarray) -> np.ndarray:
             return outputs.astype(np.float64).sum(1) / NATS_PER_BIT < limit
 
-        trainer = PixelTrainer(model, *tensors, recipe, seed, state, name=name, key=identity.key)
+        trainer = PixelTrainer(model, tensors[0], tensors[1], recipe, seed, state, name=name, key=identity.key)
         return Ready(
             trainer,
             lambda path: save_model(path, model.cpu(), **facts),

@@ -350,8 +350,8 @@ def test_a_family_is_one_file_of_a_folder_and_is_read_alone(tmp_path, monkeypatc
     found = {name for name in loaded if name.startswith("ltpa.models.families.")}
     assert found == {"ltpa.models.families.resnet"} and "torch" not in loaded
     assert families() == (
-        "captioner", "cells", "conv2", "mlp", "ram", "reader", "resnet", "stn", "two-stream", "vgg", "vgg-att",
-        "vgg-block", "vgg-gap", "vgg-pan",
+        "captioner", "cells", "conv2", "mlp", "pixels", "ram", "reader", "resnet", "stn", "two-stream", "vgg",
+        "vgg-att", "vgg-block", "vgg-gap", "vgg-pan",
     )  # fmt: skip
     (tmp_path / "my_net.py").write_text(
         "from typing import ClassVar\nfrom ltpa.models.options import ClassifierOptions\n"
