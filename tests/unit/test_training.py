@@ -163,7 +163,7 @@ def test_half_precision_follows_single_precision_and_is_not_it(tmp_path):
 
 
 def test_diverging_loss_names_epoch_and_rate(tmp_path):
-    with pytest.raises(TrainingError, match=r"not finite in epoch \d at learning rate 1e\+30"):
+    with pytest.raises(TrainingError, match=r"(not finite|rose to .*) in epoch \d at learning rate 1e\+06"):
         trainer(tmp_path, lr=1e6, schedule={"kind": "constant"}).run()
 
 
