@@ -98,7 +98,7 @@ def test_a_changed_statement_of_attention_reruns_the_networks_that_have_it(finis
         (("--forcerun", "train"), {"train", "transfer", "fgsm", "segmentation", "query", "patches", "gallery"} | VIEWS),
         (("--forcerun", "train", "--until", "train"), {"train"}),
         (("--forcerun", "train", "--omit-from", "figures"), {"train", "transfer", "fgsm", "segmentation", "query"}
-         | {"patches", "gallery", "table", "check"}),
+         | {"patches", "gallery", "table", "check", "track"}),
     ],
 )  # fmt: skip
 def test_rules_go_by_their_names(finished: Checkout, arguments: tuple[str, ...], expected: set[str]):
