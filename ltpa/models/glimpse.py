@@ -80,8 +80,7 @@ class Ram(AttentionClassifier, Glimpsing, Scheduled):
         chooses: whether training draws locations around the policy's means.
     """
 
-    _std: Tensor
-    _mixing: Tensor
+    _std: Tensor  # neither buffer nor parameter: what is loaded from a file needs no value of it
 
     def __init__(self, options: Options, num_classes: int, image_size: int) -> None:
         super().__init__(options.plain(), num_classes, image_size)
@@ -102,10 +101,7 @@ class Ram(AttentionClassifier, Glimpsing, Scheduled):
             self.location = nn.Linear(options.hidden, 2)
             if options.baseline == "learned":
                 self.baseline = nn.Linear(options.hidden, 1)
-        self.register_buffer("_std", torch.tensor(options.std[0]), persistent=False)
-        generator = torch.Generator().manual_seed(0)
-        mixing = torch.randint(1 << 20, (2, 3, image_size, image_size), generator=generator)
-        self.register_buffer("_mixing", mixing, persistent=False)
+        self._std = self.action.weight.new_tensor(options.std[0])
         self.chooses = False
         self.advance(0.0)
 
@@ -120,6 +116,8 @@ class Ram(AttentionClassifier, Glimpsing, Scheduled):
         """Uniform locations for the share `policy_warmup`; after it the standard deviation moves evenly."""
         first, last = self.options.std
         warmup = self.options.policy_warmup
+        if self._std.device != self.action.weight.device:
+            self._std = self._std.new_zeros((), device=self.action.weight.device)
         self._std.fill_(first + (last - first) * max(0.0, share - warmup) / (1 - warmup))
         before, self.chooses = self.chooses, self.options.policy == "learned" and share >= self.options.policy_warmup
         return before != self.chooses
@@ -239,8 +237,10 @@ class Ram(AttentionClassifier, Glimpsing, Scheduled):
         Evaluation draws nothing, and its results must not depend on the order or the batches of the images. Whole
         numbers make the sum exact.
         """
+        generator = torch.Generator().manual_seed(0)
+        factors = torch.randint(1 << 20, (2, *x.shape[1:]), generator=generator, device="cpu").to(x.device)
         levels = (x.detach() * 4096).round().clamp(-(2.0**30), 2.0**30).long()
-        mixed = (levels[:, None] * self._mixing).sum((2, 3, 4))
+        mixed = (levels[:, None] * factors).sum((2, 3, 4))
         scrambled = (mixed + number * 0x9E3779B1) * 0x5851F42D4C957F2D  # wraps; the upper bits are well mixed
         return (((scrambled >> 33) & 0xFFFFFF).to(torch.float64) / 2**23 - 1).to(x.dtype)
 

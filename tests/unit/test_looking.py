@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from ltpa.core.errors import ModelError
 from ltpa.evaluation.looking import inside, read_all, walk_all
+from ltpa.models import create_model, load, save_model
 from ltpa.models.describe import count_macs
 from ltpa.models.glimpse import Sensor, tent
 from ltpa.models.policy import MovingBaseline, categorical_sample, gaussian_log_density, leave_one_out, score_loss
@@ -206,6 +207,18 @@ def test_evaluation_draws_nothing_and_does_not_depend_on_the_batch(build):
     for level, found in maps.items():
         torch.testing.assert_close(model.attention(x[order[:2]])[level], found[order[:2]], rtol=0, atol=1e-6)
         torch.testing.assert_close(found.sum((1, 2)), torch.ones(7))
+
+
+@pytest.mark.parametrize("variant", ["ram-6", "ram-6-random", "reader-hard"])
+def test_a_network_from_a_file_is_the_one_that_was_saved(variant, tmp_path):
+    small = {"width": 0.05} if variant.startswith("reader") else SMALL
+    model = create_model(variant, 4, image_size=20, **small).eval()
+    path = tmp_path / "model.safetensors"
+    facts = {"num_classes": 4, "image_size": 20, "classes": ["ant", "bee", "cat", "dog"], "extra": {"seed": 0}}
+    save_model(path, model, variant=variant, architecture=model.architecture, **facts)
+    again, x = load(path).to("cpu"), torch.rand(3, 3, 20, 20)
+    assert torch.equal(again(x), model(x))
+    assert all(torch.equal(maps, again.attention(x)[level]) for level, maps in model.attention(x).items())
 
 
 def test_places_by_the_pixels_are_uniform():
