@@ -29,16 +29,11 @@ test: $(STAMP)
 
 setup: $(STAMP)
 
-# pip refuses every file whose hash the lock files do not name. `set`: make 3.81, which macOS has, knows no .SHELLFLAGS.
-$(STAMP): requirements.lock requirements-cuda.lock pyproject.toml
+$(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ...")'
 	$(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing $$(grep -c == requirements.lock) packages into $(VENV); this takes a minute or two"
-	@set -o pipefail; $(PIP) install --require-hashes --no-deps -r requirements.lock | awk '/^Collecting/ {print "  " $$2; fflush()}'
-	@if $(PIP) check | grep -q '^torch .* requires nvidia-'; then \
-	    echo "Installing the libraries of PyTorch's CUDA build, some gigabytes"; \
-	    $(PIP) install --quiet --require-hashes --no-deps -r requirements-cuda.lock; \
-	fi
+	@set -o pipefail; $(PIP) install -r requirements.lock | awk '/^Collecting/ {print "  " $$2; fflush()}'
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -57,7 +52,6 @@ docs: $(STAMP)
 	@echo "docs/_build/html/index.html, docs/_build/notebooks"
 
 lock: $(STAMP)
-	$(PIP) install --quiet uv
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python envs/lock.py
-	$(PIP) uninstall --quiet --yes uv
+	@(sed -n '/^#/p' requirements.lock; $(BIN)/pip freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/^\(torch==[0-9.]*\)+.*/\1/') > requirements.lock.new
+	mv requirements.lock.new requirements.lock
 	$(BIN)/python envs/renew.py

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from pages import CODE, NO_CODE, PAGES, ROOT, blocks
 
-PARTS = ("Snakefile", "Makefile", "pyproject.toml", "requirements.lock", "requirements-cuda.lock")
+PARTS = ("Snakefile", "Makefile", "pyproject.toml", "requirements.lock")
 PARTS += ("benchmarks", "config", "envs", "ltpa", "profiles", "workflow")
 MODEL = "results/demo/train/digits10/vgg-att2-concat-pc/seed-0/model.safetensors"
 BUILDS_ON = {"add-a-table.md": "add-a-variant.md"}  # its files are there when the page begins
