@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ltpa.core.errors import ConfigError
+from ltpa.core.errors import ConfigError, DataError
 from ltpa.core.schema import PlainData, read_plain
 from ltpa.data.arrays import Split
 from ltpa.data.corpus import pool
@@ -77,3 +77,14 @@ def _split(form: str, options: _SplitOptions) -> Split:
     shown[:, :, :width] = np.rint(pixels[..., None] * (255 / (_LEVELS[form] - 1))).astype(np.uint8)
     ids = np.array([f"d{number:04d}" for number in numbers])
     return Split(shown, np.zeros(count, np.int64), ids, more={"pixels": pixels, "repeats": repeats})
+
+
+def levels_of(split: Split, dataset: str) -> np.ndarray:
+    """The levels (N, H, W) of a split.
+
+    Raises:
+        DataError: its images have none.
+    """
+    if "pixels" not in split.more:
+        raise DataError(f"dataset {dataset}: its images have no levels; use a set of use pixels")
+    return np.asarray(split.more["pixels"])

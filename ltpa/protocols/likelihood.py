@@ -113,9 +113,9 @@ class Likelihood(Protocol):
         import numpy as np
         import torch
 
+        from ltpa.data.levels import levels_of
         from ltpa.evaluation import codes, likelihood
         from ltpa.models.pixels import PixelNetwork
-        from ltpa.stages.pixels import levels_of
 
         assert isinstance(model, PixelNetwork)
         (dataset,) = datasets

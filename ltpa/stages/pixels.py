@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ltpa.core.errors import DataError
 from ltpa.core.records import Metric
 from ltpa.core.seeds import derive
 from ltpa.core.specs import TrainSpec
-from ltpa.data.arrays import Split
+from ltpa.data.levels import levels_of
 from ltpa.evaluation.codes import context_bits
 from ltpa.models import build_model, save_model
 from ltpa.models.pixels import PixelNetwork
@@ -62,17 +61,6 @@ class PixelJob(TrainingJob):
 
     def _levels(self, name: str) -> np.ndarray:
         return levels_of(self.dataset.split(name), self.dataset.name)
-
-
-def levels_of(split: Split, dataset: str) -> np.ndarray:
-    """The levels (N, H, W) of a split.
-
-    Raises:
-        DataError: its images have none.
-    """
-    if "pixels" not in split.more:
-        raise DataError(f"dataset {dataset}: its images have no levels; use a set of use pixels")
-    return np.asarray(split.more["pixels"])
 
 
 def _metrics(spec: TrainSpec, split: str, last: Any, right: np.ndarray, trained_on: int) -> list[Metric]:

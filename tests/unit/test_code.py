@@ -149,7 +149,8 @@ def test_a_network_depends_on_every_module_that_it_is_built_by(variant):
     job = KINDS.load(parse_options(architecture).learning).job
     needed = set(code.reached(("ltpa.stages.train", job, *code_of(architecture))))
     assert loaded(program) <= needed
-    attends = bool(parse_options(architecture).map_levels) and variant not in SURVEY
+    options = parse_options(architecture)
+    attends = bool(options.map_levels) and options.learning == "cross-entropy" and variant not in SURVEY
     assert ("ltpa.models.attention" in needed) is attends
 
 
