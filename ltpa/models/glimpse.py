@@ -14,6 +14,7 @@ from ltpa.models.families.ram import Options
 from ltpa.models.looking import Glimpsing, Walk
 from ltpa.models.policy import gaussian_log_density, leave_one_out, score_loss
 from ltpa.models.scheduled import Scheduled
+from ltpa.models.small import seen
 
 
 def centre_pixel(location: Tensor, side: int) -> Tensor:
@@ -87,27 +88,29 @@ class Ram(AttentionClassifier, Glimpsing, Scheduled):
         self.options = options
         self.glimpses = options.glimpses
         self.attention_levels = options.map_levels
-        self.feature_dim = options.hidden
-        channels = 1 if options.channels_read == "grey" else 3
+        hidden, what, where = (options.units(each) for each in (options.hidden, options.what, options.where))
+        self.feature_dim = hidden
         self.sensor = Sensor(options.glimpse, options.scales)
-        self.what = nn.Linear(options.scales * options.glimpse**2 * channels, options.what)
-        self.where = nn.Linear(2, options.where)
-        self.glimpse_what = nn.Linear(options.what, options.hidden)
-        self.glimpse_where = nn.Linear(options.where, options.hidden)
-        self.core_state = nn.Linear(options.hidden, options.hidden)
-        self.core_glimpse = nn.Linear(options.hidden, options.hidden)
-        self.action = nn.Linear(options.hidden, num_classes)
+        self.what = nn.Linear(options.scales * options.glimpse**2 * options.inputs, what)
+        self.where = nn.Linear(2, where)
+        self.glimpse_what = nn.Linear(what, hidden)
+        self.glimpse_where = nn.Linear(where, hidden)
+        self.core_state = nn.Linear(hidden, hidden)
+        self.core_glimpse = nn.Linear(hidden, hidden)
+        self.action = nn.Linear(hidden, num_classes)
         if options.policy == "learned":
-            self.location = nn.Linear(options.hidden, 2)
+            self.location = nn.Linear(hidden, 2)
             if options.baseline == "learned":
-                self.baseline = nn.Linear(options.hidden, 1)
+                self.baseline = nn.Linear(hidden, 1)
         self._std = self.action.weight.new_tensor(options.std[0])
         self.chooses = False
         self.advance(0.0)
 
     def reset_parameters(self) -> None:
-        """Linear layers as everywhere; `location` starts at zero, so that the first policy looks at the centre."""
-        super().reset_parameters()
+        """As torch draws linear layers; `location` is zero, so that the first policy looks at the centre."""
+        for part in self.modules():
+            if isinstance(part, nn.Linear):
+                part.reset_parameters()
         if self.options.policy == "learned":
             nn.init.zeros_(self.location.weight)
             nn.init.zeros_(self.location.bias)
@@ -128,11 +131,6 @@ class Ram(AttentionClassifier, Glimpsing, Scheduled):
         where = F.relu(self.where(location))
         glimpse = F.relu(self.glimpse_what(what) + self.glimpse_where(where))
         return F.relu(self.core_state(state) + self.core_glimpse(glimpse))
-
-    def read_channels(self, x: Tensor) -> Tensor:
-        """What the sensor reads: the mean of the channels, or all of them."""
-        self.check_input(x)
-        return x.mean(1, keepdim=True) if self.options.channels_read == "grey" else x
 
     def walk(self, x: Tensor, path: Tensor | None = None) -> Walk:
         """As `Glimpsing.walk`; under policy `random` the network's own path is given by the image's pixels."""
@@ -165,10 +163,11 @@ class Ram(AttentionClassifier, Glimpsing, Scheduled):
         options = self.options
         count = len(x)
         x, targets = (each.repeat(options.samples, *[1] * (each.ndim - 1)) for each in (x, targets))
-        seen = self.read_channels(x)
+        self.check_input(x)
+        looked_at = seen(x, self.options.channels)
         uniform = torch.rand(len(x), self.glimpses, 2, device=x.device) * 2 - 1
         location = uniform[:, 0] if options.start == "uniform" else torch.zeros_like(uniform[:, 0])
-        state = x.new_zeros(len(x), options.hidden)
+        state = x.new_zeros(len(x), self.feature_dim)
         states, densities = [], []
         for number in range(self.glimpses):
             if number and self.chooses:  # T - 1 draws: the first location is given
@@ -177,7 +176,7 @@ class Ram(AttentionClassifier, Glimpsing, Scheduled):
                 densities.append(gaussian_log_density(location, mean, self._std))
             elif number:
                 location = uniform[:, number]
-            state = self.step(seen, location, state)
+            state = self.step(looked_at, location, state)
             states.append(state)
         logits = [self.action(each) for each in (states if options.supervise == "every" else states[-1:])]
         loss = torch.stack([F.cross_entropy(each, targets) for each in logits]).mean()
@@ -211,10 +210,11 @@ class Ram(AttentionClassifier, Glimpsing, Scheduled):
 
     def _walk(self, x: Tensor, path: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The core's states (N, T, hidden) and the locations (N, T, 2)."""
-        seen = self.read_channels(x)
+        self.check_input(x)
+        looked_at = seen(x, self.options.channels)
         if path is None:
             start = self._pixel_hash(x) if self.options.start == "uniform" else x.new_zeros(len(x), 2)
-        state = x.new_zeros(len(x), self.options.hidden)
+        state = x.new_zeros(len(x), self.feature_dim)
         states, locations = [], []
         for number in range(self.glimpses):
             if path is not None:
@@ -226,7 +226,7 @@ class Ram(AttentionClassifier, Glimpsing, Scheduled):
             else:
                 location = self._mean(state)
             location = location.detach()  # classes teach nothing to the place of a glimpse
-            state = self.step(seen, location, state)
+            state = self.step(looked_at, location, state)
             states.append(state)
             locations.append(location)
         return torch.stack(states, 1), torch.stack(locations, 1)
@@ -247,4 +247,6 @@ class Ram(AttentionClassifier, Glimpsing, Scheduled):
 
 def build_ram(options: Options, num_classes: int, image_size: int) -> Ram:
     """A network of these options."""
-    return Ram(options, num_classes, image_size)
+    model = Ram(options, num_classes, image_size)
+    model.reset_parameters()
+    return model

@@ -64,7 +64,7 @@ class NetworkOptions(PlainData):
     @property
     def takes_other_maps(self) -> bool:
         """Whether other maps can stand in for its own, one by one (`AttentionClassifier.vectors_under`)."""
-        return bool(self.map_levels)
+        return False
 
     @property
     def gaze_steps(self) -> int:
@@ -198,6 +198,11 @@ class AttentionOptions(ClassifierOptions):
     def map_levels(self) -> tuple[str, ...]:
         """The levels."""
         return self.levels
+
+    @property
+    def takes_other_maps(self) -> bool:
+        """Where there are any."""
+        return bool(self.levels)
 
     @property
     def query_levels(self) -> tuple[str, ...]:

@@ -21,13 +21,14 @@ def add(site: Site, run: Run) -> None:
                 site.add(str(path), file.read_bytes())
                 cards.append((str(path), path.stem.replace("-", " "), pictures.index.captions.get(name, "")))
     memorable = run.results / MEMORABLE
-    if memorable.is_file():
+    is_known = memorable.is_file() and any(each.stage == "causal" for each in run.records.values())
+    if is_known:
         site.add(MEMORABLE, memorable.read_bytes())
     site.page(
         "index.html",
         "index.html",
         strips=[(made, page_of(made.name), strip(shown(made.table))) for made in run.tables],
-        memorable=MEMORABLE if memorable.is_file() else "",
+        memorable=MEMORABLE if is_known else "",
         cards=[card for card in cards if "/overlays/" not in card[0]],
         overlays=[card for card in cards if "/overlays/" in card[0]],
         missing={name: why for each in run.pictures for name, why in each.index.missing.items()},

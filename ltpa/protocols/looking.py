@@ -45,10 +45,6 @@ class Looking(Protocol):
             return "does not look step by step"
         return super().inapplicable(scene, dataset, variant)
 
-    def row_groups(self, scene: Scene, variant: str) -> Sequence[str]:
-        """One group."""
-        return ("",)
-
     def lacks_maps(self, model: "AttentionClassifier", inputs: Any) -> bool:
         """Networks that see an image at once."""
         from ltpa.models.looking import Glimpsing, Reading
@@ -66,11 +62,12 @@ class Looking(Protocol):
         import numpy as np
 
         from ltpa.evaluation.looking import inside, read_all, walk_all
+        from ltpa.models.looking import Reading
 
         metrics: list[Metric] = []
         for dataset in datasets:
             test = dataset.split("test")
-            look = read_all if hasattr(model, "read") else walk_all
+            look = read_all if isinstance(model, Reading) else walk_all
             answers, places = look(model, test.images, settings.batch_size, settings.seed)
             for way, classes in answers.items():
                 wrong = 100 * float(np.mean(classes != test.labels))

@@ -6,17 +6,13 @@ The trunk is not trained, so what it makes of an image is the same at every step
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ltpa.models.captioner import Captioner, greedy, word_log_p
 from ltpa.training.caption_recipe import CaptionRecipe
+from ltpa.training.eager import EagerStepping
 from ltpa.training.loop import Loop, Watch
-from ltpa.training.precision import autocast
-from ltpa.training.schedule import epoch_rate, step_rate
-from ltpa.training.stepping import Stepping
-from ltpa.training.update import Update
 
 
 @dataclasses.dataclass
@@ -38,7 +34,7 @@ class Captioned:
         model.train(was_training)
 
 
-class CaptionStepper(Stepping):
+class CaptionStepper(EagerStepping):
     """Takes the steps of a captioner on `train`. Sums -log p of captions, and counts those with a wrong word."""
 
     model: Captioner
@@ -47,31 +43,15 @@ class CaptionStepper(Stepping):
     def __init__(self, model: Captioner, train: Captioned, recipe: CaptionRecipe, seed: int) -> None:
         super().__init__(model, len(train.captions), recipe, seed, train.captions.device)
         self.train = train
-        self.update = Update(model, recipe)
-        self.optimizers = self.update.optimizers
 
-    def take(self, epoch: int, step: int) -> None:
-        """Take step number `step`, counted from 0, of `epoch`."""
-        self.advance(epoch, step)
-        done = (epoch - 1) * self.steps_per_epoch + step
-        self._compute(self.batches[step], step_rate(self.recipe, done, self.steps_per_epoch))
-        self._limit_lead()
-
-    def rehearse(self, images: int) -> None:
-        """Take a step on the first image so many times."""
-        self._compute(np.zeros(images, dtype=np.int64), 0.0)
-
-    def _compute(self, chosen: np.ndarray, rate: float) -> None:
-        rows = torch.from_numpy(chosen).to(self.device)
-        cells, captions = self.train.cells[rows], self.train.captions[rows]
-        self.update.zero_grad()
-        with autocast(self.recipe.precision, self.device):
-            loss, log_p = self.model.caption_loss(cells, captions)
-        loss.backward()
-        self.update.step(rate)
-        self._loss_sum.add_(-word_log_p(log_p.detach(), captions).sum(1).mean())
-        wrong = (log_p.detach().argmax(2) != captions) & (captions >= 0)
-        self._wrong.add_(wrong.any(1).sum())
+    def loss(self, rows: Tensor) -> Tensor:
+        """As in `EagerStepping`."""
+        captions = self.train.captions[rows]
+        loss, log_p = self.model.caption_loss(self.train.cells[rows], captions)
+        log_p = log_p.detach()
+        self._loss_sum.add_(-word_log_p(log_p, captions).sum(1).mean())
+        self._wrong.add_(((log_p.argmax(2) != captions) & (captions >= 0)).any(1).sum())
+        return loss
 
 
 class CaptionTrainer(Loop):
@@ -101,10 +81,6 @@ class CaptionTrainer(Loop):
         stepper = CaptionStepper(model, train, recipe, seed)
         super().__init__(model, stepper, recipe, len(test.captions), folder, watch or Watch(), name, key)
         self.test = test
-
-    def rates(self) -> dict[str, float]:
-        """The learning rate of this epoch."""
-        return {"lr": epoch_rate(self.recipe, self.epoch)}
 
     def wrong(self, part: slice) -> Tensor:
         """How many of these test scenes get another caption than theirs; in the last epoch the captions are kept."""

@@ -8,7 +8,6 @@ from ltpa.models.base import AttentionClassifier
 from ltpa.training.arrays import Arrays, evaluation_logits
 from ltpa.training.loop import Loop, Watch
 from ltpa.training.recipe import Recipe
-from ltpa.training.schedule import epoch_rate
 from ltpa.training.step import Stepper
 
 
@@ -38,10 +37,6 @@ class Trainer(Loop):
         stepper = Stepper(model, train, recipe, seed)
         super().__init__(model, stepper, recipe, len(test.labels), folder, watch or Watch(), name, key)
         self.test_arrays = test
-
-    def rates(self) -> dict[str, float]:
-        """The learning rate of this epoch."""
-        return {"lr": epoch_rate(self.recipe, self.epoch)}
 
     def wrong(self, part: slice) -> Tensor:
         """How many of these test images the network gets wrong; in the last epoch their logits are kept."""

@@ -21,6 +21,7 @@ from ltpa.runtime import checkpoint
 from ltpa.runtime.progress import Meter, Progress
 from ltpa.training.memory import is_out_of_memory, memory_full
 from ltpa.training.recipe import Routine
+from ltpa.training.schedule import epoch_rate
 from ltpa.training.stepping import Stepping
 
 JUDGED_EVERY = 50  # steps between looks at the loss, each of which waits for the device
@@ -134,9 +135,9 @@ class Loop(abc.ABC):
         self._saved_at, self._saved_epoch = time.monotonic(), 0
         self._clock = self._saved_at
 
-    @abc.abstractmethod
     def rates(self) -> dict[str, float]:
         """The learning rates of this epoch, by the recipe's keys; columns of the history."""
+        return {"lr": epoch_rate(self.recipe, self.epoch)}
 
     @abc.abstractmethod
     def wrong(self, part: slice) -> Tensor:

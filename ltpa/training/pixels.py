@@ -4,17 +4,13 @@ import dataclasses
 import math
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ltpa.models.pixels import PixelNetwork
+from ltpa.training.eager import EagerStepping
 from ltpa.training.loop import EpochRow, Loop, Watch
 from ltpa.training.pixel_recipe import PixelRecipe
-from ltpa.training.precision import autocast
-from ltpa.training.schedule import epoch_rate, step_rate
-from ltpa.training.stepping import Stepping
-from ltpa.training.update import Update
 
 NATS_PER_BIT = math.log(2)
 
@@ -30,7 +26,7 @@ class PixelRow(EpochRow):
         return "" if math.isnan(self.test_bits_per_dim) else f", test {self.test_bits_per_dim:.3f} bits/dim"
 
 
-class PixelStepper(Stepping):
+class PixelStepper(EagerStepping):
     """Takes the steps of a network on the levels `train`, (N, H, W) int64. Sums -log p per pixel."""
 
     counts_errors = False
@@ -40,28 +36,12 @@ class PixelStepper(Stepping):
     def __init__(self, model: PixelNetwork, train: Tensor, recipe: PixelRecipe, seed: int) -> None:
         super().__init__(model, len(train), recipe, seed, train.device)
         self.train = train
-        self.update = Update(model, recipe)
-        self.optimizers = self.update.optimizers
 
-    def take(self, epoch: int, step: int) -> None:
-        """Take step number `step`, counted from 0, of `epoch`."""
-        self.advance(epoch, step)
-        done = (epoch - 1) * self.steps_per_epoch + step
-        self._compute(self.batches[step], step_rate(self.recipe, done, self.steps_per_epoch))
-        self._limit_lead()
-
-    def rehearse(self, images: int) -> None:
-        """Take a step on the first image so many times."""
-        self._compute(np.zeros(images, dtype=np.int64), 0.0)
-
-    def _compute(self, chosen: np.ndarray, rate: float) -> None:
-        pixels = self.train[torch.from_numpy(chosen).to(self.device)]
-        self.update.zero_grad()
-        with autocast(self.recipe.precision, self.device):
-            loss = self.model.nats(pixels).mean()
-        loss.backward()
-        self.update.step(rate)
+    def loss(self, rows: Tensor) -> Tensor:
+        """As in `EagerStepping`."""
+        loss = self.model.nats(self.train[rows]).mean()
         self._loss_sum.add_(loss.detach())
+        return loss
 
 
 class PixelTrainer(Loop):
@@ -92,10 +72,6 @@ class PixelTrainer(Loop):
         stepper = PixelStepper(model, train, recipe, seed)
         super().__init__(model, stepper, recipe, len(test), folder, watch or Watch(), name, key)
         self.test = test
-
-    def rates(self) -> dict[str, float]:
-        """The learning rate of this epoch."""
-        return {"lr": epoch_rate(self.recipe, self.epoch)}
 
     @torch.no_grad()
     def wrong(self, part: slice) -> Tensor:

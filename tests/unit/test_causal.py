@@ -16,7 +16,8 @@ from ltpa.evaluation import causal, map_probes
 from ltpa.evaluation.map_statistics import total_variation
 from ltpa.evaluation.randomised import BRANCH, randomised
 from ltpa.evaluation.readout import fit_readout
-from ltpa.models import get_variant
+from ltpa.models import build_model, get_variant, list_models
+from ltpa.models.base import AttentionClassifier
 from ltpa.models.registry import parse_options
 from ltpa.protocols.base import Context, Target
 from ltpa.protocols.causal import Causal, CausalSettings
@@ -272,6 +273,16 @@ def test_without_training_images_there_are_no_readouts():
     assert facts["notes"][0].startswith("no training images: no readouts")
     assert not any(name == "refit_accuracy_pct" for name, _ in metrics)
     assert metrics["accuracy_pct", "mean all"].n == 10
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if get_variant(name).learning == "cross-entropy"])
+def test_the_plan_knows_whose_maps_can_be_replaced(name):
+    """Else it would plan a job that fails."""
+    architecture = get_variant(name).architecture
+    with torch.device("meta"):
+        model = build_model(architecture, 5, 80)
+    takes = parse_options(architecture).takes_other_maps
+    assert takes == bool(model.attention_levels and type(model).vectors_under is not AttentionClassifier.vectors_under)
 
 
 def test_networks_without_attention_are_passed_over():

@@ -6,20 +6,19 @@ from pydantic import Field, model_validator
 
 from ltpa.core.errors import ModelError
 from ltpa.core.schema import ListOf
-from ltpa.models.options import ClassifierOptions
+from ltpa.models.small_options import SmallOptions
 
 Std = Annotated[float, Field(gt=0, le=1)]  # of a location, in halves of the image's side
 Units = Annotated[int, Field(ge=1, le=4096)]
 
 
-class Options(ClassifierOptions):
+class Options(SmallOptions):
     """Sizes of the network and how its policy learns; the defaults are the paper's where it says them.
 
     Attributes:
         glimpses: glimpses of an image, T. The first one is not chosen by the network.
         glimpse: side of the finest patch in pixels, even, so that the place of its centre is the same at all scales.
         scales: patches of a glimpse, each twice as wide as the one before, all brought to `glimpse` pixels by means.
-        channels_read: `grey`, the mean of RGB, as the paper's single channel; or `rgb`.
         hidden, what, where: units of the core, and of what and where in the glimpse network.
         start: the first location: `uniform` (in evaluation given by the image's own pixels), or the `centre`.
         policy: `learned`, or `random`: all locations are uniform.
@@ -36,13 +35,11 @@ class Options(ClassifierOptions):
 
     builder: ClassVar[str] = "ltpa.models.glimpse:build_ram"
     recipes: ClassVar[str] = "ram"
-    layers: ClassVar[tuple[str, ...]] = ()
     named_by: ClassVar[tuple[str, ...]] = ("glimpses", "policy", "policy_warmup", "credit", "supervise")
 
     glimpses: Annotated[int, Field(ge=1, le=64)] = 6
     glimpse: Annotated[int, Field(ge=2, le=64, multiple_of=2)] = 8
     scales: Annotated[int, Field(ge=1, le=6)] = 1
-    channels_read: Literal["grey", "rgb"] = "grey"
     hidden: Units = 256
     what: Units = 128
     where: Units = 128
@@ -63,28 +60,18 @@ class Options(ClassifierOptions):
         return tuple(f"glimpse{number}" for number in range(1, self.glimpses + 1))
 
     @property
-    def takes_other_maps(self) -> bool:
-        """A glimpse is where it is; other weights cannot stand in for it."""
-        return False
-
-    @property
     def gaze_steps(self) -> int:
         """The glimpses."""
         return self.glimpses
-
-    @property
-    def smallest_image(self) -> int:
-        """An image is at least as large as the finest patch."""
-        return max(8, self.glimpse)
 
     def check_image_size(self, size: int) -> None:
         """Raise `ModelError` unless `size` holds a glimpse, and is no less than a quarter of its widest patch."""
         super().check_image_size(size)
         widest = self.glimpse << (self.scales - 1)
-        if widest > 4 * size:
+        if self.glimpse > size or widest > 4 * size:
             raise ModelError(
-                f"scales {self.scales}: the widest patch would have {widest} pixels, more than four times the image's "
-                f"{size}; take fewer scales or a smaller glimpse"
+                f"scales {self.scales}: patches would have {self.glimpse} to {widest} pixels; the finest has to fit "
+                f"into the image's {size}, and the widest into four times as many: take fewer scales or a smaller glimpse"
             )
 
     @model_validator(mode="after")

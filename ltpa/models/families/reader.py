@@ -48,11 +48,6 @@ class Options(ClassifierOptions):
         return tuple(f"step{number}" for number in range(1, self.steps + 1))
 
     @property
-    def takes_other_maps(self) -> bool:
-        """Later weights follow from what earlier ones read, so that none stands alone."""
-        return False
-
-    @property
     def read_ways(self) -> tuple[str, ...]:
         """All of them, whatever it was trained with."""
         return WAYS

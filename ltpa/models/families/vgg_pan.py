@@ -20,6 +20,11 @@ class Options(PoolOptions):
         return ("conv10", "conv13")
 
     @property
+    def takes_other_maps(self) -> bool:
+        """The gate's, too."""
+        return True
+
+    @property
     def query_levels(self) -> tuple[str, ...]:
         """The gate has a global vector of its own whatever the last level has."""
         return self.map_levels if self.compatibility == "pc" else ("conv10",)
