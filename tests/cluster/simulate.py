@@ -22,13 +22,13 @@ import slurm
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-NO_GPU = ("prepare", "table", "check", "figures", "gallery", "track")
+NO_GPU = ("prepare", "table", "check", "figures", "gallery", "track", "report")
 # Minutes of one network on one GPU, per seed; `factor` for datasets of another size than CIFAR's.
 MINUTES = {
     "train": {"plain": 3, "attention": 19, "resnet": 27},
     "factor": {"svhn": 1.5, "cub200": 0.7},
     "prepare": 3, "transfer": 10, "maps": 2, "causal": 2, "patches": 1, "protocol": 1,  # of any other protocol
-    "table": 0.5, "check": 0.5, "figures": 1, "gallery": 1, "track": 1,
+    "table": 0.5, "check": 0.5, "figures": 1, "gallery": 1, "track": 1, "report": 1,
 }  # fmt: skip
 
 
@@ -93,8 +93,8 @@ def longest_chain(jobs: list[dict]) -> float:
         for j in jobs
         if j["stage"] not in (*NO_GPU, "train")
     ]
-    views = [sum(j["seconds"] for j in jobs if j["stage"] == stage) for stage in ("track",)]
-    tables = [job["seconds"] for job in jobs if job["stage"] in ("table", "figures", "check")]
+    views = [sum(j["seconds"] for j in jobs if j["stage"] == stage) for stage in ("report",)]
+    tables = [job["seconds"] for job in jobs if job["stage"] in ("table", "figures", "gallery", "check", "track")]
     return max([*trained.values(), *evaluated]) + max(tables) + sum(views)
 
 

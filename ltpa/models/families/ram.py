@@ -71,7 +71,8 @@ class Options(SmallOptions):
         if self.glimpse > size or widest > 4 * size:
             raise ModelError(
                 f"scales {self.scales}: patches would have {self.glimpse} to {widest} pixels; the finest has to fit "
-                f"into the image's {size}, and the widest into four times as many: take fewer scales or a smaller glimpse"
+                f"into the image's {size}, and the widest into four times as many; take fewer scales or a smaller "
+                "glimpse"
             )
 
     @model_validator(mode="after")

@@ -44,6 +44,7 @@ paths = {
     + [results / "figures" / "paper" / "index.json"],
     "check": [results / "checks.json", results / "checks.md"],
     "track": [results / "tracking.json"],
+    "report": [results / "report" / "index.html", results / "report.zip"],
     "figures": [
         results / "figures" / n
         for n in ("index.json", "attention.png", "learning-curves.png", "fooling-rate.png", "map-use.png")
