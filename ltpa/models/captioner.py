@@ -134,7 +134,7 @@ class Captioner(AttentionClassifier):
             cells = cells + self.position
         mean = cells.mean(1)
         state = State(torch.tanh(self.first_hidden(mean)), torch.tanh(self.first_memory(mean)))
-        return cells, self.eye.project(cells), state
+        return cells, self.eye.project(cells) if self.eye.attends else None, state
 
     def step(
         self, cells: Tensor, projected: Tensor | None, state: State, words: Tensor, how: str, cell: Tensor | None = None

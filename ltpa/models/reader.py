@@ -1,8 +1,8 @@
 """Soft and hard attention over a map of features (Xu et al., Show, Attend and Tell, ICML 2015), read without words.
 
 Annotations a_i (N, L, D) are the cells of a convolutional map. h_0 and c_0 are tanh of linear layers of their mean;
-e_i = v . tanh(W_a a_i + W_h h), alpha = softmax(e), z is the expectation of a under alpha or one drawn cell, and an
-LSTM takes z. (v has no bias: it would add a constant to every score, which the softmax takes out again.)
+their weights alpha are those of `AttentionStep`; z is the expectation of a under alpha or one drawn cell, and an LSTM
+takes z.
 """
 
 import torch
@@ -10,37 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ltpa.core.errors import ModelError
+from ltpa.models.attention_step import AttentionStep
 from ltpa.models.base import AttentionClassifier
 from ltpa.models.blocks import max_pool
 from ltpa.models.families.reader import Options
 from ltpa.models.looking import Reading
 from ltpa.models.policy import MovingBaseline, categorical_sample, score_loss
 from ltpa.models.vgg import BASELINE_POOLS, CHANNELS, VggTrunk
-
-
-class AttentionStep(nn.Module):
-    """Weights of the cells under a state, and what they read."""
-
-    def __init__(self, features: int, hidden: int, score: int, gate: bool) -> None:
-        super().__init__()
-        self.of_cell = nn.Linear(features, score)
-        self.of_state = nn.Linear(hidden, score, bias=False)
-        self.score = nn.Linear(score, 1, bias=False)
-        self.gate = nn.Linear(hidden, 1) if gate else None
-
-    def prepare(self, cells: Tensor) -> Tensor:
-        """W_a a_i (N, L, score), which is the same at every step."""
-        weighed: Tensor = self.of_cell(cells)
-        return weighed
-
-    def log_weights(self, prepared: Tensor, state: Tensor) -> Tensor:
-        """log alpha (N, L), at least in float32."""
-        scores = self.score(torch.tanh(prepared + self.of_state(state)[:, None])).squeeze(-1)
-        return F.log_softmax(scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores, 1)
-
-    def gated(self, vector: Tensor, state: Tensor) -> Tensor:
-        """What was read, scaled by the gate where there is one."""
-        return vector if self.gate is None else torch.sigmoid(self.gate(state)) * vector
 
 
 def even_penalty(weights: Tensor) -> Tensor:
@@ -140,10 +116,10 @@ class Reader(AttentionClassifier, Reading):
         cells = self.local_features(x)[self.options.layer].flatten(2).transpose(1, 2)
         mean = cells.mean(1)
         state, memory = torch.tanh(self.first_state(mean)), torch.tanh(self.first_memory(mean))
-        prepared = self.attend.prepare(cells)
+        projected = self.attend.project(cells)
         states, logs, chosen = [], [], []
         for number in range(self.steps):
-            log_weights = self.attend.log_weights(prepared, state)
+            log_weights = self.attend.log_weights(projected, state)
             if way == "expectation" or drawn is not None:
                 vector = torch.einsum("nl,nld->nd", log_weights.exp().to(cells.dtype), cells)
             if way != "expectation":
@@ -152,7 +128,8 @@ class Reader(AttentionClassifier, Reading):
                 one = cells[torch.arange(len(x), device=x.device), cell]
                 vector = one if drawn is None else torch.where(drawn > 0, one, vector)
                 chosen.append(cell)
-            state, memory = self.core(self.attend.gated(vector, state), (state, memory))
+            opening = self.attend.opening(state)
+            state, memory = self.core(vector if opening is None else opening[:, None] * vector, (state, memory))
             states.append(state)
             logs.append(log_weights)
         return states, logs, chosen

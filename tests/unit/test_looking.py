@@ -242,7 +242,7 @@ def test_reader_against_loops_in_float64():
         for step in range(2):
             scores = [
                 p["attend.score.weight"][0]
-                @ np.tanh(p["attend.of_cell.weight"] @ a + p["attend.of_cell.bias"] + p["attend.of_state.weight"] @ h)
+                @ np.tanh(p["attend.of_cells.weight"] @ a + p["attend.of_state.weight"] @ h + p["attend.of_state.bias"])
                 for a in cells
             ]
             alpha = np.exp(scores - np.max(scores))
